@@ -1,0 +1,2 @@
+#![no_std]
+//! Empty: it lets Cargo see when the programs change.

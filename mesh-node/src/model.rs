@@ -1,0 +1,138 @@
+//! The mesh's one vocabulary: what every foreign API is translated into.
+//!
+//! In:  nothing; plain data.
+//! Out: [`Model`] and its parts, ordered so that equal content compares equal.
+//! Invariant: no async, I/O, clock, randomness or logging; no foreign API type.
+//! Source: the terms are those of Kubernetes, SPIFFE and Istio.
+
+mod identity;
+mod issue;
+mod name;
+
+pub use identity::{Identity, IdentityError, TrustDomain};
+pub use issue::{Issue, ObjectRef};
+pub use name::Name;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Whether connections to a workload must be, may be or are never mutual TLS.
+///
+/// **Source**: Istio `PeerAuthentication.MutualTLS.Mode`; UNSET is the absence of a mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MtlsMode {
+    /// Plain text is refused.
+    Strict,
+    /// Both are accepted; mesh peers use mutual TLS.
+    Permissive,
+    /// Plain text only.
+    Disable,
+}
+
+/// Everything the mesh knows, in its own words.
+///
+/// **Shape**: maps are keyed by name, so the order of arrival leaves no trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Every pod that has an address or runs on this node.
+    pub workloads: BTreeMap<Name, Arc<Workload>>,
+    /// Every service with its endpoints.
+    pub services: BTreeMap<Name, Arc<Service>>,
+    /// Every peer-authentication policy.
+    pub peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
+}
+
+/// A pod as the mesh sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Namespace and name of the pod.
+    pub name: Name,
+    /// The pod's UID; tells a pod from its successor of the same name.
+    pub uid: String,
+    /// The node it is scheduled to, once it is.
+    pub node: Option<String>,
+    /// Its addresses; the first is the primary one. Empty until it has one.
+    pub addresses: Vec<IpAddr>,
+    /// What it proves about itself.
+    pub identity: Identity,
+    /// Its labels.
+    pub labels: Labels,
+    /// The name of what created it (Deployment, StatefulSet, Job), or its own.
+    pub controller: String,
+    /// Is its traffic to be steered?
+    pub enrolled: bool,
+    /// Does it share the node's network namespace? Such pods are never enrolled.
+    pub host_network: bool,
+    /// Named container ports, for services that target them by name.
+    pub port_names: BTreeMap<String, u16>,
+}
+
+/// A Kubernetes Service with the endpoints behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: Name,
+    /// Its virtual addresses: cluster IPs and external IPs. Empty for a headless one.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Does one client keep to one endpoint (`sessionAffinity: ClientIP`)?
+    pub client_affinity: bool,
+    /// Are only endpoints on the client's node used (`internalTrafficPolicy: Local`)?
+    pub local_only: bool,
+}
+
+/// One port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name, empty if the service has one unnamed port.
+    pub name: String,
+    /// The port clients dial.
+    pub port: u16,
+    /// Endpoints that accept traffic, ordered and without duplicates: the ready ones or, when none is, the
+    /// terminating ones that still serve.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address and port that answers for a service port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Address.
+    pub address: IpAddr,
+    /// Port at that address.
+    pub port: u16,
+    /// The node it is on, if known.
+    pub node: Option<String>,
+}
+
+/// Which mutual-TLS mode some workloads have.
+///
+/// **Source**: Istio `PeerAuthentication`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAuthentication {
+    /// Namespace and name.
+    pub name: Name,
+    /// What it applies to.
+    pub scope: Scope,
+    /// The mode for ports without one of their own; `None` inherits.
+    pub mode: Option<MtlsMode>,
+    /// Modes by the workload's port; `None` inherits.
+    pub ports: BTreeMap<u16, Option<MtlsMode>>,
+    /// When the object was created, as its API gives it (RFC 3339): the oldest of equals wins.
+    pub created: String,
+}
+
+/// The reach of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every workload: the policy lives in the root namespace and selects nothing.
+    Mesh,
+    /// Every workload of the policy's namespace.
+    Namespace,
+    /// The workloads of the policy's namespace that have all these labels.
+    Workloads(Labels),
+}

@@ -1,0 +1,42 @@
+//! Something wrong in a user's object, with the cure.
+
+use super::Name;
+use std::fmt;
+
+/// Names one object of a user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// The kind, as in `Pod`.
+    pub kind: String,
+    /// Namespace and name.
+    pub name: Name,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Something wrong in a user's object. What it affects is closed, never skipped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Issue {
+    /// The object at fault.
+    pub object: ObjectRef,
+    /// Path of the field at fault, as in `spec.mtls.mode`; empty for the object as a whole.
+    pub field: String,
+    /// What is wrong and what follows from it, in lower case.
+    pub problem: String,
+    /// What to do about it, in lower case.
+    pub cure: String,
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.object)?;
+        if !self.field.is_empty() {
+            write!(f, ", {}", self.field)?;
+        }
+        write!(f, ": {}; {}", self.problem, self.cure)
+    }
+}

@@ -1,0 +1,86 @@
+//! Chooses one of several endpoints.
+//!
+//! In:  endpoints in a fixed order, a random number or the client's address.
+//! Out: an index.
+//! Invariant: pure; the same input gives the same choice.
+//! Source: kube-proxy's random choice; Kubernetes `Service.spec.sessionAffinity`.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// The endpoint for one connection by chance: uniform for a uniform `random`. `None` if there are none.
+#[must_use]
+pub fn by_chance(endpoints: &[SocketAddr], random: u64) -> Option<SocketAddr> {
+    let count = u64::try_from(endpoints.len()).ok().filter(|&count| count > 0)?;
+    // The high half of the product is uniform over 0..count without a division.
+    let at = (u128::from(random) * u128::from(count)) >> 64;
+    endpoints.get(usize::try_from(at).ok()?).copied()
+}
+
+/// The endpoint that `client` keeps to while the set of endpoints holds: rendezvous hashing, so that a
+/// change of the set moves only the clients of endpoints that left or came. `None` if there are none.
+#[must_use]
+pub fn by_client(endpoints: &[SocketAddr], client: IpAddr) -> Option<SocketAddr> {
+    endpoints.iter().copied().max_by_key(|endpoint| weight(client, *endpoint))
+}
+
+/// A well-mixed number of the pair: FNV-1a over the bytes, then a finalizer.
+fn weight(client: IpAddr, endpoint: SocketAddr) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut eat = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for address in [client, endpoint.ip()] {
+        match address {
+            IpAddr::V4(address) => eat(&address.octets()),
+            IpAddr::V6(address) => eat(&address.octets()),
+        }
+    }
+    eat(&endpoint.port().to_be_bytes());
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(count: u8) -> Vec<SocketAddr> {
+        (1..=count).map(|n| SocketAddr::from(([10, 0, 0, n], 9080))).collect()
+    }
+
+    #[test]
+    fn chance_covers_all_and_only_the_endpoints() {
+        let endpoints = endpoints(3);
+        assert_eq!(by_chance(&[], 7), None);
+        assert_eq!(by_chance(&endpoints, 0), Some(endpoints[0]));
+        assert_eq!(by_chance(&endpoints, u64::MAX / 2), Some(endpoints[1]));
+        assert_eq!(by_chance(&endpoints, u64::MAX), Some(endpoints[2]));
+    }
+
+    #[test]
+    fn a_client_moves_only_when_its_endpoint_leaves() {
+        let (before, after) = (endpoints(5), endpoints(4));
+        for n in 0..=255_u8 {
+            let client = IpAddr::from([10, 1, 0, n]);
+            let choice = by_client(&before, client).expect("there are endpoints");
+            if choice != before[4] {
+                assert_eq!(by_client(&after, client), Some(choice));
+            }
+        }
+    }
+
+    #[test]
+    fn clients_spread_over_the_endpoints() {
+        let endpoints = endpoints(4);
+        let mut counts = [0_u32; 4];
+        for n in 0..1024_u32 {
+            let [_, _, high, low] = n.to_be_bytes();
+            let choice = by_client(&endpoints, IpAddr::from([10, 1, high, low])).expect("there are endpoints");
+            counts[usize::from(choice.ip().to_string().as_bytes()[7] - b'1')] += 1;
+        }
+        assert!(counts.iter().all(|&count| (180..340).contains(&count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! What this node acts on: immutable, complete, with no choice left.
+//!
+//! In:  built by `compile` alone.
+//! Out: [`NodeSnapshot`]: the pods to steer, and the directory by which connections are judged.
+//! Invariant: ids, indexes and `Arc`s only; no label selectors and no names to look up.
+//! Invariant: one snapshot per connection or request.
+
+use crate::model::{Identity, Issue, MtlsMode, Name};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Tells one pod sandbox of this node from every other, past ones included: the runtime's container id.
+pub type PodKey = Arc<str>;
+
+/// Everything this node does, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSnapshot {
+    /// The pods of this node whose traffic is steered.
+    pub pods: BTreeMap<PodKey, Arc<LocalPod>>,
+    /// Who is where, for judging connections.
+    pub directory: Arc<Directory>,
+    /// What is wrong in users' objects, ordered.
+    pub issues: Vec<Issue>,
+}
+
+/// A pod of this node whose traffic is steered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPod {
+    /// Its sandbox.
+    pub key: PodKey,
+    /// Namespace and name.
+    pub name: Name,
+    /// Path of its network namespace.
+    pub netns: String,
+    /// The name of its interface.
+    pub ifname: String,
+    /// Its addresses, primary first: at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// The pod in the directory.
+    pub workload: Arc<WorkloadEntry>,
+}
+
+/// Workloads and services by address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// Workloads by each of their addresses.
+    pub workloads: HashMap<IpAddr, Arc<WorkloadEntry>>,
+    /// Services by each of their virtual addresses.
+    pub services: HashMap<IpAddr, Arc<ServiceEntry>>,
+    /// The service that a workload's port most plainly belongs to, for telemetry of connections that dial
+    /// a pod address: by the workload's address and port.
+    pub service_of: HashMap<SocketAddr, Arc<ServiceName>>,
+}
+
+/// A workload as connections to or from it are judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadEntry {
+    /// Namespace and name of the pod.
+    pub name: Name,
+    /// Who it must prove to be.
+    pub identity: Arc<Identity>,
+    /// How connections to it are made; `None` if it is not in the mesh.
+    pub inbound: Option<InboundModes>,
+    /// Its labels in telemetry.
+    pub labels: Arc<WorkloadLabels>,
+}
+
+/// The mutual-TLS modes of a workload's ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundModes {
+    /// The mode of ports that are not listed.
+    pub default: MtlsMode,
+    /// Ports with a mode of their own, ordered by port.
+    pub ports: Box<[(u16, MtlsMode)]>,
+}
+
+impl InboundModes {
+    /// The mode of `port`.
+    #[must_use]
+    pub fn mode(&self, port: u16) -> MtlsMode {
+        self.ports
+            .binary_search_by_key(&port, |&(port, _)| port)
+            .map_or(self.default, |at| self.ports[at].1)
+    }
+}
+
+/// What Istio's standard metrics and the access log say of a workload.
+///
+/// **Source**: Istio standard metrics, `source_*` and `destination_*` labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WorkloadLabels {
+    /// The controller's name.
+    pub workload: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Label `app`, or the canonical name.
+    pub app: String,
+    /// Label `version`.
+    pub version: String,
+    /// `service.istio.io/canonical-name`, `app.kubernetes.io/name`, `app`, or the workload's name.
+    pub canonical_service: String,
+    /// `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`, or `latest`.
+    pub canonical_revision: String,
+    /// The principal, without scheme.
+    pub principal: String,
+}
+
+/// What telemetry says of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceName {
+    /// `reviews.default.svc.cluster.local`.
+    pub host: String,
+    /// `reviews`.
+    pub name: String,
+    /// `default`.
+    pub namespace: String,
+}
+
+/// A service as connections to it are balanced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// What telemetry says of it.
+    pub name: Arc<ServiceName>,
+    /// Does one client keep to one endpoint?
+    pub client_affinity: bool,
+    /// Its ports, ordered by port, with the endpoints this node may use.
+    pub ports: Box<[ServicePortEntry]>,
+}
+
+impl ServiceEntry {
+    /// The port that clients dial as `port`.
+    #[must_use]
+    pub fn port(&self, port: u16) -> Option<&ServicePortEntry> {
+        self.ports.binary_search_by_key(&port, |entry| entry.port).ok().map(|at| &self.ports[at])
+    }
+}
+
+/// A port of a service, with the endpoints this node may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePortEntry {
+    /// The port clients dial.
+    pub port: u16,
+    /// Endpoints, ordered and without duplicates; empty means that connections are refused.
+    pub endpoints: Box<[SocketAddr]>,
+}

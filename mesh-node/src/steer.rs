@@ -1,0 +1,1 @@
+//! Makes the kernel steer pods' traffic as the snapshot says.
