@@ -88,7 +88,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     package("tcpdump", "tcpdump", Group::Demo),
     package("curl", "curl", Group::Demo),
     package("nftables", "nft", Group::Test),
-    package("iptables", "iptables", Group::Test),
     package("openssl", "openssl", Group::Test),
     package("socat", "socat", Group::Test),
     package("bpftool", "bpftool", Group::Test),
