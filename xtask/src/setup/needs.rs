@@ -88,7 +88,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package("tcpdump", "tcpdump", Group::Demo),
     package("curl", "curl", Group::Demo),
     package("nftables", "nft", Group::Test),
-    package("openssl", "openssl", Group::Test),
+    package("openssl", "openssl", Group::Demo),
     package("socat", "socat", Group::Test),
     package("bpftool", "bpftool", Group::Test),
     service("mariadb-server", "mariadbd", Group::Test, &["mariadb"]),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub(crate) const FOREIGN_LIMIT: f64 = 0.25;
 
 /// By which way a client reached its server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Way {
     /// Nothing in between.
@@ -54,11 +54,8 @@ pub(crate) enum Measure {
     Workloads,
 }
 
-/// One figure of a measure.
-pub(crate) struct Column {
-    pub(crate) key: &'static str,
-    pub(crate) title: &'static str,
-}
+/// One figure of a measure: its key and its title.
+pub(crate) type Column = (&'static str, &'static str);
 
 /// A figure that the mesh must not exceed.
 pub(crate) struct Target {
@@ -76,45 +73,30 @@ pub(crate) struct Sheet {
     pub(crate) target: Option<Target>,
 }
 
-const fn column(key: &'static str, title: &'static str) -> Column {
-    Column { key, title }
-}
-
 const REQUESTS: &[Column] = &[
-    column("per_second", "per s"),
-    column("p50_ms", "p50 ms"),
-    column("p99_ms", "p99 ms"),
-    column("errors", "errors"),
-    column("proxy_cpu", "proxies CPU s/100k"),
-    column("all_cpu", "all CPU s/100k"),
+    ("per_second", "per s"),
+    ("p50_ms", "p50 ms"),
+    ("p99_ms", "p99 ms"),
+    ("errors", "errors"),
+    ("proxy_cpu", "proxies CPU s/100k"),
+    ("all_cpu", "all CPU s/100k"),
 ];
 
 impl Measure {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Idle,
-        Self::Bulk,
-        Self::Keepalive,
-        Self::Connections,
-        Self::Latency,
-        Self::Held,
-        Self::Workloads,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Idle, Self::Bulk, Self::Keepalive, Self::Connections, Self::Latency, Self::Held, Self::Workloads];
 
     pub(crate) const fn sheet(self) -> Sheet {
         match self {
             Self::Idle => Sheet {
                 title: "Idle: resident memory without traffic",
-                columns: &[column("rss_each_mb", "MB each"), column("rss_all_mb", "MB all"), column("cpu_percent", "CPU %")],
+                columns: &[("rss_each_mb", "MB each"), ("rss_all_mb", "MB all"), ("cpu_percent", "CPU %")],
                 against: [None, Some("rss_each_mb")],
                 target: Some(Target { key: "rss_each_mb", at_most: 12.0, text: "at most 12 MB for each daemon" }),
             },
             Self::Bulk => Sheet {
                 title: "Bulk: one iperf3 stream between nodes",
-                columns: &[
-                    column("gbit", "Gbit/s"),
-                    column("proxy_cpu", "proxies CPU s/GB"),
-                    column("all_cpu", "all CPU s/GB"),
-                ],
+                columns: &[("gbit", "Gbit/s"), ("proxy_cpu", "proxies CPU s/GB"), ("all_cpu", "all CPU s/GB")],
                 against: [Some("all_cpu"), Some("proxy_cpu")],
                 target: Some(Target { key: "proxy_cpu", at_most: 1.3, text: "at most 1.3 CPU s/GB, both proxies" }),
             },
@@ -133,29 +115,29 @@ impl Measure {
             Self::Latency => Sheet {
                 title: "Latency at 2,000 requests per second over 16 connections (open loop)",
                 columns: &[
-                    column("p50_ms", "p50 ms"),
-                    column("p99_ms", "p99 ms"),
-                    column("p999_ms", "p99.9 ms"),
-                    column("p99_added_ms", "p99 added ms"),
-                    column("errors", "errors"),
-                    column("proxy_cpu", "proxies CPU s/100k"),
+                    ("p50_ms", "p50 ms"),
+                    ("p99_ms", "p99 ms"),
+                    ("p999_ms", "p99.9 ms"),
+                    ("p99_added_ms", "p99 added ms"),
+                    ("errors", "errors"),
+                    ("proxy_cpu", "proxies CPU s/100k"),
                 ],
                 against: [Some("p99_ms"), Some("p99_ms")],
                 target: Some(Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }),
             },
             Self::Held => Sheet {
                 title: "Held: memory for each idle connection, both proxies",
-                columns: &[column("held", "held"), column("failed", "failed"), column("kb_each", "KB each")],
+                columns: &[("held", "held"), ("failed", "failed"), ("kb_each", "KB each")],
                 against: [None, Some("kb_each")],
                 target: Some(Target { key: "kb_each", at_most: 8.0, text: "at most 8 KB for each connection" }),
             },
             Self::Workloads => Sheet {
                 title: "Workloads: memory for each pod of the directory, one daemon",
                 columns: &[
-                    column("pods", "pods"),
-                    column("kb_each", "KB each"),
-                    column("rss_mb", "MB after"),
-                    column("seconds", "s to take in"),
+                    ("pods", "pods"),
+                    ("kb_each", "KB each"),
+                    ("rss_mb", "MB after"),
+                    ("seconds", "s to take in"),
                 ],
                 against: [None, None],
                 target: None,
@@ -261,9 +243,9 @@ fn row(way: Way, all: &[&Sample], sheet: &Sheet) -> Row {
     let medians = sheet
         .columns
         .iter()
-        .filter_map(|column| {
-            let values = used.iter().filter_map(|sample| sample.figures.get(column.key).copied()).collect();
-            Some((column.key, median(values)?))
+        .filter_map(|&(key, _)| {
+            let values = used.iter().filter_map(|sample| sample.figures.get(key).copied()).collect();
+            Some((key, median(values)?))
         })
         .collect();
     let foreign = median(used.iter().map(|sample| sample.foreign).collect()).unwrap_or(0.0);

@@ -100,10 +100,8 @@ fn certificates(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot run openssl; `cargo xtask setup bench` installs it")?;
+    let output =
+        command.stdin(Stdio::null()).output().context("cannot run openssl; `cargo xtask setup bench` installs it")?;
     if !output.status.success() {
         bail!("openssl failed: {}", String::from_utf8_lossy(&output.stderr));
     }

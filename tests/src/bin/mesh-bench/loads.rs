@@ -177,13 +177,8 @@ mod tests {
   Non-2xx or 3xx responses: 2
 Requests/sec:  19266.94
 Transfer/sec:     20.40MB";
-        let expected = [
-            ("errors", 6.0),
-            ("p50_ms", 0.752),
-            ("p99_ms", 2.5),
-            ("per_second", 19266.94),
-            ("requests", 19349.0),
-        ];
+        let expected =
+            [("errors", 6.0), ("p50_ms", 0.752), ("p99_ms", 2.5), ("per_second", 19266.94), ("requests", 19349.0)];
         assert_eq!(wrk(text), Some(expected.into()));
         assert_eq!(wrk("unable to connect"), None);
     }

@@ -39,12 +39,12 @@ pub(crate) fn save(report: &Report<'_>, path: &Path) -> anyhow::Result<()> {
 pub(crate) fn table(summary: &Summary) -> String {
     let sheet = summary.measure.sheet();
     let mut head = vec!["way".to_owned()];
-    head.extend(sheet.columns.iter().map(|column| column.title.to_owned()));
+    head.extend(sheet.columns.iter().map(|(_, title)| (*title).to_owned()));
     head.extend(["x direct", "x haproxy", "foreign CPU", "rounds"].map(str::to_owned));
     let mut lines = vec![head];
     for row in &summary.rows {
         let mut line = vec![row.way.name().to_owned()];
-        line.extend(sheet.columns.iter().map(|column| figure(row.medians.get(column.key).copied())));
+        line.extend(sheet.columns.iter().map(|(key, _)| figure(row.medians.get(key).copied())));
         line.push(figure(row.against_direct.filter(|_| row.way != Way::Direct)));
         line.push(figure(row.against_haproxy.filter(|_| row.way == Way::Mesh)));
         line.push(format!("{:.0} %", row.foreign * 100.0));

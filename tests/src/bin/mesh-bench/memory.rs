@@ -1,0 +1,125 @@
+//! Resident memory: idle, for each held connection, for each workload of the directory.
+//!
+//! In:  the stage.
+//! Out: samples.
+//! Invariant: memory is read when it has stopped moving, before and after.
+
+use crate::figures::{Measure, Sample, Way};
+use crate::loads::Pair;
+use crate::stage::Stage;
+use crate::usage::{Window, rss_kb_of, settled_rss_kb};
+use anyhow::Context as _;
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const SETTLE: Duration = Duration::from_secs(8);
+
+/// Resident memory of the proxies of each way that has any.
+pub(crate) fn idle(pairs: &[Pair]) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for pair in pairs.iter().filter(|pair| !pair.processes.proxies.is_empty()) {
+        let window = Window::open(&pair.processes)?;
+        let kb = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
+        let spent = window.close()?;
+        let figures = [
+            ("rss_all_mb", kb / 1024.0),
+            ("rss_each_mb", kb / 1024.0 / count(pair.processes.proxies.len())),
+            ("cpu_percent", spent.proxies / spent.wall * 100.0),
+        ];
+        samples.push(Sample {
+            measure: Measure::Idle,
+            way: pair.way,
+            round: 0,
+            foreign: spent.foreign,
+            figures: figures.into(),
+        });
+    }
+    Ok(samples)
+}
+
+/// Growth of the proxies' memory for each connection that is held open.
+pub(crate) fn held(stage: &Stage, wanted: usize, notes: &mut Vec<String>) -> anyhow::Result<Vec<Sample>> {
+    let (_soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    // A proxy has two descriptors for each connection, and some for itself.
+    let room = usize::try_from(hard.saturating_sub(2000) / 2).unwrap_or(usize::MAX);
+    let connections = wanted.min(room);
+    if connections < 10_000 {
+        notes.push(format!(
+            "{connections} connections are held instead of 10,000: a process may have {hard} descriptors here, and a \
+             proxy needs two for each connection"
+        ));
+    }
+    let mut samples = Vec::new();
+    for pair in stage.pairs.iter().filter(|pair| !pair.processes.proxies.is_empty()) {
+        samples.push(hold_one(stage, pair, connections).with_context(|| format!("holding by {}", pair.way.name()))?);
+    }
+    Ok(samples)
+}
+
+fn hold_one(stage: &Stage, pair: &Pair, connections: usize) -> anyhow::Result<Sample> {
+    let window = Window::open(&pair.processes)?;
+    let before = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
+    let mut holder = (pair.client)(&stage.meshload.0.to_string_lossy())
+        .args(["hold", &pair.http.to_string(), "--connections", &connections.to_string(), "--seconds", "30"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run meshload")?;
+    let mut line = String::new();
+    if let Some(output) = holder.stdout.take() {
+        BufReader::new(output).read_line(&mut line).context("cannot read what meshload says")?;
+    }
+    let after = settled_rss_kb(&pair.processes.proxies, SETTLE);
+    // The end of its input ends it.
+    drop(holder.stdin.take());
+    holder.wait().context("cannot wait for meshload")?;
+    let spent = window.close()?;
+    let answer: Value = serde_json::from_str(&line).with_context(|| format!("meshload printed no JSON: {line:?}"))?;
+    let held = answer["held"].as_f64().filter(|held| *held > 0.0).context("no connection could be held")?;
+    let figures = [
+        ("held", held),
+        ("failed", answer["failed"].as_f64().unwrap_or(0.0)),
+        ("kb_each", (after? - before) / held),
+        ("before_mb", before / 1024.0),
+    ];
+    let foreign = spent.foreign;
+    Ok(Sample { measure: Measure::Held, way: pair.way, round: 0, foreign, figures: figures.into() })
+}
+
+/// Growth of one daemon's memory for each pod that is written into its directory.
+pub(crate) fn workloads(stage: &Stage, pods: usize, notes: &mut Vec<String>) -> anyhow::Result<Vec<Sample>> {
+    let Some(pair) = stage.pairs.iter().find(|pair| pair.way == Way::Mesh) else { return Ok(Vec::new()) };
+    let window = Window::open(&pair.processes)?;
+    let before = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
+    let start = Instant::now();
+    stage.write_pods(pods)?;
+    let taken_in = stage.await_workloads(pods, Duration::from_secs(60));
+    let seconds = start.elapsed().as_secs_f64();
+    let after = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
+    stage.remove_pods()?;
+    let spent = window.close()?;
+    if let Err(error) = taken_in {
+        notes.push(format!("{pods} workloads: {error:#}"));
+    }
+    let daemons = count(pair.processes.proxies.len());
+    let figures = [
+        ("pods", count(pods)),
+        ("kb_each", (after - before) / daemons / count(pods)),
+        ("rss_mb", rss_kb_of(&pair.processes.proxies[..1])? / 1024.0),
+        ("seconds", seconds),
+    ];
+    Ok(vec![Sample {
+        measure: Measure::Workloads,
+        way: Way::Mesh,
+        round: 0,
+        foreign: spent.foreign,
+        figures: figures.into(),
+    }])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
