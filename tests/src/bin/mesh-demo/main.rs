@@ -1,0 +1,4 @@
+mod edges;
+mod manifests;
+mod wire;
+fn main() {}
