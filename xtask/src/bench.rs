@@ -25,9 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(Group::Bench)?;
     demo::build(true)?;
-    let directory = env::target_dir().join("release");
-    let mut bench = demo::as_root(&directory.join("mesh-bench"))?;
-    bench.arg("--programs").arg(&directory);
+    let mut bench = demo::as_root(&env::target_dir().join("release/mesh-bench"))?;
     bench.arg("--work").arg(env::target_dir().join("bench"));
     if arguments.quick {
         bench.arg("--quick");

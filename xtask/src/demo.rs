@@ -30,11 +30,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(Group::Demo)?;
     build(false)?;
-    let directory = env::target_dir().join("debug");
-    let mut demo = as_root(&directory.join("mesh-demo"))?;
-    demo.arg("--programs").arg(&directory);
+    let mut demo = as_root(&env::target_dir().join("debug/mesh-demo"))?;
     demo.arg("--manifests").arg(env::root().join("manifests/bookinfo"));
-    demo.arg("--work").arg(env::target_dir().join("demo"));
     demo.arg("--requests").arg(arguments.requests.to_string());
     if arguments.keep {
         demo.arg("--keep");

@@ -138,6 +138,7 @@ impl Measure {
                     ("kb_each", "KB each"),
                     ("rss_mb", "MB after"),
                     ("seconds", "s to take in"),
+                    ("cpu_s", "CPU s"),
                 ],
                 against: [None, None],
                 target: None,

@@ -5,6 +5,7 @@
 //! Invariant: the ways take turns within each round, so that a busy neighbour hits all of them alike; every load is
 //! bounded in time and count.
 
+mod crowd;
 mod figures;
 mod haproxy;
 mod loads;
@@ -24,9 +25,6 @@ use std::time::{Duration, Instant};
 
 #[derive(Parser)]
 struct Options {
-    /// Where the built programs are.
-    #[arg(long)]
-    programs: PathBuf,
     /// Where logs, keys and the report go.
     #[arg(long)]
     work: PathBuf,
@@ -61,7 +59,7 @@ impl Plan {
             return Self { rounds: 3, lengths, held: 2000, workloads: 2000, measures, patience: seconds(1) };
         }
         let lengths = Lengths { load: seconds(4), latency: seconds(8) };
-        Self { rounds: 3, lengths, held: 9000, workloads: 10_000, measures, patience: seconds(5) }
+        Self { rounds: 3, lengths, held: 10_000, workloads: 10_000, measures, patience: seconds(5) }
     }
 }
 
@@ -81,7 +79,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let plan = Plan::new(options);
     let ways = if options.way.is_empty() { Way::ALL.to_vec() } else { options.way.clone() };
     println!("bench: two nodes, a pair of pods for each of {}", names(&ways));
-    let stage = Stage::up(&options.programs, &options.work, &ways)?;
+    let stage = Stage::up(&options.work, &ways)?;
     let mut notes = Vec::new();
     let mut samples = Vec::new();
     for &measure in &plan.measures {

@@ -4,17 +4,21 @@
 //! Out: samples.
 //! Invariant: memory is read when it has stopped moving, before and after.
 
+use crate::crowd;
 use crate::figures::{Measure, Sample, Way};
-use crate::loads::Pair;
+use crate::loads::{Figures, Pair};
 use crate::stage::Stage;
-use crate::usage::{Window, rss_kb_of, settled_rss_kb};
+use crate::usage::{Window, rest, settled_rss_kb};
 use anyhow::Context as _;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+/// How long memory may take to stop moving.
 const SETTLE: Duration = Duration::from_secs(8);
+/// How long daemons may take to read every pod.
+const TAKE_IN: Duration = Duration::from_secs(60);
 
 /// Resident memory of the proxies of each way that has any.
 pub(crate) fn idle(pairs: &[Pair]) -> anyhow::Result<Vec<Sample>> {
@@ -45,10 +49,10 @@ pub(crate) fn held(stage: &Stage, wanted: usize, notes: &mut Vec<String>) -> any
     // A proxy has two descriptors for each connection, and some for itself.
     let room = usize::try_from(hard.saturating_sub(2000) / 2).unwrap_or(usize::MAX);
     let connections = wanted.min(room);
-    if connections < 10_000 {
+    if connections < wanted {
         notes.push(format!(
-            "{connections} connections are held instead of 10,000: a process may have {hard} descriptors here, and a \
-             proxy needs two for each connection"
+            "{connections} connections are held, not {wanted}: a process may have {hard} descriptors here, and a proxy \
+             needs two for each connection"
         ));
     }
     let mut samples = Vec::new();
@@ -91,32 +95,30 @@ fn hold_one(stage: &Stage, pair: &Pair, connections: usize) -> anyhow::Result<Sa
 /// Growth of one daemon's memory for each pod that is written into its directory.
 pub(crate) fn workloads(stage: &Stage, pods: usize, notes: &mut Vec<String>) -> anyhow::Result<Vec<Sample>> {
     let Some(pair) = stage.pairs.iter().find(|pair| pair.way == Way::Mesh) else { return Ok(Vec::new()) };
+    let proxies = &pair.processes.proxies;
     let window = Window::open(&pair.processes)?;
-    let before = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
+    let before = settled_rss_kb(proxies, SETTLE)?;
     let start = Instant::now();
-    stage.write_pods(pods)?;
-    let taken_in = stage.await_workloads(pods, Duration::from_secs(60));
-    let seconds = start.elapsed().as_secs_f64();
-    let after = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
-    stage.remove_pods()?;
-    let spent = window.close()?;
-    if let Err(error) = taken_in {
-        notes.push(format!("{pods} workloads: {error:#}"));
+    crowd::write(stage.objects(), pods)?;
+    let rested = rest(proxies, TAKE_IN)?;
+    let after = settled_rss_kb(proxies, SETTLE)?;
+    crowd::remove(stage.objects(), pods)?;
+    if rested.is_none() {
+        notes.push(format!("{pods} pods: the daemons had not come to rest after {} s", TAKE_IN.as_secs()));
     }
-    let daemons = count(pair.processes.proxies.len());
-    let figures = [
+    let spent = window.close()?;
+    let daemons = count(proxies.len());
+    let mut figures = Figures::from([
         ("pods", count(pods)),
         ("kb_each", (after - before) / daemons / count(pods)),
-        ("rss_mb", rss_kb_of(&pair.processes.proxies[..1])? / 1024.0),
-        ("seconds", seconds),
-    ];
-    Ok(vec![Sample {
-        measure: Measure::Workloads,
-        way: Way::Mesh,
-        round: 0,
-        foreign: spent.foreign,
-        figures: figures.into(),
-    }])
+        ("rss_mb", after / daemons / 1024.0),
+        ("cpu_s", spent.proxies / daemons),
+    ]);
+    if let Some(rested) = rested {
+        figures.insert("seconds", (rested - start).as_secs_f64());
+    }
+    let (measure, foreign) = (Measure::Workloads, spent.foreign);
+    Ok(vec![Sample { measure, way: Way::Mesh, round: 0, foreign, figures }])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]

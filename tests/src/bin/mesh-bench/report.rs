@@ -6,6 +6,7 @@
 
 use crate::figures::{FOREIGN_LIMIT, Sample, Summary, Way};
 use anyhow::Context as _;
+use mesh_tests::table::aligned;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -55,7 +56,7 @@ pub(crate) fn table(summary: &Summary) -> String {
         });
         lines.push(line);
     }
-    let mut text = format!("\n{}\n{}", sheet.title, aligned(&lines));
+    let mut text = format!("\n{}\n{}", sheet.title, aligned(&lines, 1));
     if let Some(verdict) = &summary.verdict {
         let word = if verdict.reached { "reached" } else { "MISSED" };
         // Writing to a String cannot fail.
@@ -78,25 +79,7 @@ pub(crate) fn verdicts(summaries: &[Summary]) -> String {
         let word = if verdict.reached { "reached" } else { "MISSED" };
         lines.push(vec![verdict.target.to_owned(), figure(Some(verdict.measured)), word.to_owned()]);
     }
-    format!("\nTargets\n{}", aligned(&lines))
-}
-
-fn aligned(lines: &[Vec<String>]) -> String {
-    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        let mut row = String::from(" ");
-        for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-            let _ = if column == 0 { write!(row, " {cell:<width$}") } else { write!(row, "  {cell:>width$}") };
-        }
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
+    format!("\nTargets\n{}", aligned(&lines, 1))
 }
 
 fn figure(value: Option<f64>) -> String {

@@ -109,6 +109,24 @@ pub(crate) fn quiet(share: f64, patience: Duration) -> anyhow::Result<()> {
     }
 }
 
+/// Waits until processes have been at rest for a second, for a bounded time; returns when they came to rest.
+pub(crate) fn rest(pids: &[u32], patience: Duration) -> anyhow::Result<Option<Instant>> {
+    let end = Instant::now() + patience;
+    let (mut since, mut last) = (Instant::now(), cpu_of(pids)?);
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = cpu_of(pids)?;
+        // One tick in a tenth of a second is housekeeping.
+        if now - last > 0.015 {
+            since = Instant::now();
+        } else if since.elapsed() > Duration::from_secs(1) {
+            return Ok(Some(since));
+        }
+        last = now;
+    }
+    Ok(None)
+}
+
 /// Waits until the resident memory of processes has stopped moving, for a bounded time; returns it in KB.
 pub(crate) fn settled_rss_kb(pids: &[u32], patience: Duration) -> anyhow::Result<f64> {
     let end = Instant::now() + patience;
