@@ -114,8 +114,13 @@ impl Chain {
     }
 
     fn cnitool(&self, verb: &str, node: &NodeNet, sandbox: &Sandbox) -> Result<Output> {
-        let mut command = node.ns().command(env::tool("cnitool")?);
+        // The reference runtime keeps results in one directory of the machine; this gives it one of the node's.
+        let own = "mkdir -p /var/lib/cni && mount --bind \"$0\" /var/lib/cni && exec \"$@\"";
+        let mut command = node.ns().command("unshare");
         command
+            .args(["--mount", "sh", "-c", own])
+            .arg(node.dir())
+            .arg(env::tool("cnitool")?)
             .args([verb, NETWORK])
             .arg(&sandbox.netns)
             .env("NETCONFPATH", &self.dir)

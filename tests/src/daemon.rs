@@ -5,6 +5,7 @@
 
 use crate::env;
 use crate::exec::{Process, create};
+use crate::leftovers;
 use crate::mesh::Cluster;
 use crate::node::Node;
 use crate::traffic;
@@ -19,13 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-/// The admin port of the first daemon on a node; each further one takes the next.
+/// The admin port of the first daemon on a node; each further one takes a port of its own.
 const ADMIN_PORT: u16 = 15000;
 /// How much of a log is shown at the end.
 const LOG_TAIL: usize = 60;
 
-/// A number for each daemon that this process started, for the names of logs and for admin ports.
-static STARTED: AtomicU16 = AtomicU16::new(0);
+/// How many daemons this process started on each node, for the names of logs and for admin ports.
+static STARTED: [AtomicU16; 2] = [AtomicU16::new(0), AtomicU16::new(0)];
 
 /// An answer of the admin server.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl Daemon {
     /// Starts a daemon; gives it back before it is ready.
     pub(crate) fn start(cluster: &Arc<Cluster>, node: Node) -> Result<Self> {
         let net = cluster.node(node);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let number = STARTED[usize::from(node.number() - 1)].fetch_add(1, Ordering::Relaxed);
         let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT + number);
         let dir = net.dir();
         let (log, access) = (dir.join(format!("daemon-{number}.log")), dir.join(format!("access-{number}.log")));
@@ -192,7 +193,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Test runners show this only of a test that failed.
-        if self.cluster.shows_logs() {
+        if self.cluster.shows_logs() && !leftovers::kept() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];

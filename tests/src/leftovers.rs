@@ -48,11 +48,10 @@ impl Run {
         // Two work trees may run the same scenario at the same time.
         (name, std::env::current_exe().ok()).hash(&mut hasher);
         let id = format!("{}-{:04x}", family(name), hasher.finish() & 0xffff);
-        let lock = lock_named(&id)?.with_context(|| {
-            format!("the scenario {name} already runs; what was kept of it goes away with `cargo xtask demo --down`")
-        })?;
+        let lock = lock_named(&id)?.with_context(|| format!("the scenario {name} already runs"))?;
         let dir = Path::new(RUNS).join(&id);
         if dir.exists() {
+            // It was kept, and this one takes its place.
             remove(&id);
         }
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;

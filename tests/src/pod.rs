@@ -6,7 +6,6 @@
 use crate::cni::Sandbox;
 use crate::exec::{Output, Process, execute};
 use crate::kube::{self, split};
-use crate::leftovers;
 use crate::mesh::Cluster;
 use crate::netns::NetNs;
 use crate::node::Node;
@@ -219,6 +218,13 @@ impl Pod {
         Server::start(&self.ns, port, move |stream, _| traffic::banner(stream, text))
     }
 
+    /// Starts a web server with one page.
+    ///
+    /// **Errors**: the port is taken.
+    pub fn page(&self, port: u16, body: &'static str) -> Result<Server> {
+        Server::start(&self.ns, port, move |stream, _| traffic::page(stream, body))
+    }
+
     /// Starts a server that tells each client the address it sees it under, and closes.
     ///
     /// **Errors**: the port is taken.
@@ -294,13 +300,6 @@ impl Pod {
         self.set_terminating()?;
         self.cluster.chain(self.node).delete(self.cluster.node(self.node), &self.sandbox)?;
         self.cluster.kube().delete("Pod", &self.sandbox.namespace, &self.sandbox.name)
-    }
-
-    /// Leaves the pod running when this process ends.
-    pub fn keep(self) {
-        if leftovers::kept() {
-            std::mem::forget(self);
-        }
     }
 
     fn update(&self, change: impl FnOnce(&mut Value, &[IpAddr])) -> Result<()> {

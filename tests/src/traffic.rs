@@ -88,6 +88,19 @@ pub fn banner(mut stream: TcpStream, text: &str) -> io::Result<()> {
     echo(stream)
 }
 
+/// Answers one HTTP request with a page.
+///
+/// **Errors**: the connection breaks.
+pub fn page(mut stream: TcpStream, body: &str) -> io::Result<()> {
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        request.push(byte[0]);
+    }
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
 /// Tells the client which address it is seen under, and closes.
 ///
 /// **Errors**: the connection breaks.

@@ -11,18 +11,12 @@ fn pods_talk_in_plain_text(name: &str, runtime: Runtime) -> Result<()> {
     mesh.kube().namespace("shop", &[])?;
     let web = mesh.pod("shop/web").on(A).label("app", "web").start()?;
     let client = mesh.pod("shop/client").on(B).start()?;
-    let mut application = web.command("socat");
-    application.args([
-        "TCP6-LISTEN:8080,ipv6only=0,fork,reuseaddr",
-        "SYSTEM:printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello from the shop'",
-    ]);
-    let _web = web.spawn(&mut application, "web")?;
+    let _web = web.page(8080, "hello from the shop")?;
     let _echo = web.echo(7)?;
     let _who = web.whoami(9)?;
 
     let wire = mesh.capture("plain")?;
     for address in [web.address(8080), web.address6(8080)] {
-        wait::until_true("the application listens", wait::PATIENCE, || Ok(client.connect(address).is_ok()))?;
         let page = client.curl(&format!("http://{address}/"))?;
         ensure!(page == "hello from the shop", "the page is {page:?}");
     }

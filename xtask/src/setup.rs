@@ -156,7 +156,7 @@ fn installed_version(tool: &CargoTool) -> Option<String> {
 fn install_cargo_tool(tool: &CargoTool) -> Result<()> {
     run::open(
         Command::new("cargo")
-            .args(["install", tool.name, "--version", tool.version, "--locked", "--force", "--quiet"])
+            .args(["install", tool.name, "--version", tool.version, "--locked", "--force"])
             // A common place, so that the tools share what they have in common.
             .arg("--target-dir")
             .arg(env::target_dir().join("tools/cargo"))
