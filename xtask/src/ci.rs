@@ -104,7 +104,11 @@ fn checks(steps: &mut Steps) {
 /// Builds everything, and runs the tests that `filters` select.
 fn suites(steps: &mut Steps, filters: &[String]) {
     steps.step("build", || run::open(cargo(&["build"]).args(WORKSPACE)));
-    steps.step("tests", || run::open(cargo(&["nextest", "run"]).args(WORKSPACE).args(filters)));
+    steps.step("tests", || {
+        let mut nextest = cargo(&["nextest", "run"]);
+        // An error says what was attempted; where in the runtime it was made would bury that.
+        run::open(nextest.args(WORKSPACE).args(filters).env("RUST_LIB_BACKTRACE", "0"))
+    });
 }
 
 /// Known vulnerabilities, as far as their database can be had.

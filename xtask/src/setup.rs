@@ -156,7 +156,7 @@ fn installed_version(tool: &CargoTool) -> Option<String> {
 fn install_cargo_tool(tool: &CargoTool) -> Result<()> {
     run::open(
         Command::new("cargo")
-            .args(["install", tool.name, "--version", tool.version, "--locked", "--force", "--quiet"])
+            .args(["install", tool.name, "--version", tool.version, "--locked", "--force"])
             // A common place, so that the tools share what they have in common.
             .arg("--target-dir")
             .arg(env::target_dir().join("tools/cargo"))
@@ -171,10 +171,11 @@ fn install_cargo_tool(tool: &CargoTool) -> Result<()> {
 }
 
 fn build_go_tool(tool: &GoTool) -> Result<()> {
-    let go = env::program("go").context(
-        "Go 1.21 or newer is needed for the reference CNI runtime of the tests: install it (Debian 13: `apt-get install \
-         golang-go`; Debian 12: `golang-1.22-go` or newer from backports) so that `go` is on PATH",
-    )?;
+    let go = env::program("go").context("Go is not on PATH")?;
+    let version = run::output(Command::new(&go).arg("version"))?;
+    if !needs::is_go_recent(&version) {
+        bail!("it needs Go 1.21 or newer, and this is {}: put a newer one first on PATH", version.trim());
+    }
     let output = env::target_dir().join("tools").join(tool.name);
     run::open(
         Command::new(go)

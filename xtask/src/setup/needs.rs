@@ -90,6 +90,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package("nftables", "nft", Group::Test),
     package("openssl", "openssl", Group::Demo),
     package("socat", "socat", Group::Test),
+    package("golang-go", "go", Group::Test),
     package("bpftool", "bpftool", Group::Test),
     service("mariadb-server", "mariadbd", Group::Test, &["mariadb"]),
     package("mariadb-client", "mariadb", Group::Test),
@@ -175,6 +176,13 @@ pub(crate) fn components(toolchain: &str) -> Vec<String> {
     list.split(',').map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
+/// Does `go version` say 1.21 or newer? From then on Go fetches by itself whatever version a module asks for.
+pub(crate) fn is_go_recent(version: &str) -> bool {
+    let number = version.split_whitespace().find_map(|word| word.strip_prefix("go1."));
+    let minor = number.and_then(|number| number.split(|next: char| !next.is_ascii_digit()).next());
+    minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 21)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +192,14 @@ mod tests {
         let toolchain = "[toolchain]\nchannel = \"1.98.0\"\ncomponents = [\n  \"rust-src\",\n  \"clippy\",\n]\n";
         assert_eq!(components(toolchain), ["rust-src", "clippy"]);
         assert!(components("[toolchain]\nchannel = \"1.98.0\"\n").is_empty());
+    }
+
+    #[test]
+    fn old_versions_of_go_are_recognised() {
+        assert!(is_go_recent("go version go1.24.4 linux/amd64"));
+        assert!(is_go_recent("go version go1.21rc2 linux/amd64"));
+        assert!(!is_go_recent("go version go1.19.8 linux/amd64"));
+        assert!(!is_go_recent("gccgo"));
     }
 
     #[test]
