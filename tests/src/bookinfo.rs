@@ -119,16 +119,16 @@ impl Bookinfo {
             "/" => Reply::html(page::front()),
             "/productpage" => self.page(call).await,
             "/api/v1/products" => Reply::json(&json!([catalogue::product()])),
-            "/api/v1/products/0" => pass_on(self.details.get("/details/0", call).await),
-            "/api/v1/products/0/reviews" => pass_on(self.reviews.get("/reviews/0", call).await),
-            "/api/v1/products/0/ratings" => pass_on(self.ratings.get("/ratings/0", call).await),
+            "/api/v1/products/0" => pass_on(self.details.ask("/details/0", call).await),
+            "/api/v1/products/0/reviews" => pass_on(self.reviews.ask("/reviews/0", call).await),
+            "/api/v1/products/0/ratings" => pass_on(self.ratings.ask("/ratings/0", call).await),
             _ => Reply::error(404, "there is nothing at this path"),
         }
     }
 
     async fn page(&self, call: &Call) -> Reply {
         let (details, reviews) =
-            tokio::join!(self.details.get_json("/details/0", call), self.reviews.get_json("/reviews/0", call));
+            tokio::join!(self.details.ask_json("/details/0", call), self.reviews.ask_json("/reviews/0", call));
         Reply::html(page::product(&self.pod, details.as_ref().ok(), reviews.as_ref().ok()))
     }
 
@@ -136,7 +136,7 @@ impl Bookinfo {
         match number_after(&call.path, "/reviews/") {
             Some(id) => {
                 let ratings = match self.stars {
-                    Some(color) => Some((color, self.ratings.get_json(&format!("/ratings/{id}"), call).await.ok())),
+                    Some(color) => Some((color, self.ratings.ask_json(&format!("/ratings/{id}"), call).await.ok())),
                     None => None,
                 };
                 Reply::json(&catalogue::reviews(id, &self.pod, ratings))

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as the services need it: answer requests, ask a neighbour.
 //!
 //! In:  a listening address and a function from [`Call`] to [`Reply`].
-//! Out: answers; [`Upstream::get`] asks a neighbour over a connection of its own.
+//! Out: answers; [`Upstream::ask`] asks a neighbour over a connection of its own.
 //! Invariant: every wait has a deadline, every body a ceiling.
 //! Source: RFC 9112; the headers carried along are those of W3C Trace Context, B3 and `x-request-id`.
 
@@ -100,15 +100,15 @@ impl Upstream {
     /// Asks for a path and passes on what the call carries.
     ///
     /// **Cancel**: safe, the connection is closed.
-    pub(super) async fn get(&self, path: &str, call: &Call) -> Result<Reply, UpstreamError> {
+    pub(super) async fn ask(&self, path: &str, call: &Call) -> Result<Reply, UpstreamError> {
         timeout(PATIENCE, self.exchange(path, call))
             .await
             .map_err(|_elapsed| UpstreamError::Late { host: self.host.clone() })?
     }
 
-    /// As [`Upstream::get`], for an answer that must be 200 and JSON.
-    pub(super) async fn get_json(&self, path: &str, call: &Call) -> Result<Value, UpstreamError> {
-        let reply = self.get(path, call).await?;
+    /// As [`Upstream::ask`], for an answer that must be 200 and JSON.
+    pub(super) async fn ask_json(&self, path: &str, call: &Call) -> Result<Value, UpstreamError> {
+        let reply = self.ask(path, call).await?;
         let wrong = || UpstreamError::Content { host: self.host.clone(), status: reply.status };
         if reply.status != StatusCode::OK {
             return Err(wrong());

@@ -48,20 +48,42 @@ struct Plan {
     measures: Vec<Measure>,
     /// How long a quiet moment is waited for before each load.
     patience: Duration,
+    /// No further round begins after this.
+    end: Instant,
 }
 
 impl Plan {
-    fn new(options: &Options) -> Self {
+    fn new(options: &Options, begun: Instant) -> Self {
         let seconds = Duration::from_secs;
         let measures = if options.only.is_empty() { Measure::ALL.to_vec() } else { options.only.clone() };
         if options.quick {
             let lengths = Lengths { load: seconds(1), latency: seconds(2) };
-            return Self { rounds: 3, lengths, held: 2000, workloads: 2000, measures, patience: seconds(1) };
+            return Self {
+                rounds: 3,
+                lengths,
+                held: 2000,
+                workloads: 2000,
+                measures,
+                patience: Duration::ZERO,
+                end: begun + seconds(100),
+            };
         }
         let lengths = Lengths { load: seconds(4), latency: seconds(8) };
-        Self { rounds: 3, lengths, held: 10_000, workloads: 10_000, measures, patience: seconds(5) }
+        Self {
+            rounds: 3,
+            lengths,
+            held: 10_000,
+            workloads: 10_000,
+            measures,
+            patience: seconds(5),
+            end: begun + seconds(520),
+        }
     }
 }
+
+/// What to know when reading haproxy's figures.
+const HAPROXY: &str = "haproxy works at the level of TCP as the mesh does: a TLS connection, resumed where it can be, for \
+                       each connection of a client, and no log; the mesh writes an access record for each connection";
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -76,12 +98,15 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     std::fs::create_dir_all(&options.work).with_context(|| format!("cannot create {}", options.work.display()))?;
-    let plan = Plan::new(options);
+    let plan = Plan::new(options, started);
     let ways = if options.way.is_empty() { Way::ALL.to_vec() } else { options.way.clone() };
     println!("bench: two nodes, a pair of pods for each of {}", names(&ways));
     let stage = Stage::up(&options.work, &ways)?;
     let mut notes = Vec::new();
     let mut samples = Vec::new();
+    if ways.contains(&Way::Haproxy) {
+        notes.push(HAPROXY.to_owned());
+    }
     for &measure in &plan.measures {
         measure_one(measure, &plan, &stage, &mut samples, &mut notes)?;
         if let Some(summary) = summarize(&samples).iter().find(|summary| summary.measure == measure) {
@@ -118,19 +143,30 @@ fn measure_one(
         Measure::Held => samples.extend(memory::held(stage, plan.held, notes)?),
         Measure::Workloads => samples.extend(memory::workloads(stage, plan.workloads, notes)?),
         Measure::Bulk | Measure::Keepalive | Measure::Connections | Measure::Latency => {
-            for round in 0..plan.rounds {
-                for pair in &stage.pairs {
-                    usage::quiet(0.15, plan.patience)?;
-                    let sample = load(measure, round, pair, plan.lengths, &stage.meshload);
-                    match sample {
-                        Ok(sample) => samples.push(sample),
-                        Err(error) => {
-                            let note = format!("{measure:?}, round {round}, {}: {error:#}", pair.way.name());
-                            println!("  {note}");
-                            notes.push(note);
-                        }
-                    }
-                }
+            rounds(measure, plan, stage, samples, notes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a load by each way in turn, for as many rounds as there is time.
+fn rounds(
+    measure: Measure,
+    plan: &Plan,
+    stage: &Stage,
+    samples: &mut Vec<Sample>,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    for round in 0..plan.rounds {
+        if Instant::now() > plan.end {
+            notes.push(format!("{measure:?}: only {round} of {} rounds, the time was up", plan.rounds));
+            break;
+        }
+        for pair in &stage.pairs {
+            usage::quiet(0.15, plan.patience)?;
+            match load(measure, round, pair, plan.lengths, &stage.meshload) {
+                Ok(sample) => samples.push(sample),
+                Err(error) => notes.push(format!("{measure:?}, round {round}, {}: {error:#}", pair.way.name())),
             }
         }
     }

@@ -75,6 +75,9 @@ pub(crate) fn table(summary: &Summary) -> String {
 /// All targets in one table.
 pub(crate) fn verdicts(summaries: &[Summary]) -> String {
     let mut lines = vec![["target", "measured", ""].map(str::to_owned).to_vec()];
+    if summaries.iter().all(|summary| summary.verdict.is_none()) {
+        return String::new();
+    }
     for verdict in summaries.iter().filter_map(|summary| summary.verdict.as_ref()) {
         let word = if verdict.reached { "reached" } else { "MISSED" };
         lines.push(vec![verdict.target.to_owned(), figure(Some(verdict.measured)), word.to_owned()]);
