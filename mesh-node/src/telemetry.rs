@@ -3,7 +3,7 @@
 //! In:  what other modules count and record.
 //! Out: [`spawn`], [`Metrics`], [`log`], [`access`] for each connection, [`tcp`] for Istio's standard metrics.
 //! Invariant: tasks are started here and nowhere else, so that each has a name.
-//! Invariant: nothing here can hold up traffic; what cannot be recorded in time is dropped and counted.
+//! Invariant: counting and recording never hold up traffic; a record that does not fit is dropped and counted.
 
 pub mod access;
 pub mod log;

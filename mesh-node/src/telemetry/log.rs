@@ -2,6 +2,8 @@
 //!
 //! In:  events of `tracing`.
 //! Out: one line per event, as text or JSON.
+//! Invariant: a line is written by the thread that logs it, so that none is lost when the daemon dies; what
+//!   happens once per connection belongs into [`super::access`] and metrics instead.
 //! Invariant: the filter is passed in; no environment variable is read here.
 //! Source: filters are written as for `RUST_LOG`.
 
