@@ -208,7 +208,7 @@ fn workload(workload: &model::Workload) -> Value {
         "node": workload.node,
         "addresses": workload.addresses,
         "identity": workload.identity.to_string(),
-        "labels": workload.labels,
+        "labels": &*workload.labels,
         "controller": workload.controller,
         "enrolled": workload.enrolled,
         "host_network": workload.host_network,

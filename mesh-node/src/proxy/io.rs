@@ -47,7 +47,7 @@ pub(crate) async fn write_all_vectored(stream: &TcpStream, mut slices: &mut [IoS
 pub(crate) fn read_now(stream: &TcpStream, slices: &mut [IoSliceMut<'_>], room: usize) -> io::Result<Option<usize>> {
     let mut partial = None;
     let outcome = stream.try_io(Interest::READABLE, || {
-        let read = SockRef::from(stream).read_vectored(slices)?;
+        let read = (&*SockRef::from(stream)).read_vectored(slices)?;
         if read > 0 && read < room {
             // The socket is empty; saying so here makes the runtime wait for new bytes without another call.
             partial = Some(read);

@@ -62,11 +62,7 @@ impl ProxyMetrics {
 
     /// A stream is being served.
     pub(crate) fn connection(&self, side: Side, security: Security) {
-        let security = match security {
-            Security::MutualTls => "mutual_tls",
-            Security::Plain => "none",
-        };
-        self.connections.get_or_create(&Connection { side: name(side), security }).inc();
+        self.connections.get_or_create(&Connection { side: name(side), security: security.policy() }).inc();
     }
 
     /// A stream was refused or cut off.

@@ -95,6 +95,7 @@ impl Wire {
     }
 
     /// The TCP connection.
+    #[cfg(test)]
     pub(crate) const fn stream(&self) -> &TcpStream {
         &self.stream
     }
