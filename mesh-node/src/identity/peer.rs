@@ -189,7 +189,7 @@ pub(super) fn validity(certificate: &EndEntityCert<'_>) -> Result<(SystemTime, S
         Some(error @ (webpki::Error::InvalidCertValidity | webpki::Error::BadDer | webpki::Error::BadDerTime)) => {
             return Err(error);
         }
-        // Valid since 1970 or before.
+        // Valid since 1970, when the time of certificates begins.
         Some(_) | None => unix(SystemTime::UNIX_EPOCH),
     };
     match ask(u64::MAX) {

@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 /// How long an issuer may take for one answer.
-const ISSUER_PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after failures.
@@ -37,6 +37,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Rotation {
     svid_ttl: Duration,
     reread: Duration,
+    pub(super) patience: Duration,
     clock: Clock,
     issuer: Arc<dyn Issuer>,
     store: Store,
@@ -88,6 +89,7 @@ impl Rotation {
         let rotation = Self {
             svid_ttl: config.svid_ttl,
             reread: config.reread,
+            patience: PATIENCE,
             clock,
             issuer,
             store,
@@ -155,7 +157,7 @@ impl Rotation {
         // A clock set back must not postpone it.
         if self.next_reread <= now || now + self.reread < self.next_reread {
             self.next_reread = now + self.reread;
-            let answer = in_time(self.issuer.bundle()).await;
+            let answer = in_time(self.patience, self.issuer.bundle()).await;
             let faults = match answer {
                 Ok((latest, faults)) => {
                     self.latest = latest;
@@ -305,7 +307,7 @@ impl Rotation {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(|error| IssueError::Unavailable(Box::new(error)))?;
         let request = Request { identity, key: &key, ttl: self.svid_ttl };
-        let chain = in_time(self.issuer.issue(request)).await?;
+        let chain = in_time(self.patience, self.issuer.issue(request)).await?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
         let svid = Svid::new(identity, chain.clone(), key.clone_key())
             .map_err(|error| IssueError::Unusable(Box::new(error)))?;
@@ -363,8 +365,8 @@ fn credentials(
     })
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, IssueError>>) -> Result<T, IssueError> {
-    tokio::time::timeout(ISSUER_PATIENCE, answer).await.unwrap_or_else(|_| Err(IssueError::TimedOut(ISSUER_PATIENCE)))
+async fn in_time<T>(patience: Duration, answer: impl Future<Output = Result<T, IssueError>>) -> Result<T, IssueError> {
+    tokio::time::timeout(patience, answer).await.unwrap_or(Err(IssueError::TimedOut(patience)))
 }
 
 /// The part of a life after which it is renewed: about half, so that certificates made together part ways.

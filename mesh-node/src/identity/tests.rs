@@ -291,11 +291,42 @@ async fn a_keyring_issues_what_is_wanted_and_waits_for_it() {
     assert!(keyring.current(&reviews).is_none());
 }
 
+#[tokio::test]
+async fn the_task_renews_by_itself_and_ends_with_the_last_keyring() {
+    fn may_be_shared<T: Send + Sync>(_: &T) {}
+    fn may_move<T: Send>(future: T) -> T {
+        future
+    }
+    let lab = Lab::new();
+    let config = Config { svid_ttl: secs(2), ..lab.config("node") };
+    let keyring = Keyring::start(config, &Metrics::default()).unwrap();
+    may_be_shared(&keyring);
+    let reviews = id("reviews");
+    keyring.want([Arc::new(reviews.clone())].into());
+    may_move(keyring.ready(&reviews)).await.unwrap();
+    let first = keyring.current(&reviews).unwrap().generation;
+    let mut changed = keyring.changed.clone();
+    let renewed = async {
+        while keyring.current(&reviews).is_none_or(|credentials| credentials.generation == first) {
+            changed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(secs(20), renewed).await.expect("in time");
+
+    let copy = keyring.clone();
+    drop(keyring);
+    assert!(copy.current(&reviews).is_some());
+    drop(copy);
+    let ended = async { while changed.changed().await.is_ok() {} };
+    tokio::time::timeout(secs(20), ended).await.expect("in time");
+}
+
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
     let good = Config::new("ca".into(), "state".into(), "cluster.local".into());
     good.check().unwrap();
-    let cases: [(&str, fn(&mut Config)); 4] = [
+    type Spoil = fn(&mut Config);
+    let cases: [(&str, Spoil); 4] = [
         ("svid_ttl", |config| config.svid_ttl = secs(1)),
         ("reread", |config| config.reread = secs(0)),
         ("root_overlap", |config| config.root_overlap = secs(9)),

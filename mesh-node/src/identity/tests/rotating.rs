@@ -112,8 +112,10 @@ async fn attempts_become_rarer() {
 #[tokio::test]
 async fn a_new_root_is_trusted_before_it_signs_and_nobody_is_cut_off() {
     let lab = Lab::new();
-    let (mut a, mut b) = (lab.node("a").await, lab.node("b").await);
-    tick(&lab, 10);
+    let mut a = lab.node("a").await;
+    tick(&lab, 25);
+    let mut b = lab.node("b").await;
+    a.step().await;
     let dir = lab.dir.0.join("ca");
     ca::rotate(&dir, &"cluster.local".into(), secs(1000), lab.day.now()).unwrap();
     assert_eq!(lab.roots("crt").len(), 2);
@@ -219,6 +221,21 @@ impl Issuer for Silent {
     }
 }
 
+#[tokio::test]
+async fn a_silent_issuer_is_not_waited_for_without_end() {
+    let lab = Lab::new();
+    let mut node = Node::new(&lab.config("a"), Arc::new(Silent), lab.day.clock());
+    node.rotation.patience = Duration::from_millis(5);
+    node.want(&[&id("a"), &id("b"), &id("c")]);
+    let timed_out = r#"mesh_identity_failures_total{reason="timed_out"}"#;
+    for failures in ["2", "3", "4"] {
+        // One wait for the roots in the first step, and one for a certificate in each: what else is due comes between.
+        node.step().await;
+        assert_eq!(node.metric(timed_out).as_deref(), Some(failures));
+    }
+    assert_eq!(node.shared.published.load().failures.len(), 3);
+}
+
 /// An issuer that answers with a certificate for somebody else.
 struct Confused(ca::EmbeddedCa);
 
@@ -248,8 +265,5 @@ async fn what_was_issued_for_somebody_else_is_not_used() {
     node.step().await;
     assert!(node.current(&id("a")).is_none());
     assert!(node.shared.published.load().failures[&id("a")].contains("is that of spiffe://"));
-    assert_eq!(
-        node.metric(r#"mesh_identity_failures_total{reason="unusable_certificate"}"#).as_deref(),
-        Some("1")
-    );
+    assert_eq!(node.metric(r#"mesh_identity_failures_total{reason="unusable_certificate"}"#).as_deref(), Some("1"));
 }
