@@ -2,5 +2,8 @@
 //!
 //! Invariant: unsafe code and raw system calls of this crate are here and nowhere else.
 
+pub mod bpf;
+pub mod netlink;
 pub mod netns;
 pub mod socket;
+pub mod sysctl;
