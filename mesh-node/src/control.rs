@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Changes taken together into one snapshot.
 const BATCH: usize = 4096;
@@ -65,6 +65,8 @@ pub struct Inputs {
     pub requests: mpsc::UnboundedReceiver<Asked>,
     /// The steering thread.
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// The CNI socket is open.
+    pub listening: oneshot::Receiver<()>,
 }
 
 /// The loop's state.
@@ -75,8 +77,10 @@ pub struct Control {
     waiting: Vec<Waiting>,
     inspect: Arc<Inspect>,
     gauges: Gauges,
-    /// The pods are in force for the first time, or what is missing.
-    settled: watch::Sender<bool>,
+    /// Does the CNI plugin ask this daemon?
+    listening: bool,
+    /// Has the first snapshot been published?
+    first: watch::Sender<bool>,
     published: Option<Arc<NodeSnapshot>>,
     /// Certificates that became ready, by pod.
     certified: (mpsc::UnboundedSender<PodKey>, mpsc::UnboundedReceiver<PodKey>),
@@ -125,7 +129,8 @@ impl Control {
             enrolments: Enrolments::default(),
             waiting: Vec::new(),
             inspect,
-            settled: watch::Sender::new(false),
+            listening: false,
+            first: watch::Sender::new(false),
             published: None,
             certified: mpsc::unbounded_channel(),
             retired: mpsc::unbounded_channel(),
@@ -142,10 +147,10 @@ impl Control {
         Arc::clone(&self.inspect)
     }
 
-    /// Becomes true once every pod known at the start is in force.
+    /// Becomes true with the first snapshot.
     #[must_use]
-    pub fn settled(&self) -> watch::Receiver<bool> {
-        self.settled.subscribe()
+    pub fn published(&self) -> watch::Receiver<bool> {
+        self.first.subscribe()
     }
 
     /// Runs until every source has ended.
@@ -158,6 +163,7 @@ impl Control {
                     None => return,
                 },
                 Some(asked) = inputs.requests.recv() => self.answer(asked),
+                Ok(()) = &mut inputs.listening, if !self.listening => self.listen(),
                 Some(report) = inputs.reports.recv() => self.hear(report),
                 Some(key) = self.certified.1.recv() => self.steer_certified(&key),
                 Some(key) = self.retired.1.recv() => self.restore_retired(&key),
@@ -215,6 +221,7 @@ impl Control {
         self.reconcile(&snapshot);
         if first {
             self.parts.steerer.sweep(self.kept());
+            self.first.send_replace(true);
         }
     }
 
@@ -272,18 +279,26 @@ impl Control {
         self.detach(vanished);
     }
 
-    /// Says whether everything known at the start is in force, and what is missing.
+    /// Says how far the loop has come.
     fn settle(&mut self) {
         let mut missing = Vec::new();
         if self.published.is_none() {
             missing.push("the users' objects are being read".to_owned());
         }
-        missing.extend(self.enrolments.missing());
-        self.gauges.in_force.set(i64::try_from(self.enrolments.in_force()).unwrap_or(i64::MAX));
-        if missing.is_empty() && !*self.settled.borrow() {
-            self.settled.send_replace(true);
+        if !self.listening {
+            missing.push("the CNI socket is not open yet".to_owned());
         }
-        self.inspect.set_missing(missing);
+        missing.extend(self.enrolments.missing());
+        let in_force = self.enrolments.in_force();
+        self.gauges.in_force.set(i64::try_from(in_force.len()).unwrap_or(i64::MAX));
+        self.inspect.set_standing(missing, in_force);
         self.answer_ready();
+    }
+
+    /// The CNI plugin asks this daemon from now on: what it told another one since our start is on disk.
+    fn listen(&mut self) {
+        self.listening = true;
+        self.load_attachments();
+        self.publish();
     }
 }

@@ -39,6 +39,7 @@ use crate::telemetry::{Metrics, Side};
 use metrics::ProxyMetrics;
 use std::collections::HashMap;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime;
@@ -58,7 +59,7 @@ pub struct Config {
     /// Unfinished handshakes of one source address, on each worker.
     pub handshakes_per_source: usize,
     /// Connections of one pod, both sides together.
-    pub connections_per_pod: usize,
+    pub connections_per_pod: u64,
 }
 
 /// Why traffic cannot be carried.
@@ -75,11 +76,31 @@ pub enum ProxyError {
     NoWorkers,
 }
 
+/// What a pod's connections amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that are open now, idle ones between nodes included.
+    pub open: u64,
+    /// Bytes that the pod sent, on streams that have ended.
+    pub sent: u64,
+    /// Bytes that the pod received, on streams that have ended.
+    pub received: u64,
+}
+
+/// The same, as the worker counts.
+#[derive(Default)]
+struct Totals {
+    open: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
 /// A pod's sockets, on their way to a worker.
 struct PodTraffic {
     key: PodKey,
     ns: Arc<NetNs>,
     listeners: Vec<(TcpListener, Side)>,
+    totals: Arc<Totals>,
 }
 
 /// The threads that carry traffic.
@@ -90,7 +111,7 @@ pub struct Proxy {
 
 /// Which worker serves which pod.
 struct Homes {
-    of: HashMap<PodKey, usize>,
+    of: HashMap<PodKey, (usize, Arc<Totals>)>,
     load: Vec<usize>,
 }
 
@@ -129,9 +150,20 @@ impl Proxy {
             .filter_map(|(listener, side)| Some((listener.as_ref()?, side)))
             .map(|(listener, side)| Ok((listener.try_clone().map_err(ProxyError::Listener)?, side)))
             .collect::<Result<_, ProxyError>>()?;
-        let home = self.homes().assign(key);
-        self.tell(home, Command::Serve(PodTraffic { key: Arc::clone(key), ns: Arc::clone(ns), listeners }));
+        let (home, totals) = self.homes().assign(key);
+        self.tell(home, Command::Serve(PodTraffic { key: Arc::clone(key), ns: Arc::clone(ns), listeners, totals }));
         Ok(())
+    }
+
+    /// What a pod's connections amount to; `None` for a pod that is not served.
+    #[must_use]
+    pub fn counts(&self, key: &PodKey) -> Option<Counts> {
+        let (_, totals) = self.homes().of.get(key)?.clone();
+        Some(Counts {
+            open: totals.open.load(Ordering::Relaxed),
+            sent: totals.sent.load(Ordering::Relaxed),
+            received: totals.received.load(Ordering::Relaxed),
+        })
     }
 
     /// Takes no more connections for a pod and waits for the last one to end. Unknown pods have none.
@@ -175,18 +207,19 @@ impl Proxy {
 
 impl Homes {
     /// The worker that serves a pod: the one it has, or the one with the fewest pods.
-    fn assign(&mut self, key: &PodKey) -> usize {
-        if let Some(&home) = self.of.get(key) {
-            return home;
+    fn assign(&mut self, key: &PodKey) -> (usize, Arc<Totals>) {
+        if let Some(known) = self.of.get(key) {
+            return known.clone();
         }
         let home = (0..self.load.len()).min_by_key(|&home| self.load[home]).unwrap_or(0);
         self.load[home] += 1;
-        self.of.insert(Arc::clone(key), home);
-        home
+        let assigned = (home, Arc::default());
+        self.of.insert(Arc::clone(key), assigned.clone());
+        assigned
     }
 
     fn release(&mut self, key: &PodKey) -> Option<usize> {
-        let home = self.of.remove(key)?;
+        let (home, _) = self.of.remove(key)?;
         self.load[home] -= 1;
         Some(home)
     }

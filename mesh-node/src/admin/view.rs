@@ -1,12 +1,13 @@
-//! The model and the snapshot as people look at them.
+//! World, model and snapshot as people look at them.
 //!
-//! In:  a [`Model`] or a [`NodeSnapshot`], and what is known of each pod while it runs.
+//! In:  a world's parts, a [`Model`] or a [`NodeSnapshot`], and what is known of each pod while it runs.
 //! Out: JSON; [`Snapshot`] is also what `mesh-node status` reads back.
 //! Invariant: the foreign types of serialisation end here; model and snapshot know nothing of them.
 
-use crate::model::{self, Model, MtlsMode, Scope};
+use crate::model::{self, Model, MtlsMode, Name, Scope};
 use crate::snapshot::{Directory, InboundModes, LocalPod, NodeSnapshot, WorkloadEntry};
 use crate::telemetry::timestamp;
+use mesh_common::cni::Attachment;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -190,6 +191,33 @@ fn workload_entry(entry: &WorkloadEntry) -> Value {
     })
 }
 
+/// The parts of a world that are shown.
+#[derive(Clone, Debug, Default)]
+pub struct World<'a> {
+    /// Has every source told everything that it knew when it started?
+    pub in_sync: bool,
+    /// The names of all objects, by kind.
+    pub objects: BTreeMap<&'static str, Vec<&'a Name>>,
+    /// The pod sandboxes of this node.
+    pub attachments: Vec<&'a Attachment>,
+    /// What the sources could not read.
+    pub faults: Vec<&'a model::Issue>,
+}
+
+/// `/debug/world`: which objects are known, not their content.
+#[must_use]
+pub fn world(world: &World<'_>) -> Value {
+    let names = |names: &Vec<&Name>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let objects: BTreeMap<&str, Vec<String>> =
+        world.objects.iter().map(|(&kind, known)| (kind, names(known))).collect();
+    json!({
+        "in_sync": world.in_sync,
+        "objects": objects,
+        "attachments": world.attachments,
+        "faults": issues(world.faults.iter().copied()),
+    })
+}
+
 /// `/debug/model`.
 #[must_use]
 pub fn model(model: &Model) -> Value {
@@ -208,7 +236,7 @@ fn workload(workload: &model::Workload) -> Value {
         "node": workload.node,
         "addresses": workload.addresses,
         "identity": workload.identity.to_string(),
-        "labels": &*workload.labels,
+        "labels": workload.labels.iter().collect::<BTreeMap<_, _>>(),
         "controller": workload.controller,
         "enrolled": workload.enrolled,
         "host_network": workload.host_network,

@@ -9,24 +9,31 @@ use crate::admin::{self, What, view};
 use crate::identity::Keyring;
 use crate::model::Model;
 use crate::proxy::{Feed, Proxy};
-use crate::snapshot::LocalPod;
+use crate::snapshot::{LocalPod, PodKey};
 use crate::telemetry::Metrics;
-use crate::world::World;
+use crate::world::{Kind, World};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a busy steering thread is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How far the loop has come.
+struct Standing {
+    missing: Vec<String>,
+    in_force: BTreeSet<PodKey>,
+}
 
 /// The loop, seen from outside.
 pub struct Inspect {
     metrics: Metrics,
     world: Arc<Mutex<World>>,
     model: ArcSwap<Model>,
-    missing: Mutex<Vec<String>>,
+    standing: Mutex<Standing>,
     feed: Arc<Feed>,
     keyring: Keyring,
     proxy: Arc<Proxy>,
@@ -39,7 +46,10 @@ impl Inspect {
             metrics: parts.metrics.clone(),
             world,
             model: ArcSwap::default(),
-            missing: Mutex::new(vec!["the daemon is starting".to_owned()]),
+            standing: Mutex::new(Standing {
+                missing: vec!["the daemon is starting".to_owned()],
+                in_force: BTreeSet::new(),
+            }),
             feed: Arc::clone(&parts.feed),
             keyring: parts.keyring.clone(),
             proxy: Arc::clone(&parts.proxy),
@@ -51,49 +61,51 @@ impl Inspect {
         self.model.store(Arc::new(model));
     }
 
-    pub(super) fn set_missing(&self, missing: Vec<String>) {
-        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+    pub(super) fn set_standing(&self, missing: Vec<String>, in_force: BTreeSet<PodKey>) {
+        *self.standing() = Standing { missing, in_force };
     }
 
     pub(super) fn model(&self) -> Arc<Model> {
         self.model.load_full()
     }
 
-    fn missing(&self) -> Vec<String> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pod(&self, pod: &LocalPod) -> view::PodState {
         let counts = self.proxy.counts(&pod.key);
         view::PodState {
-            enrolled: counts.is_some() && !self.missing().iter().any(|missing| missing.contains(&pod.name.to_string())),
+            enrolled: self.standing().in_force.contains(&pod.key),
             certificate_expires: self.keyring.current(&pod.workload.identity).map(|credentials| credentials.not_after),
             connections: counts.map_or(0, |counts| counts.open),
-            bytes_sent: counts.map_or(0, |counts| counts.sent),
-            bytes_received: counts.map_or(0, |counts| counts.received),
+            bytes_sent: counts.map_or(0, |counts| counts.received),
+            bytes_received: counts.map_or(0, |counts| counts.sent),
         }
     }
 
     fn world(&self) -> Value {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = |names: &mut dyn Iterator<Item = String>| names.collect::<Vec<_>>();
-        json!({
-            "in_sync": world.in_sync(),
-            "namespaces": names(&mut world.namespaces().keys().map(ToString::to_string)),
-            "service_accounts": names(&mut world.service_accounts().keys().map(ToString::to_string)),
-            "pods": names(&mut world.pods().keys().map(ToString::to_string)),
-            "services": names(&mut world.services().keys().map(ToString::to_string)),
-            "endpoint_slices": names(&mut world.endpoint_slices().keys().map(ToString::to_string)),
-            "peer_authentications": names(&mut world.peer_authentications().keys().map(ToString::to_string)),
-            "attachments": world.attachments().collect::<Vec<_>>(),
-            "faults": view::issues(world.faults()),
+        let objects = BTreeMap::from([
+            (Kind::Namespace.name(), world.namespaces().keys().collect()),
+            (Kind::ServiceAccount.name(), world.service_accounts().keys().collect()),
+            (Kind::Pod.name(), world.pods().keys().collect()),
+            (Kind::Service.name(), world.services().keys().collect()),
+            (Kind::EndpointSlice.name(), world.endpoint_slices().keys().collect()),
+            (Kind::PeerAuthentication.name(), world.peer_authentications().keys().collect()),
+        ]);
+        view::world(&view::World {
+            in_sync: world.in_sync(),
+            objects,
+            attachments: world.attachments().collect(),
+            faults: world.faults().collect(),
         })
     }
 }
 
 impl admin::Source for Inspect {
     fn ready(&self) -> Result<(), Vec<String>> {
-        let missing = self.missing();
+        let missing = self.standing().missing.clone();
         if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 

@@ -8,7 +8,7 @@ use super::Control;
 use super::steerer::Outcome;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::telemetry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,9 +50,9 @@ impl Enrolments {
         self.0.iter().filter(|(_, enrolment)| enrolment.state == State::Leaving).map(|(key, _)| Arc::clone(key))
     }
 
-    /// How many pods are in force.
-    pub(super) fn in_force(&self) -> usize {
-        self.0.values().filter(|enrolment| enrolment.state == State::InForce).count()
+    /// The pods that are in force.
+    pub(super) fn in_force(&self) -> BTreeSet<PodKey> {
+        self.0.iter().filter(|(_, enrolment)| enrolment.state == State::InForce).map(|(key, _)| Arc::clone(key)).collect()
     }
 
     /// What is missing, pod by pod, in a few words.

@@ -25,6 +25,7 @@ enum Order {
     Restore(PodKey),
     Forget(PodKey),
     Sweep(BTreeSet<PodKey>),
+    LetGo,
     Describe(Sender<serde_json::Value>),
 }
 
@@ -51,7 +52,7 @@ impl Steerer {
     /// **Errors**: it could not be started.
     pub fn start(steering: Steering, proxy: Arc<Proxy>, reports: mpsc::UnboundedSender<Report>) -> io::Result<Self> {
         let (orders, received) = channel();
-        let thread = Thread { steering, proxy, reports, nets: BTreeMap::new() };
+        let thread = Thread { steering, proxy, reports, nets: BTreeMap::new(), let_go: false };
         std::thread::Builder::new().name("steer".to_owned()).spawn(move || thread.run(&received))?;
         Ok(Self { orders })
     }
@@ -80,6 +81,12 @@ impl Steerer {
         self.give(Order::Sweep(keep));
     }
 
+    /// Closes this daemon's listeners, so that only those who accept keep them open, and repairs nothing any more.
+    /// What is in the kernel stays: pods of a daemon that is gone are closed, not open.
+    pub fn let_go(&self) {
+        self.give(Order::LetGo);
+    }
+
     /// What is in the kernel, for people; `None` if the thread is busy for longer than `patience`.
     pub(super) fn describe(&self, patience: Duration) -> Option<serde_json::Value> {
         let (answer, answered) = channel();
@@ -99,6 +106,7 @@ struct Thread {
     reports: mpsc::UnboundedSender<Report>,
     /// The listeners that pods are steered to.
     nets: BTreeMap<PodKey, Arc<PodNet>>,
+    let_go: bool,
 }
 
 impl Thread {
@@ -137,6 +145,10 @@ impl Thread {
                 self.nets.remove(&key);
             }
             Order::Sweep(keep) => log("sweep what unknown pods left", self.steering.sweep(&keep)),
+            Order::LetGo => {
+                self.let_go = true;
+                self.nets.clear();
+            }
             Order::Describe(answer) => {
                 // Whoever asked may have lost patience.
                 let _nobody_waits = answer.send(self.steering.describe());
@@ -154,10 +166,13 @@ impl Thread {
     }
 
     fn reconcile(&mut self) {
-        if self.steering.is_owner() {
+        if !self.let_go && self.steering.is_owner() {
             let repairs = self.steering.reconcile();
-            if repairs != Default::default() {
-                tracing::warn!(?repairs, "steering was disturbed and is repaired");
+            if !repairs.made.is_empty() {
+                tracing::warn!(made = ?repairs.made, "steering was disturbed and is repaired");
+            }
+            for (pod, error) in &repairs.failed {
+                tracing::error!(pod = pod.as_deref(), "steering cannot be repaired: {}", chain(error));
             }
         }
     }

@@ -56,9 +56,9 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     }
 }
 
-fn new_report(worker: &Rc<Worker>, pod: &Pod, client: SocketAddr, local: SocketAddr) -> Report {
+fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, client: SocketAddr, local: SocketAddr) -> Report {
     let snapshot = worker.feed.snapshot();
-    let mut report = Report::new(Rc::clone(worker), Side::Inbound, client, local);
+    let mut report = Report::new((Rc::clone(worker), Rc::clone(pod)), Side::Inbound, client, local);
     report.upstream = Some(local);
     report.source_workload = snapshot.directory.workloads.get(&client.ip()).cloned();
     report.destination_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));

@@ -46,7 +46,7 @@ pub(super) struct Target {
 pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
     let Ok(original) = downstream.local_addr() else { return };
     let snapshot = worker.feed.snapshot();
-    let mut report = Report::new(Rc::clone(&worker), Side::Outbound, client, original);
+    let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
     report.source_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
     let target = match choose(&snapshot, client.ip(), original, fastrand::u64(..)) {
         Ok(target) => target,

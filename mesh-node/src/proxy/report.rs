@@ -6,7 +6,7 @@
 
 use super::refusal::{self, Refusal};
 use super::relay::{Counts, Ended};
-use super::worker::Worker;
+use super::worker::{Pod, Worker};
 use crate::snapshot::{ServiceName, WorkloadEntry};
 use crate::telemetry::access::{Outcome, Record};
 use crate::telemetry::tcp::{Edge, EdgeLabels};
@@ -14,11 +14,13 @@ use crate::telemetry::{Security, Side};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 /// One stream, as far as it is known.
 pub(crate) struct Report {
     worker: Rc<Worker>,
+    pod: Rc<Pod>,
     started: Instant,
     /// Which side of the pod.
     pub(crate) side: Side,
@@ -43,9 +45,15 @@ pub(crate) struct Report {
 
 impl Report {
     /// A stream of which only the addresses are known.
-    pub(crate) fn new(worker: Rc<Worker>, side: Side, source: SocketAddr, destination: SocketAddr) -> Self {
+    pub(crate) fn new(
+        (worker, pod): (Rc<Worker>, Rc<Pod>),
+        side: Side,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Self {
         Self {
             worker,
+            pod,
             started: Instant::now(),
             side,
             source,
@@ -87,6 +95,12 @@ impl Report {
 
     fn finish(self, refusal: Option<Refusal>) {
         let (request, response) = (self.counts.request.get(), self.counts.response.get());
+        let (by_pod, to_pod) = match self.side {
+            Side::Outbound => (request, response),
+            Side::Inbound => (response, request),
+        };
+        self.pod.totals.sent.fetch_add(by_pod, Ordering::Relaxed);
+        self.pod.totals.received.fetch_add(to_pod, Ordering::Relaxed);
         if let Some(edge) = &self.edge {
             edge.sent.inc_by(response);
             edge.received.inc_by(request);

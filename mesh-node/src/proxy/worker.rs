@@ -14,7 +14,7 @@ use super::metrics::ProxyMetrics;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::report::Report;
-use super::{Config, PodTraffic, inbound, io, outbound};
+use super::{Config, PodTraffic, Totals, inbound, io, outbound};
 use crate::identity::Keyring;
 use crate::model::{Identity, MtlsMode};
 use crate::snapshot::{NodeSnapshot, PodKey};
@@ -28,6 +28,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -77,8 +78,8 @@ pub(crate) struct Pod {
     pub(crate) ports: Cell<u16>,
     pub(crate) live: Live<Facts>,
     pub(crate) pool: RefCell<Pool>,
-    /// Connections being served, idle wires included.
-    open: Cell<usize>,
+    /// What the pod's connections amount to, idle wires included.
+    pub(crate) totals: Arc<Totals>,
     stopping: watch::Sender<bool>,
 }
 
@@ -157,8 +158,12 @@ impl Pod {
         self.pool.borrow_mut().clear()
     }
 
+    fn open(&self) -> u64 {
+        self.totals.open.load(Ordering::Relaxed)
+    }
+
     fn is_idle(&self) -> bool {
-        self.open.get() == 0 && self.live.len() == 0
+        self.open() == 0 && self.live.len() == 0
     }
 }
 
@@ -248,7 +253,7 @@ impl Worker {
             ports: Cell::new(fastrand::u16(..mesh_common::route::SOURCE_PORTS)),
             live: Live::default(),
             pool: RefCell::default(),
-            open: Cell::new(0),
+            totals: traffic.totals,
             stopping: watch::Sender::new(false),
         });
         for (listener, side) in traffic.listeners {
@@ -335,14 +340,14 @@ async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: TcpListener, side: S
 }
 
 fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAddr, side: Side) {
-    if pod.open.get() >= worker.config.connections_per_pod {
+    if pod.open() >= worker.config.connections_per_pod {
         let local = stream.local_addr().unwrap_or(client);
         io::reset(stream);
-        let detail = format!("the pod has {} connections", pod.open.get());
-        let report = Report::new(Rc::clone(worker), side, client, local);
+        let detail = format!("the pod has {} connections", pod.open());
+        let report = Report::new((Rc::clone(worker), Rc::clone(pod)), side, client, local);
         return report.refused(Refusal::new(refusal::POD_LIMIT, detail));
     }
-    pod.open.set(pod.open.get() + 1);
+    pod.totals.open.fetch_add(1, Ordering::Relaxed);
     let closing = Closing(Rc::clone(pod));
     let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
     match side {
@@ -362,6 +367,6 @@ struct Closing(Rc<Pod>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        self.0.totals.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

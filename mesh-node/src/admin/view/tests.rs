@@ -8,6 +8,11 @@ fn identity(service_account: &str) -> Identity {
     format!("spiffe://cluster.local/ns/default/sa/{service_account}").parse().expect("an identity")
 }
 
+/// `value` in whatever the model keeps it.
+fn stored<T, U: From<T>>(value: T) -> U {
+    value.into()
+}
+
 fn node() -> NodeSnapshot {
     let entry = Arc::new(WorkloadEntry {
         name: Name::new("default", "reviews-1"),
@@ -129,7 +134,7 @@ fn a_model_shows_workloads_services_and_policies() {
         node: Some("n1".into()),
         addresses: vec!["10.0.0.3".parse().expect("an address")],
         identity: identity("reviews"),
-        labels: [("app".to_owned(), "reviews".to_owned())].into(),
+        labels: stored(model::Labels::from([("app".to_owned(), "reviews".to_owned())])),
         controller: "reviews-v1".into(),
         enrolled: true,
         host_network: false,
@@ -151,13 +156,13 @@ fn a_model_shows_workloads_services_and_policies() {
         ports: [(9080, Some(MtlsMode::Disable))].into(),
         created: "2020-01-01T00:00:00Z".into(),
     };
-    let world = Model {
+    let all = Model {
         workloads: [(workload.name.clone(), Arc::new(workload))].into(),
         services: [(name.clone(), Arc::new(service))].into(),
         peer_authentications: [(name, Arc::new(policy))].into(),
     };
     assert_eq!(
-        model(&world),
+        model(&all),
         json!({
             "workloads": [{
                 "name": "default/reviews-1",
@@ -188,6 +193,49 @@ fn a_model_shows_workloads_services_and_policies() {
                 "mode": "UNSET",
                 "ports": { "9080": "DISABLE" },
                 "created": "2020-01-01T00:00:00Z",
+            }],
+        })
+    );
+}
+
+#[test]
+fn a_world_names_its_objects_sandboxes_and_faults() {
+    let node = node();
+    let (pod, namespace) = (Name::new("default", "reviews-1"), Name::new("", "default"));
+    let attachment = Attachment {
+        container_id: "c0ffee".into(),
+        ifname: "eth0".into(),
+        netns: "/run/netns/reviews-1".into(),
+        pod_namespace: "default".into(),
+        pod_name: "reviews-1".into(),
+        pod_uid: None,
+        addresses: vec!["10.0.0.3".parse().expect("an address")],
+    };
+    let parts = World {
+        in_sync: true,
+        objects: [("Pod", vec![&pod]), ("Namespace", vec![&namespace]), ("Service", Vec::new())].into(),
+        attachments: vec![&attachment],
+        faults: node.issues.iter().collect(),
+    };
+    assert_eq!(
+        world(&parts),
+        json!({
+            "in_sync": true,
+            "objects": { "Namespace": ["default"], "Pod": ["default/reviews-1"], "Service": [] },
+            "attachments": [{
+                "container_id": "c0ffee",
+                "ifname": "eth0",
+                "netns": "/run/netns/reviews-1",
+                "pod_namespace": "default",
+                "pod_name": "reviews-1",
+                "pod_uid": null,
+                "addresses": ["10.0.0.3"],
+            }],
+            "faults": [{
+                "object": "PeerAuthentication default/odd",
+                "field": "spec.mtls.mode",
+                "problem": "unknown mode `LAX`; STRICT is enforced",
+                "cure": "use STRICT, PERMISSIVE or DISABLE",
             }],
         })
     );
