@@ -99,7 +99,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     service("haproxy", "haproxy", Group::Bench, &["haproxy"]),
     package("wrk", "wrk", Group::Bench),
     package("iperf3", "iperf3", Group::Bench),
-    package("nghttp2-client", "h2load", Group::Bench),
 ];
 
 /// A program that Cargo installs from the crate registry.
