@@ -32,7 +32,7 @@ impl Token {
         matches!(&self.kind, Kind::Word(text) if text == word)
     }
 
-    fn is_sign(&self, sign: char) -> bool {
+    pub(super) fn is_sign(&self, sign: char) -> bool {
         self.kind == Kind::Sign(sign)
     }
 }
