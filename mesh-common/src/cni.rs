@@ -13,6 +13,44 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Where the daemon listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/mesh/cni.sock";
 
+/// The longest container id that is accepted; runtimes use 64 hexadecimal digits.
+pub const MAX_CONTAINER_ID: usize = 200;
+
+/// The longest interface name of Linux.
+const MAX_IFNAME: usize = 15;
+
+/// Is this a container id? Such an id is also safe in file names.
+///
+/// **Source**: CNI 1.1.0, `CNI_CONTAINERID`: an alphanumeric character, then alphanumeric characters, `_`, `.`
+/// or `-`.
+#[must_use]
+pub fn is_container_id(id: &str) -> bool {
+    id.len() <= MAX_CONTAINER_ID
+        && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// Is this the name of a network interface? Such a name is also safe in file names.
+///
+/// **Source**: `dev_valid_name` of Linux; `:` is refused by CNI's reference library as well, and the replacement
+/// character stands for bytes that were no text.
+#[must_use]
+pub fn is_ifname(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() <= MAX_IFNAME
+        && !name.contains(|c: char| {
+            matches!(c, '/' | ':' | char::REPLACEMENT_CHARACTER) || c.is_whitespace() || c.is_control()
+        })
+}
+
+/// Is this a path that can name a network namespace or a socket: absolute, and all of it text?
+#[must_use]
+pub fn is_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path.len() < 4096
+        && !path.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+}
+
 /// What the plugin asks of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "UPPERCASE", deny_unknown_fields)]

@@ -1,1 +1,7 @@
-//! source.
+//! Where objects and pods come from.
+//!
+//! Out: [`cni`]: what the container runtime attached to this node.
+//! Invariant: a source says when it has told everything it knows; nothing is swept before.
+
+pub mod cni;
+pub mod file;
