@@ -5,7 +5,7 @@
 //! Invariant: a connection that should be captured and cannot be is refused.
 //! Source: `cgroup/connect4`, `cgroup/connect6`; an IPv4 connection of an IPv6 socket comes by `connect6` only.
 
-use crate::maps::{PODS, count, is_node_local, is_none, mapped, own_address, port_excluded, prefix_excluded, same};
+use crate::maps::{PODS, count, is_node_local, is_none, mapped, own_address, port_excluded, prefix_excluded, same, words};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -42,11 +42,8 @@ pub fn connect4_outbound(ctx: SockAddrContext) -> i32 {
 /// Marks IPv6 connections, and IPv4 ones of IPv6 sockets.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6_outbound(ctx: SockAddrContext) -> i32 {
-    // SAFETY: as above; the words are read one by one, as the verifier wants it.
-    let destination = unsafe {
-        let words = &raw const (*ctx.sock_addr).user_ip6;
-        [(*words)[0], (*words)[1], (*words)[2], (*words)[3]]
-    };
+    // SAFETY: as above.
+    let destination = unsafe { words(&raw const (*ctx.sock_addr).user_ip6) };
     outbound(&ctx, destination)
 }
 
