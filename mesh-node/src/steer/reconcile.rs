@@ -141,10 +141,7 @@ impl Steering {
 }
 
 /// Those of the links that are not pinned, or not attached.
-fn lost(
-    names: &[&'static str],
-    path: impl Fn(&'static str) -> PathBuf,
-) -> Result<Vec<&'static str>, SteerError> {
+fn lost(names: &[&'static str], path: impl Fn(&'static str) -> PathBuf) -> Result<Vec<&'static str>, SteerError> {
     let mut lost = Vec::new();
     for &name in names {
         let path = path(name);

@@ -7,6 +7,7 @@ use crate::support::{
 use mesh_common::route::{MARK_CAPTURE, MARK_MASK, MARK_PROXY};
 use mesh_node::steer::{Mode, PodNet, Steering};
 use mesh_node::sys::netns::NetNs;
+use mesh_node::sys::sysctl;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -37,6 +38,9 @@ in_both_modes! {
     both_pods_of_a_node_are_in_the_mesh,
     open_connections_survive_enrolment_and_leaving,
     a_closed_port_refuses_at_once,
+    a_pod_of_one_family_is_captured_in_that_family,
+    a_socket_used_again_is_judged_again,
+    no_protocol_that_becomes_tcp_slips_by,
 }
 
 /// Enrols a pod and serves its listeners.
@@ -50,6 +54,10 @@ fn enrol(steering: &mut Steering, pod: &Pod, service: Service) -> (Arc<PodNet>, 
 fn outbound_connections_reach_the_daemon(name: &str, mode: Mode) {
     let lab = Lab::new(name);
     application_everywhere(&lab.b, 8080);
+    // A distribution may be strict about where packets come from.
+    for device in ["all", "eth0"] {
+        sysctl::write(&lab.a.ns, &format!("net/ipv4/conf/{device}/rp_filter"), "1").expect("a setting");
+    }
     let (mut steering, _) = lab.daemon(mode);
     assert_answer("application", &lab.a.ns, (lab.b.v4, 8080));
     let _served = enrol(&mut steering, &lab.a, Service::Report);
@@ -303,4 +311,64 @@ fn a_closed_port_refuses_at_once(name: &str, mode: Mode) {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
     }
     eventually("the counters are kept", || fates(&steering)["lookup_self"] >= 2);
+}
+
+fn a_pod_of_one_family_is_captured_in_that_family(name: &str, mode: Mode) {
+    let lab = Lab::new(name);
+    application_everywhere(&lab.a, 8080);
+    application_everywhere(&lab.b, 8080);
+    let (mut steering, _) = lab.daemon(mode);
+    let [only, other] = [(lab.b.v4, lab.b.v6), (lab.b.v6, lab.b.v4)];
+    for (captured, free) in [only, other] {
+        let mut pod = lab.a.local.clone();
+        pod.addresses.retain(|address| address.is_ipv4() == captured.is_ipv4());
+        let net = steering.open(&pod).expect("the namespace is the pod's");
+        steering.enrol(&pod, &net).expect("the pod is enrolled");
+        let proxy = Proxy::start("daemon", Service::Report, &net);
+        assert_answer("daemon-outbound", &lab.a.ns, (captured, 8080));
+        assert_answer("application", &lab.a.ns, (free, 8080));
+        let own = pod.addresses[0];
+        assert_answer("daemon-inbound", &lab.b.ns, (own, 8080));
+        proxy.stop();
+        steering.restore(&pod.key).expect("given back");
+    }
+}
+
+/// A socket whose first connection failed may be used for another, which may be one that is left alone.
+fn a_socket_used_again_is_judged_again(name: &str, mode: Mode) {
+    let lab = Lab::new(name);
+    application_everywhere(&lab.b, 9000);
+    let (mut steering, _) = lab.daemon(mode);
+    let (net, proxy) = enrol(&mut steering, &lab.a, Service::Report);
+    proxy.stop();
+    drop(net);
+    let socket = lab.a.ns.enter(|| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))).expect("a socket");
+    let to = |port| SocketAddr::new(lab.b.v6, port).into();
+    socket.connect_timeout(&to(8080), SOON).expect_err("captured, and no daemon listens");
+    // The first attempt after a failure may only tell of that failure.
+    if let Err(error) = socket.connect_timeout(&to(9000), SOON) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
+        socket.connect_timeout(&to(9000), SOON).expect("an excluded port");
+    }
+    let mut line = String::new();
+    BufReader::new(std::net::TcpStream::from(socket)).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("application"), "{line}");
+}
+
+fn no_protocol_that_becomes_tcp_slips_by(name: &str, mode: Mode) {
+    let lab = Lab::new(name);
+    application_everywhere(&lab.b, 8080);
+    let (mut steering, _) = lab.daemon(mode);
+    let _served = enrol(&mut steering, &lab.a, Service::Report);
+    let mptcp = lab.a.ns.enter(|| Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)));
+    match mptcp {
+        // An application falls back to TCP.
+        Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::ENOPROTOOPT), "{error}"),
+        Ok(socket) => {
+            socket.connect_timeout(&SocketAddr::new(lab.b.v4, 8080).into(), SOON).expect("connected");
+            let mut line = String::new();
+            BufReader::new(std::net::TcpStream::from(socket)).read_line(&mut line).expect("a line");
+            assert!(line.starts_with("daemon-outbound"), "{line}");
+        }
+    }
 }

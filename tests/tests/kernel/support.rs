@@ -349,13 +349,15 @@ impl Proxy {
         let start = |(side, listener): (Side, &Option<TcpListener>)| {
             let listener = listener.as_ref()?.try_clone().expect("a descriptor");
             let (stop, ns) = (Arc::clone(&stop), Arc::clone(&net.ns));
-            Some(std::thread::spawn(move || serve(&listener, &stop, |stream| match service {
-                Service::Report => report(name, side, stream),
-                Service::Relay => {
-                    let ns = Arc::clone(&ns);
-                    std::thread::spawn(move || relay(&ns, side, &stream));
-                }
-            })))
+            Some(std::thread::spawn(move || {
+                serve(&listener, &stop, |stream| match service {
+                    Service::Report => report(name, side, stream),
+                    Service::Relay => {
+                        let ns = Arc::clone(&ns);
+                        std::thread::spawn(move || relay(&ns, side, &stream));
+                    }
+                })
+            }))
         };
         let threads = sides.into_iter().filter_map(start).collect();
         Self { stop, threads }
