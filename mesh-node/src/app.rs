@@ -116,7 +116,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let steerer = Steerer::start(steering, Arc::clone(&proxy), reported).map_err(AppError::Runtime)?;
 
     let (changed, changes) = mpsc::channel(CHANGES);
-    file::start(run.objects.clone(), changed)?;
+    let _watching = file::watch(file::Config::new(&run.objects), changed)?;
     let (asked, requests) = mpsc::unbounded_channel();
     let (open, listening) = oneshot::channel();
     let control = Control::new(Parts {

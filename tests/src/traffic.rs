@@ -31,9 +31,19 @@ impl Server {
         port: u16,
         serve: impl Fn(TcpStream, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let listener = ns.enter(|| {
-            TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("cannot listen on port {port}"))
-        })?;
+        Self::start_on(ns, (Ipv6Addr::UNSPECIFIED, port).into(), serve)
+    }
+
+    /// As [`Server::start`], on one address: an unspecified IPv4 one means a socket of that family alone.
+    ///
+    /// **Errors**: the address is taken, or none of the namespace's.
+    pub fn start_on(
+        ns: &NetNs,
+        address: SocketAddr,
+        serve: impl Fn(TcpStream, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener =
+            ns.enter(|| TcpListener::bind(address).with_context(|| format!("cannot listen on {address}")))?;
         let listener = Arc::new(listener);
         let accepted = Arc::new(AtomicU64::new(0));
         let (source, count, serve) = (Arc::clone(&listener), Arc::clone(&accepted), Arc::new(serve));

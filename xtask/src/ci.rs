@@ -13,33 +13,57 @@ use std::time::{Duration, Instant};
 /// Everything but the eBPF programs, which only build for their own target.
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "mesh-ebpf"];
 
+/// How a step ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// It could not be checked here, and said why.
+    Unchecked,
+}
+
 /// The steps that ran.
 #[derive(Default)]
 struct Steps {
-    done: Vec<(&'static str, Duration, bool)>,
+    done: Vec<(&'static str, Duration, Outcome)>,
 }
 
 impl Steps {
     /// Runs one step; the next ones run even if it fails.
     fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
+        self.step_if_possible(name, || work().map(|()| Outcome::Passed));
+    }
+
+    /// Runs one step that may turn out to be impossible here.
+    fn step_if_possible(&mut self, name: &'static str, work: impl FnOnce() -> Result<Outcome>) {
         println!("\n==> {name}");
         let started = Instant::now();
-        let result = work();
-        if let Err(error) = &result {
+        let outcome = work().unwrap_or_else(|error| {
             eprintln!("error: {name}: {error:#}");
-        }
-        self.done.push((name, started.elapsed(), result.is_ok()));
+            Outcome::Failed
+        });
+        self.done.push((name, started.elapsed(), outcome));
+    }
+
+    fn count(&self, outcome: Outcome) -> usize {
+        self.done.iter().filter(|(_, _, done)| *done == outcome).count()
     }
 
     /// Prints the results; the last line counts them.
     fn finish(self) -> Result<()> {
         println!();
-        for (name, time, passed) in &self.done {
-            println!("{} {name} ({})", if *passed { "passed" } else { "FAILED" }, run::duration(*time));
+        for (name, time, outcome) in &self.done {
+            let outcome = match outcome {
+                Outcome::Passed => "passed",
+                Outcome::Failed => "FAILED",
+                Outcome::Unchecked => "NOT CHECKED",
+            };
+            println!("{outcome} {name} ({})", run::duration(*time));
         }
-        let passed = self.done.iter().filter(|(_, _, passed)| *passed).count();
-        let failed = self.done.len() - passed;
-        println!("steps: {passed} passed, {failed} failed");
+        let [passed, failed, unchecked] =
+            [Outcome::Passed, Outcome::Failed, Outcome::Unchecked].map(|outcome| self.count(outcome));
+        let unchecked = if unchecked == 0 { String::new() } else { format!(", {unchecked} skipped") };
+        println!("steps: {passed} passed, {failed} failed{unchecked}");
         if failed > 0 {
             bail!("{failed} of {} steps failed, see above", self.done.len());
         }
@@ -80,7 +104,7 @@ pub(crate) fn ci() -> Result<()> {
             "sources",
         ]))
     });
-    steps.step("advisories", advisories);
+    steps.step_if_possible("advisories", advisories);
     checks(&mut steps);
     steps.step("documentation", || {
         let mut doc = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
@@ -112,14 +136,14 @@ fn suites(steps: &mut Steps, filters: &[String]) {
 }
 
 /// Known vulnerabilities, as far as their database can be had.
-fn advisories() -> Result<()> {
-    let fetched = run::output(&mut cargo(&["deny", "fetch", "db"]));
-    if let Err(error) = fetched {
-        println!("NOT CHECKED: the database of advisories cannot be fetched from here");
-        println!("{}", error.to_string().lines().take(3).collect::<Vec<_>>().join("\n"));
-        return Ok(());
+fn advisories() -> Result<Outcome> {
+    if let Err(error) = run::output(&mut cargo(&["deny", "fetch", "db"])) {
+        println!("the database of advisories cannot be fetched from here:");
+        println!("{}", error.to_string().lines().skip(1).take(1).collect::<String>());
+        return Ok(Outcome::Unchecked);
     }
-    run::open(&mut cargo(&["deny", "--all-features", "check", "--disable-fetch", "advisories"]))
+    run::open(&mut cargo(&["deny", "--all-features", "check", "--disable-fetch", "advisories"]))?;
+    Ok(Outcome::Passed)
 }
 
 fn cargo(arguments: &[&str]) -> Command {

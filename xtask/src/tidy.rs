@@ -63,6 +63,8 @@ pub(crate) fn run() -> Result<()> {
     findings.extend(words::findings(&files));
     findings.extend(sources.iter().flat_map(check));
     findings.sort();
+    // One line may break a rule twice in the same way.
+    findings.dedup();
     for finding in &findings {
         println!("{finding}");
     }

@@ -12,7 +12,8 @@ pub(super) const TABLE: &[(&str, &[&str])] = &[
     // 0: what everything stands on.
     ("sys", &[]),
     ("model", &[]),
-    ("api", &[]),
+    // Names and labels are the model's, so that nobody copies them.
+    ("api", &["model"]),
     // Labels of workloads and services are in the snapshot, as data.
     ("telemetry", &["model", "snapshot"]),
     // 1
@@ -24,7 +25,7 @@ pub(super) const TABLE: &[(&str, &[&str])] = &[
     ("translate", &["world", "api", "model"]),
     ("source", &["world", "api", "model", "sys", "telemetry"]),
     // 3
-    ("compile", &["model", "policy", "route", "snapshot"]),
+    ("compile", &["model", "policy", "route", "world", "snapshot", "translate"]),
     ("identity", &["model", "sys", "telemetry"]),
     // 4
     ("steer", &["snapshot", "model", "sys", "telemetry"]),

@@ -39,7 +39,26 @@ pub(super) fn findings(source: &Source) -> Vec<Finding> {
     for (line, name) in empty_names(source) {
         find(line, "names", format!("`{name}` says nothing of what it does: name it by that"));
     }
+    for (line, rule, cure) in dishonest_tests(source) {
+        find(line, rule, cure.to_owned());
+    }
     findings
+}
+
+/// Tests that pause instead of waiting, or that do not run.
+fn dishonest_tests(source: &Source) -> Vec<(usize, &'static str, &'static str)> {
+    let mut found = Vec::new();
+    for (at, token) in source.tokens.iter().enumerate().filter(|(_, token)| token.test) {
+        let after = |sign| source.tokens.get(at + 1).is_some_and(|next| next.is_sign(sign));
+        let before = at.checked_sub(1).is_some_and(|before| source.tokens[before].is_sign('['));
+        if token.is("sleep") && after('(') {
+            found.push((token.line, "sleep", "wait for a condition, with a deadline"));
+        }
+        if token.is("ignore") && before {
+            found.push((token.line, "ignore", "a test that does not run proves nothing: make it run, or take it out"));
+        }
+    }
+    found
 }
 
 /// What is wrong with the comment that opens the file.

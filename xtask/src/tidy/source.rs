@@ -32,7 +32,7 @@ impl Token {
         matches!(&self.kind, Kind::Word(text) if text == word)
     }
 
-    fn is_sign(&self, sign: char) -> bool {
+    pub(super) fn is_sign(&self, sign: char) -> bool {
         self.kind == Kind::Sign(sign)
     }
 }
@@ -81,9 +81,8 @@ impl Source {
         if self.is_test() {
             return 0;
         }
-        let mut test_lines: Vec<_> = self.tokens.iter().filter(|token| token.test).map(|token| token.line).collect();
-        test_lines.dedup();
-        self.lines - test_lines.len()
+        let runs = self.tokens.chunk_by(|token, next| token.test == next.test).filter(|run| run[0].test);
+        self.lines - runs.map(|run| run[run.len() - 1].line - run[0].line + 1).sum::<usize>()
     }
 
     /// Every path of two or more segments, with groups spelled out.

@@ -132,6 +132,17 @@ fn names_say_what_a_thing_does() {
 }
 
 #[test]
+fn tests_do_not_pause_and_do_run() {
+    let text =
+        "#[test]\n#[ignore = \"slow\"]\nfn f() { std::thread::sleep(D); command(\"sleep\"); }\nfn g() { sleep(D); }\n";
+    let expected = expect![[r"
+        mesh-cni/src/add.rs:3: ignore: a test that does not run proves nothing: make it run, or take it out
+        mesh-cni/src/add.rs:4: sleep: wait for a condition, with a deadline
+    "]];
+    source("mesh-cni/src/add.rs", text, expected);
+}
+
+#[test]
 fn a_module_says_what_it_takes_and_gives() {
     let findings = |path, text| shape::findings(&Source::parse(path, text)).len();
     assert_eq!(findings("mesh-node/src/steer.rs", "fn f() {}\n"), 1);
