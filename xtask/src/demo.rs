@@ -6,7 +6,7 @@
 
 use crate::setup::{self, Group};
 use crate::{env, run};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
@@ -28,9 +28,15 @@ pub(crate) struct Arguments {
 ///
 /// **Errors**: something could not be installed or built, or the demo failed and said why.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure(Group::Demo)?;
-    build(false)?;
-    let mut demo = as_root(&env::target_dir().join("debug/mesh-demo"))?;
+    if !arguments.down {
+        setup::ensure(Group::Demo)?;
+        build(false)?;
+    }
+    let program = env::target_dir().join("debug/mesh-demo");
+    if !program.is_file() {
+        bail!("no demo was ever built in this work tree, so there is none to remove");
+    }
+    let mut demo = as_root(&program)?;
     demo.arg("--manifests").arg(env::root().join("manifests/bookinfo"));
     demo.arg("--requests").arg(arguments.requests.to_string());
     if arguments.keep {

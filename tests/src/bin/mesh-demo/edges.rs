@@ -62,7 +62,7 @@ pub(crate) fn edges(texts: &[String]) -> BTreeMap<Key, Edge> {
 
 /// The edges for people.
 pub(crate) fn table(edges: &BTreeMap<Key, Edge>) -> Vec<[String; 8]> {
-    let head = ["from", "to", "connections", "requests", "responses", "protection", "client is", "server is"];
+    let head = ["from", "to", "protection", "client is", "server is", "connections", "requests", "responses"];
     let mut rows = vec![head.map(str::to_owned)];
     for (key, edge) in edges {
         let protection = match key.security.as_str() {
@@ -74,12 +74,12 @@ pub(crate) fn table(edges: &BTreeMap<Key, Edge>) -> Vec<[String; 8]> {
         rows.push([
             key.source.clone(),
             key.destination.clone(),
-            format!("{}{refused}", edge.connections),
-            bytes(edge.requests),
-            bytes(edge.responses),
             protection.to_owned(),
             short(&key.source_identity),
             short(&key.destination_identity),
+            format!("{}{refused}", edge.connections),
+            bytes(edge.requests),
+            bytes(edge.responses),
         ]);
     }
     rows
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(edge, &Edge { connections: 6, refused: 0, requests: 0, responses: 200 });
         assert_eq!(key.destination_identity, "x\"},\\");
         assert!(key.encrypted() && edges.len() == 1);
-        assert_eq!(table(&edges)[1][6], "n/a");
+        assert_eq!(table(&edges)[1][3], "n/a");
     }
 
     #[test]

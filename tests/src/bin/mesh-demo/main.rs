@@ -41,9 +41,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nerror: {error:#}");
-            eprintln!(
-                "cure: if the error names none, `cargo xtask demo --down` and run it again; logs are shown above"
-            );
+            eprintln!("what to do: if the error does not say, `cargo xtask demo --down` and run it again");
             ExitCode::FAILURE
         }
     }

@@ -22,6 +22,9 @@ pub(crate) struct Stage {
 /// The port of every service.
 pub(crate) const PORT: u16 = 9080;
 
+/// How much of a daemon's log is shown when the demo fails.
+const LOG_TAIL: usize = 20;
+
 /// Pods on node A; the others are on B. Every call between services crosses the link this way.
 const ON_A: [&str; 3] = ["productpage-v1", "ratings-v1", "stranger"];
 
@@ -35,7 +38,7 @@ pub(crate) fn runtime() -> (Runtime, &'static str) {
 
 /// Two nodes with daemons, and nothing else.
 pub(crate) fn nodes(options: &Options) -> Result<Mesh> {
-    let mut builder = Mesh::builder(NAME).cni_runtime(runtime().0);
+    let mut builder = Mesh::builder(NAME).cni_runtime(runtime().0).quiet();
     if options.keep {
         builder = builder.reachable_from_host();
     }
@@ -109,6 +112,19 @@ impl Stage {
     pub(crate) fn address(&self, service: &str) -> Result<std::net::SocketAddr> {
         let service = self.services.get(service).with_context(|| format!("the manifests have no service {service}"))?;
         Ok(service.address(PORT))
+    }
+
+    /// Shows the end of both daemons' logs.
+    pub(crate) fn show_logs(&self) {
+        for node in Node::BOTH {
+            let Ok(daemon) = self.mesh.daemon(node) else { continue };
+            let log = daemon.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("\nthe end of the log of the daemon on node {}:", node.name());
+            for line in &lines[lines.len().saturating_sub(LOG_TAIL)..] {
+                eprintln!("  {line}");
+            }
+        }
     }
 
     /// The metrics of both daemons.

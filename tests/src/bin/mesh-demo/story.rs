@@ -40,7 +40,16 @@ pub(crate) fn tell(options: &Options) -> Result<()> {
     step.begin("two nodes, the daemon mesh-node on each");
     let mesh = stage::nodes(options)?;
     let mut stage = Stage::new(mesh);
+    let told = chapters(options, &mut stage, &mut step);
+    if told.is_err() {
+        stage.show_logs();
+    }
+    told?;
+    println!("\ndemo: everything held ({:.0} s)", begun.elapsed().as_secs_f64());
+    Ok(())
+}
 
+fn chapters(options: &Options, stage: &mut Stage, step: &mut Steps) -> Result<()> {
     step.begin("Bookinfo's objects, as files that both daemons watch");
     let mut application = manifests::read(&options.manifests)?;
     stage.apply(&mut application)?;
@@ -53,23 +62,22 @@ pub(crate) fn tell(options: &Options) -> Result<()> {
     }
 
     step.begin(&format!("{} requests for the page, by a visitor inside the mesh", options.requests));
-    let captured = visit(&stage, options.requests)?;
+    let captured = visit(stage, options.requests)?;
 
     step.begin("what the daemons saw (bytes are the applications')");
-    let edges = settled_edges(&stage, options.requests)?;
-    print!("{}", aligned(&edges::table(&edges), 2));
+    let edges = settled_edges(stage, options.requests)?;
+    print!("{}", aligned(&edges::table(&edges), 5));
     identities(&edges);
 
     step.begin("what tcpdump saw between the nodes");
-    on_the_wire(&captured)?;
+    on_the_wire(&captured, &edges)?;
 
     step.begin("a stranger outside the mesh, in plain text");
-    refused(&stage)?;
+    refused(stage)?;
 
     if options.keep {
-        kept(&stage)?;
+        kept(stage)?;
     }
-    println!("\ndemo: everything held ({:.0} s)", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -154,7 +162,7 @@ fn identities(edges: &BTreeMap<Key, Edge>) {
     }
 }
 
-fn on_the_wire(captured: &Captured) -> Result<()> {
+fn on_the_wire(captured: &Captured, edges: &BTreeMap<Key, Edge>) -> Result<()> {
     let mut rows =
         vec![["TCP port", "connections", "marked as mesh", "TLS records", "bytes", "plain bytes"].map(str::to_owned)];
     for (number, port) in wire::ports(captured) {
@@ -168,6 +176,8 @@ fn on_the_wire(captured: &Captured) -> Result<()> {
     for text in ["GET /", "HTTP/1.1", "Shakespeare", "reviewer"] {
         ensure!(!captured.contains(text.as_bytes()), "`{text}` passed the link in plain text");
     }
+    let streams: u64 = edges.values().map(|edge| edge.connections).sum();
+    println!("      {streams} connections of applications shared {} between the nodes", captured.flows.len());
     println!("      only the applications' own port, only TLS, and no word of any page");
     Ok(())
 }
