@@ -90,7 +90,12 @@ impl Measure {
         match self {
             Self::Idle => Sheet {
                 title: "Idle: resident memory without traffic",
-                columns: &[("rss_each_mb", "MB each"), ("rss_all_mb", "MB all"), ("cpu_percent", "CPU %")],
+                columns: &[
+                    ("rss_each_mb", "MB each"),
+                    ("anonymous_each_mb", "of it no file's"),
+                    ("rss_all_mb", "MB all"),
+                    ("cpu_percent", "CPU %"),
+                ],
                 against: [None, Some("rss_each_mb")],
                 target: Some(Target { key: "rss_each_mb", at_most: 12.0, text: "at most 12 MB for each daemon" }),
             },

@@ -8,7 +8,7 @@ use crate::crowd;
 use crate::figures::{Measure, Sample, Way};
 use crate::loads::{Figures, Pair};
 use crate::stage::Stage;
-use crate::usage::{Window, rest, settled_rss_kb};
+use crate::usage::{Window, anonymous_kb_of, rest, settled_rss_kb};
 use anyhow::Context as _;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
@@ -30,6 +30,10 @@ pub(crate) fn idle(pairs: &[Pair]) -> anyhow::Result<Vec<Sample>> {
         let figures = [
             ("rss_all_mb", kb / 1024.0),
             ("rss_each_mb", kb / 1024.0 / count(pair.processes.proxies.len())),
+            (
+                "anonymous_each_mb",
+                anonymous_kb_of(&pair.processes.proxies)? / 1024.0 / count(pair.processes.proxies.len()),
+            ),
             ("cpu_percent", spent.proxies / spent.wall * 100.0),
         ];
         samples.push(Sample {
@@ -57,7 +61,15 @@ pub(crate) fn held(stage: &Stage, wanted: usize, notes: &mut Vec<String>) -> any
     }
     let mut samples = Vec::new();
     for pair in stage.pairs.iter().filter(|pair| !pair.processes.proxies.is_empty()) {
-        samples.push(hold_one(stage, pair, connections).with_context(|| format!("holding by {}", pair.way.name()))?);
+        let sample = hold_one(stage, pair, connections).with_context(|| format!("holding by {}", pair.way.name()))?;
+        if pair.way == Way::Mesh && sample.figures["failed"] > 0.0 {
+            notes.push(format!(
+                "the mesh refused {} of {connections} held connections: a daemon gives one pod only a part of its \
+                 descriptors, and its access log says pod_limit",
+                sample.figures["failed"]
+            ));
+        }
+        samples.push(sample);
     }
     Ok(samples)
 }

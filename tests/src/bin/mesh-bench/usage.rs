@@ -84,8 +84,17 @@ pub(crate) fn cpus() -> usize {
 ///
 /// **Errors**: the process is gone.
 pub(crate) fn rss_kb(pid: u32) -> anyhow::Result<f64> {
+    size_kb(pid, "VmRSS:")
+}
+
+/// The part of [`rss_kb`] that no file backs: not the program itself.
+pub(crate) fn anonymous_kb_of(pids: &[u32]) -> anyhow::Result<f64> {
+    pids.iter().map(|&pid| size_kb(pid, "RssAnon:")).sum()
+}
+
+fn size_kb(pid: u32, field: &str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| gone(pid))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).with_context(|| gone(pid))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| gone(pid))?;
     line.trim().trim_end_matches("kB").trim().parse().with_context(|| gone(pid))
 }
 
