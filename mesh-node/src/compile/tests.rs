@@ -118,7 +118,9 @@ fn a_node_knows_who_is_where() {
     let mut world = world(SHOP);
     attach(&mut world, "a", "c1", Some("a1"), &["10.0.0.1", "fd00::1"]);
     attach(&mut world, "aside", "c2", None, &["10.0.0.4"]);
-    check(&world, &expect![[r#"
+    check(
+        &world,
+        &expect![[r#"
         pod c1 default/a /run/netns/c1 eth0 [10.0.0.1, fd00::1]
         port 10.0.0.1:8080 of near.default.svc.cluster.local
         port 10.0.0.1:8081 of headless.default.svc.cluster.local
@@ -132,7 +134,8 @@ fn a_node_knows_who_is_where() {
         workload 10.0.0.2 default/b Strict 9000=Disable
         workload 10.0.0.4 default/aside out
         workload fd00::1 default/a Strict 9000=Disable
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -144,8 +147,8 @@ fn a_sandbox_must_be_the_pods() {
     let snapshot = compiled(&world);
     assert!(snapshot.pods.is_empty());
     expect![[r#"
-        Pod default/a, metadata.uid: a sandbox on this node is of the pod with UID a0, not of a1; end the old sandbox, or wait for the new pod to be known
-        Pod default/b, spec.nodeName: a sandbox exists on node one, but the pod is scheduled to two; end the old sandbox, or correct the node's name
+        Pod default/a, metadata.uid: the pod's UID is a1, but a sandbox on this node is of a pod of another; it waits; end the old sandbox, or wait for the new pod to be known
+        Pod default/b, spec.nodeName: the pod is scheduled to node two, but a sandbox exists on one; it waits; end the old sandbox, or correct the node's name
         Pod default/nobody: a sandbox exists on this node, but no such pod that has not ended is known; it waits; create the pod, or end the sandbox
     "#]].assert_eq(&snapshot.issues.iter().fold(String::new(), |text, issue| text + &issue.to_string() + "\n"));
 }
@@ -178,7 +181,8 @@ fn equal_parts_are_shared() {
 #[test]
 fn labels_are_those_of_istios_standard_metrics() {
     let labels = |labels: &str| {
-        let world = world(&format!("{{kind: Pod, metadata: {{name: p, labels: {labels}}}, status: {{podIP: 10.0.0.1}}}}"));
+        let world =
+            world(&format!("{{kind: Pod, metadata: {{name: p, labels: {labels}}}, status: {{podIP: 10.0.0.1}}}}"));
         let directory = compiled(&world).directory;
         let labels = directory.workloads.values().next().map(|entry| Arc::clone(&entry.labels)).expect("one workload");
         format!(

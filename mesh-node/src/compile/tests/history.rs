@@ -14,8 +14,7 @@ use fastrand::Rng;
 use serde_json::json;
 
 const NAMESPACES: [&str; 4] = ["shop", "bank", "istio-system", "kube-system"];
-const KINDS: [Kind; 5] =
-    [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::PeerAuthentication];
+const KINDS: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::PeerAuthentication];
 
 fn pick<'a, T>(rng: &mut Rng, choices: &'a [T]) -> &'a T {
     &choices[rng.usize(..choices.len())]
@@ -182,9 +181,7 @@ fn word(rng: &mut Rng, key: &Key) -> Change {
 fn silence(key: &Key) -> Change {
     match key {
         Key::Object(kind, name) => Change::Delete(*kind, name.clone()),
-        Key::Sandbox(container_id) => {
-            Change::Detach { container_id: container_id.clone(), ifname: "eth0".to_owned() }
-        }
+        Key::Sandbox(container_id) => Change::Detach { container_id: container_id.clone(), ifname: "eth0".to_owned() },
         Key::File(path) => Change::Faults { origin: path.clone(), issues: Vec::new() },
     }
 }
@@ -228,13 +225,14 @@ fn arrive(changes: impl IntoIterator<Item = Change>) -> World {
 fn the_order_of_arrival_leaves_no_trace() {
     let keys = keys();
     let (mut pods, mut issues) = (0, 0);
-    for seed in 0..400 {
+    for seed in 0..250 {
         let mut rng = Rng::with_seed(seed);
         let last: Vec<_> = keys.iter().map(|key| (rng.u8(..3) > 0).then(|| word(&mut rng, key))).collect();
         let plain = arrive(last.iter().flatten().cloned().chain(SourceId::ALL.map(Change::Synced)));
         let expected = compiled(&plain);
         for _ in 0..3 {
-            let mut ways: Vec<_> = keys.iter().zip(&last).map(|(key, last)| way(&mut rng, key, last.as_ref())).collect();
+            let mut ways: Vec<_> =
+                keys.iter().zip(&last).map(|(key, last)| way(&mut rng, key, last.as_ref())).collect();
             ways.extend(SourceId::ALL.map(|source| vec![Change::Synced(source)]));
             let mut history = interleave(&mut rng, ways);
             let mut world = arrive(history.clone());
@@ -254,5 +252,5 @@ fn the_order_of_arrival_leaves_no_trace() {
         assert!(expected.issues.is_sorted(), "seed {seed}");
     }
     // The worlds are about something.
-    assert!(pods > 100 && issues > 10_000, "{pods} pods, {issues} issues");
+    assert!(pods > 100 && issues > 5_000, "{pods} pods, {issues} issues");
 }

@@ -184,9 +184,12 @@ fn this_nodes_sandboxes_tell_addresses() {
 {kind: Pod, metadata: {name: c}, status: {podIP: 10.0.0.3}}
 ",
     );
-    for (pod, uid, address) in
-        [("a", None, "10.0.0.9"), ("b", Some("b-uid"), "10.0.0.22"), ("b", Some("old"), "10.0.0.21"), ("c", None, "10.0.0.33")]
-    {
+    for (pod, uid, address) in [
+        ("a", None, "10.0.0.9"),
+        ("b", Some("b-uid"), "10.0.0.22"),
+        ("b", Some("old"), "10.0.0.21"),
+        ("c", None, "10.0.0.33"),
+    ] {
         world.apply(Change::Attach(Attachment {
             container_id: address.to_owned(),
             ifname: "eth0".to_owned(),
@@ -203,7 +206,8 @@ fn this_nodes_sandboxes_tell_addresses() {
         default/a [10.0.0.9] cluster.local/ns/default/sa/default of a, out
         default/b [10.0.0.22] cluster.local/ns/default/sa/default of b, out
         default/c [10.0.0.3] cluster.local/ns/default/sa/default of c, out
-    "#]].assert_eq(&(workloads(&model) + &lines(&issues)));
+    "#]]
+    .assert_eq(&(workloads(&model) + &lines(&issues)));
 }
 
 #[test]
@@ -265,23 +269,35 @@ endpoints:
 - {addresses: [10.0.0.3], nodeName: two, conditions: {ready: READY}}
 ";
     let with = |policy: &str, ready: &str| service.replace("POLICY", policy).replace("READY", ready);
-    check_services(&with("Cluster", "true"), &expect![[r#"
+    check_services(
+        &with("Cluster", "true"),
+        &expect![[r#"
         default/s [10.96.0.1]
           80: 10.0.0.3:80
-    "#]]);
-    check_services(&with("Cluster", "false"), &expect![[r#"
+    "#]],
+    );
+    check_services(
+        &with("Cluster", "false"),
+        &expect![[r#"
         default/s [10.96.0.1]
           80: 10.0.0.1:80
-    "#]]);
-    check_services(&with("Local", "true"), &expect![[r#"
+    "#]],
+    );
+    check_services(
+        &with("Local", "true"),
+        &expect![[r#"
         default/s [10.96.0.1] local
           80: 10.0.0.1:80 10.0.0.3:80
-    "#]]);
-    check_services(&with("Nearby", "true"), &expect![[r#"
+    "#]],
+    );
+    check_services(
+        &with("Nearby", "true"),
+        &expect![[r#"
         default/s [10.96.0.1] local
           80: 10.0.0.1:80 10.0.0.3:80
         Service default/s, spec.internalTrafficPolicy: `Nearby` is no policy; only endpoints on the client's node are used; use `Cluster` or `Local`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
