@@ -99,6 +99,7 @@ metadata:
 ---
 kind: Pod
 metadata: {name: d, annotations: {cni.projectcalico.org/podIPs: ''}}
+status: {podIP: 10.0.0.4}
 ---
 {kind: Pod, metadata: {name: e}, status: {phase: Succeeded, podIP: 10.0.0.5}}
 ---
