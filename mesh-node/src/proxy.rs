@@ -23,9 +23,6 @@ mod tls;
 mod wire;
 mod worker;
 
-#[cfg(test)]
-mod tests;
-
 pub use feed::Feed;
 pub use inbound::hello::{Hello, classify};
 

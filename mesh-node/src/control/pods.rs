@@ -52,7 +52,11 @@ impl Enrolments {
 
     /// The pods that are in force.
     pub(super) fn in_force(&self) -> BTreeSet<PodKey> {
-        self.0.iter().filter(|(_, enrolment)| enrolment.state == State::InForce).map(|(key, _)| Arc::clone(key)).collect()
+        self.0
+            .iter()
+            .filter(|(_, enrolment)| enrolment.state == State::InForce)
+            .map(|(key, _)| Arc::clone(key))
+            .collect()
     }
 
     /// What is missing, pod by pod, in a few words.
@@ -88,7 +92,8 @@ impl Control {
                 Some(_) | None => self.begin(key, pod),
             }
         }
-        let gone: Vec<PodKey> = self.enrolments.0.keys().filter(|key| !snapshot.pods.contains_key(*key)).cloned().collect();
+        let gone: Vec<PodKey> =
+            self.enrolments.0.keys().filter(|key| !snapshot.pods.contains_key(*key)).cloned().collect();
         for key in gone {
             self.end(&key);
         }

@@ -91,13 +91,7 @@ fn speaks(worker: &Worker, pod: &Pod, downstream: &TcpStream, client: SocketAddr
 }
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.
-async fn in_plain(
-    worker: &Worker,
-    pod: &Pod,
-    downstream: TcpStream,
-    upstream: Option<TcpStream>,
-    mut report: Report,
-) {
+async fn in_plain(worker: &Worker, pod: &Pod, downstream: TcpStream, upstream: Option<TcpStream>, mut report: Report) {
     let registration = pod.live.register(Facts::InboundPlain { port: report.destination.port() });
     let connected = match upstream {
         Some(upstream) => Ok(upstream),
@@ -200,11 +194,8 @@ async fn known(worker: &Worker, client: SocketAddr, peer: &Peer) -> Result<(), R
 /// speak first, so the application is connected at once and whoever speaks first decides.
 async fn unclear(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, report: Report) {
     let (client, local) = (report.source, report.destination);
-    let upstream = match connect::to_application(&pod.ns, &pod.ports, client.ip(), local).await {
-        Ok(upstream) => Some(upstream),
-        // A mesh client is told by a frame, a plain one by a reset: which it is remains to be seen.
-        Err(_) => None,
-    };
+    // A failure is told a mesh client by a frame, a plain one by a reset: which it is remains to be seen.
+    let upstream = connect::to_application(&pod.ns, &pod.ports, client.ip(), local).await.ok();
     let hello = match &upstream {
         Some(upstream) => tokio::select! {
             hello = hello::is_mesh(&downstream) => hello,

@@ -4,8 +4,8 @@
 //! only say so.
 //! Cancel: reads lose nothing; a cancelled write has sent an unknown part.
 
-use std::io::{self, IoSlice, IoSliceMut, Read};
 use socket2::SockRef;
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 

@@ -10,8 +10,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+type Connections<F> = Rc<RefCell<Slab<(F, Rc<Cancelled>)>>>;
+
 /// The open connections of one pod, with their facts of type `F`.
-pub(crate) struct Live<F>(Rc<RefCell<Slab<(F, Rc<Cancelled>)>>>);
+pub(crate) struct Live<F>(Connections<F>);
 
 impl<F> Default for Live<F> {
     fn default() -> Self {
@@ -42,7 +44,7 @@ impl<F> Live<F> {
 
 /// Keeps a connection listed.
 pub(crate) struct Registration<F> {
-    live: Rc<RefCell<Slab<(F, Rc<Cancelled>)>>>,
+    live: Connections<F>,
     key: usize,
     cancelled: Rc<Cancelled>,
 }

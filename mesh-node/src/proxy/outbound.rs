@@ -9,7 +9,7 @@
 use super::connect;
 use super::frame::Control;
 use super::io;
-use super::live::Registration;
+use super::live::Cancelled;
 use super::pool::Peered;
 use super::refusal::{self, Refusal};
 use super::relay::{self, Ended, Role};
@@ -58,12 +58,14 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     report.destination_workload.clone_from(&target.workload);
     let facts = Facts::Outbound { to: target.endpoint, identity: target.identity.clone() };
     let registration = pod.live.register(facts);
+    let captured =
+        Captured { worker: &worker, pod: &pod, downstream: &downstream, cancelled: registration.cancelled() };
     let ended = match &target.identity {
         Some(identity) => {
             report.security = Security::MutualTls;
-            over_mesh(&worker, &pod, &downstream, (&target, identity), &mut report, &registration).await
+            captured.over_mesh(target.endpoint, identity, &mut report).await
         }
-        None => in_plain(&worker, &pod, &downstream, target.endpoint, &mut report, &registration).await,
+        None => captured.in_plain(target.endpoint, &mut report).await,
     };
     drop(registration);
     match ended {
@@ -120,44 +122,46 @@ pub(super) fn choose(
     Ok(Target { endpoint, service, workload, identity })
 }
 
-async fn in_plain(
-    worker: &Worker,
-    pod: &Pod,
-    downstream: &TcpStream,
-    to: SocketAddr,
-    report: &mut Report,
-    registration: &Registration<Facts>,
-) -> Result<Ended, Refusal> {
-    let patience = worker.config.connect_timeout;
-    let upstream = connect::to_network(&pod.ns, to, Destined::Plain, patience)
-        .await
-        .map_err(|error| Refusal::connect(&error))?;
-    report.opened();
-    let ended = relay::plain(downstream, &upstream, (&worker.buffers, &report.counts, registration.cancelled())).await;
-    if !matches!(ended, Ended::Clean) {
-        io::reset(upstream);
-    }
-    Ok(ended)
+/// A connection of an application, on its way out.
+struct Captured<'a> {
+    worker: &'a Rc<Worker>,
+    pod: &'a Pod,
+    downstream: &'a TcpStream,
+    cancelled: &'a Cancelled,
 }
 
-async fn over_mesh(
-    worker: &Rc<Worker>,
-    pod: &Pod,
-    downstream: &TcpStream,
-    (target, identity): (&Target, &Arc<Identity>),
-    report: &mut Report,
-    registration: &Registration<Facts>,
-) -> Result<Ended, Refusal> {
-    let early = early(worker, downstream);
-    let mut peered = open(worker, pod, (target.endpoint, identity), report.destination, &early).await?;
-    relay::add(&report.counts.request, early.len());
-    report.opened();
-    let context = (&worker.buffers, &report.counts, registration.cancelled());
-    let ended = relay::over_wire(downstream, &mut peered.wire, Role::Dialler, context).await;
-    if matches!(ended, Ended::Clean) && !worker.draining.get() {
-        pod.pool.borrow_mut().put(target.endpoint, peered);
+impl Captured<'_> {
+    async fn in_plain(&self, to: SocketAddr, report: &mut Report) -> Result<Ended, Refusal> {
+        let patience = self.worker.config.connect_timeout;
+        let upstream = connect::to_network(&self.pod.ns, to, Destined::Plain, patience)
+            .await
+            .map_err(|error| Refusal::connect(&error))?;
+        report.opened();
+        let context = (&self.worker.buffers, &report.counts, self.cancelled);
+        let ended = relay::plain(self.downstream, &upstream, context).await;
+        if !matches!(ended, Ended::Clean) {
+            io::reset(upstream);
+        }
+        Ok(ended)
     }
-    Ok(ended)
+
+    async fn over_mesh(
+        &self,
+        endpoint: SocketAddr,
+        identity: &Arc<Identity>,
+        report: &mut Report,
+    ) -> Result<Ended, Refusal> {
+        let early = early(self.worker, self.downstream);
+        let mut peered = open(self.worker, self.pod, (endpoint, identity), report.destination, &early).await?;
+        relay::add(&report.counts.request, early.len());
+        report.opened();
+        let context = (&self.worker.buffers, &report.counts, self.cancelled);
+        let ended = relay::over_wire(self.downstream, &mut peered.wire, Role::Dialler, context).await;
+        if matches!(ended, Ended::Clean) && !self.worker.draining.get() {
+            self.pod.pool.borrow_mut().put(endpoint, peered);
+        }
+        Ok(ended)
+    }
 }
 
 /// What the application has sent already; it rides with OPEN.

@@ -79,6 +79,7 @@ impl Refusal {
     }
 
     /// A connection attempt failed.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows; the rest has one id")]
     pub(crate) fn connect(error: &io::Error) -> Self {
         let reason = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => UPSTREAM_REFUSED,

@@ -151,11 +151,7 @@ async fn receive(
 }
 
 /// Carries bytes between two plain connections; `dialler` is the side that dialled.
-pub(crate) async fn plain(
-    dialler: &TcpStream,
-    dialled: &TcpStream,
-    context: (&Buffers, &Counts, &Cancelled),
-) -> Ended {
+pub(crate) async fn plain(dialler: &TcpStream, dialled: &TcpStream, context: (&Buffers, &Counts, &Cancelled)) -> Ended {
     let (buffers, counts, cancelled) = context;
     let up = copy(dialler, dialled, buffers, &counts.request);
     let down = copy(dialled, dialler, buffers, &counts.response);

@@ -80,7 +80,9 @@ impl Report {
     pub(crate) fn ended(self, ended: &Ended) {
         let refusal = match ended {
             Ended::Clean | Ended::Reset => None,
-            Ended::Refused(reason) => Some(Refusal::new(refusal::PEER_REFUSED, format!("the peer node says: {reason}"))),
+            Ended::Refused(reason) => {
+                Some(Refusal::new(refusal::PEER_REFUSED, format!("the peer node says: {reason}")))
+            }
             Ended::Failed(error) => Some(Refusal::wire(error)),
             Ended::Cancelled(reason) => Some(Refusal::new(reason, "the open connection was judged again")),
         };
@@ -133,7 +135,8 @@ impl Report {
     }
 
     fn labels(&self, flags: &'static str) -> EdgeLabels {
-        let labels = |workload: &Option<Arc<WorkloadEntry>>| workload.as_ref().map(|workload| Arc::clone(&workload.labels));
+        let labels =
+            |workload: &Option<Arc<WorkloadEntry>>| workload.as_ref().map(|workload| Arc::clone(&workload.labels));
         EdgeLabels {
             side: self.side,
             source: labels(&self.source_workload),

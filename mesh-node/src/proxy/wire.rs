@@ -90,14 +90,9 @@ impl Wire {
             buffer[..length].copy_from_slice(&session.rest[..length]);
             held = Held { buffer: Some(buffer), start: 0, end: length };
         }
-        let shared = Shared { keys: RefCell::new(session.keys), answer_update: Cell::new(false), sending: Cell::new(false) };
+        let shared =
+            Shared { keys: RefCell::new(session.keys), answer_update: Cell::new(false), sending: Cell::new(false) };
         Self { stream, sealer: session.sealer, opener: session.opener, shared, held }
-    }
-
-    /// The TCP connection.
-    #[cfg(test)]
-    pub(crate) const fn stream(&self) -> &TcpStream {
-        &self.stream
     }
 
     /// Was a send dropped half-way?
@@ -183,7 +178,7 @@ impl Sender<'_> {
         self.renew_keys().await?;
         let mut left = length;
         let mut sealed = 0;
-        for slot in buffer.chunks_exact_mut(MAX_RECORD) {
+        for slot in buffer.as_chunks_mut::<MAX_RECORD>().0 {
             let size = left.min(MAX_DATA);
             slot[HEADER] = DATA;
             sealed += self.sealer.seal(Content::Application, slot, 1 + size)?;
@@ -233,7 +228,11 @@ impl Sender<'_> {
 ///
 /// **Errors**: the application's connection broke.
 pub(crate) fn read_application(stream: &TcpStream, buffer: &mut Buffer) -> std::io::Result<Option<usize>> {
-    let mut slots = buffer.chunks_exact_mut(MAX_RECORD).map(|slot| IoSliceMut::new(&mut slot[HEADER + 1..][..MAX_DATA]));
+    let mut slots = buffer
+        .as_chunks_mut::<MAX_RECORD>()
+        .0
+        .iter_mut()
+        .map(|slot| IoSliceMut::new(&mut slot[HEADER + 1..][..MAX_DATA]));
     let mut slices: [IoSliceMut<'_>; RECORDS] =
         std::array::from_fn(|_| slots.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
     io::read_now(stream, &mut slices, RECORDS * MAX_DATA)

@@ -119,9 +119,7 @@ impl Facts {
                 let modes = snapshot.pods.get(pod?)?.workload.inbound.as_ref()?;
                 (modes.mode(*port) == MtlsMode::Strict).then_some(refusal::MTLS_REQUIRED)
             }
-            Self::InboundMesh { source, identity } => {
-                differs(source, identity).then_some(refusal::SOURCE_IDENTITY)
-            }
+            Self::InboundMesh { source, identity } => differs(source, identity).then_some(refusal::SOURCE_IDENTITY),
             Self::Outbound { to, identity } => {
                 let identity = identity.as_ref()?;
                 differs(&to.ip(), identity).then_some(refusal::UPSTREAM_IDENTITY)

@@ -51,7 +51,12 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
     }
 }
 
-fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, ends: (SocketAddr, SocketAddr), original: Option<SocketAddr>) -> Report {
+fn new_report(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    ends: (SocketAddr, SocketAddr),
+    original: Option<SocketAddr>,
+) -> Report {
     let (client, local) = ends;
     let mut report = super::new_report(worker, pod, client, local);
     report.security = Security::MutualTls;
@@ -125,4 +130,3 @@ fn judge(worker: &Worker, peered: &Peered, facts: &Facts) -> Result<(), Refusal>
         None => Ok(()),
     }
 }
-

@@ -83,9 +83,12 @@ impl Keys {
 /// The dialler's side.
 ///
 /// **Errors**: the connection broke, or the peer was refused.
-pub(crate) async fn connect(stream: &TcpStream, config: Arc<ClientConfig>, to: IpAddr) -> Result<Session, HandshakeError> {
-    let mut tls =
-        UnbufferedClientConnection::new(config, ServerName::from(to)).map_err(HandshakeError::Tls)?;
+pub(crate) async fn connect(
+    stream: &TcpStream,
+    config: Arc<ClientConfig>,
+    to: IpAddr,
+) -> Result<Session, HandshakeError> {
+    let mut tls = UnbufferedClientConnection::new(config, ServerName::from(to)).map_err(HandshakeError::Tls)?;
     let mut flights = Flights::default();
     loop {
         let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
@@ -181,7 +184,6 @@ impl Outbox {
             Err(error) => Step::Failed(rustls::Error::General(error.to_string())),
         }
     }
-
 }
 
 /// A handshake's bytes and how it stands.

@@ -158,8 +158,7 @@ impl Opener {
         }
         let nonce = self.0.nonce()?;
         let (header, body) = record.split_at_mut(HEADER);
-        let inner =
-            self.0.key.open_in_place(nonce, Aad::from(&*header), body).map_err(|_| RecordError::Forged)?;
+        let inner = self.0.key.open_in_place(nonce, Aad::from(&*header), body).map_err(|_| RecordError::Forged)?;
         // Padding is zeros after the content type.
         let end = inner.iter().rposition(|&byte| byte != 0).ok_or(RecordError::Malformed)?;
         if end > MAX_PAYLOAD {
