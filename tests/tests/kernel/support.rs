@@ -5,7 +5,7 @@ use mesh_node::model::{Identity, Name};
 use mesh_node::snapshot::{InboundModes, LocalPod, WorkloadEntry, WorkloadLabels};
 use mesh_node::steer::{Config, Mode, PodNet, Steering};
 use mesh_node::sys::netns::NetNs;
-use mesh_node::sys::socket::{Wire, toward_application, toward_network};
+use mesh_node::sys::socket::{Destined, toward_application, toward_network};
 use mesh_node::sys::sysctl;
 use mesh_node::telemetry::Metrics;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -262,7 +262,7 @@ impl Client {
         }
         let to = match to.ip() {
             IpAddr::V4(address) if v6 => SocketAddr::from((address.to_ipv6_mapped(), to.port())),
-            _ => to,
+            IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
         socket.connect_timeout(&to.into(), SILENCE)?;
         socket.set_read_timeout(Some(SOON))?;
@@ -410,7 +410,7 @@ fn relay(ns: &NetNs, side: Side, downstream: &TcpStream) {
     let connect = || -> io::Result<TcpStream> {
         let (dialled, client) = (downstream.local_addr()?, downstream.peer_addr()?);
         let socket = if side == Side::Outbound {
-            toward_network(ns, dialled.is_ipv6(), Wire::Plain)?
+            toward_network(ns, dialled.is_ipv6(), Destined::Plain)?
         } else {
             let port = SOURCE_PORT.fetch_add(1, Ordering::SeqCst);
             toward_application(ns, SocketAddr::new(client.ip(), port))?
