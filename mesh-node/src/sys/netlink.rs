@@ -122,13 +122,12 @@ impl Routing {
             let mut rest = answer.as_slice();
             while !rest.is_empty() {
                 let part = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-                match part.payload {
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) => {
-                        return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
-                    }
-                    NetlinkPayload::InnerMessage(inner) => each(inner),
-                    _ => {}
+                if let NetlinkPayload::InnerMessage(inner) = part.payload {
+                    each(inner);
+                } else if let NetlinkPayload::Error(error) = part.payload {
+                    return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+                } else if let NetlinkPayload::Done(_) = part.payload {
+                    return Ok(());
                 }
                 // Messages are padded to four bytes.
                 let length = usize::try_from(NetlinkBuffer::new(rest).length()).map_err(io::Error::other)?;
@@ -141,16 +140,15 @@ impl Routing {
 /// On a point-to-point device `IFA_ADDRESS` is the peer, `IFA_LOCAL` the host.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows; what is not asked for is passed over")]
 fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
-    let local = attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    local.or_else(|| {
-        attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    })
+    let (mut local, mut any) = (None, None);
+    for attribute in attributes {
+        if let AddressAttribute::Local(address) = attribute {
+            local = Some(*address);
+        } else if let AddressAttribute::Address(address) = attribute {
+            any = Some(*address);
+        }
+    }
+    local.or(any)
 }
 
 fn family(v6: bool) -> AddressFamily {

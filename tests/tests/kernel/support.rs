@@ -262,7 +262,7 @@ impl Client {
         }
         let to = match to.ip() {
             IpAddr::V4(address) if v6 => SocketAddr::from((address.to_ipv6_mapped(), to.port())),
-            _ => to,
+            IpAddr::V4(_) | IpAddr::V6(_) => to,
         };
         socket.connect_timeout(&to.into(), SILENCE)?;
         socket.set_read_timeout(Some(SOON))?;
