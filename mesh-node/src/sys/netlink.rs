@@ -101,10 +101,6 @@ impl Routing {
     }
 
     /// Sends one request and passes each part of the answer on, up to the end or the acknowledgement.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "a foreign enum that grows; what is not asked for is passed over"
-    )]
     fn request(
         &self,
         message: RouteNetlinkMessage,
@@ -138,7 +134,6 @@ impl Routing {
 }
 
 /// On a point-to-point device `IFA_ADDRESS` is the peer, `IFA_LOCAL` the host.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows; what is not asked for is passed over")]
 fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let (mut local, mut any) = (None, None);
     for attribute in attributes {

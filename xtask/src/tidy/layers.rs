@@ -32,8 +32,8 @@ pub(super) const TABLE: &[(&str, &[&str])] = &[
     ("proxy", &["snapshot", "model", "policy", "route", "identity", "sys", "telemetry"]),
     ("status", &["api", "model", "telemetry"]),
     // 5
-    ("control", BELOW_CONTROL),
     ("admin", BELOW_CONTROL),
+    ("control", CONTROL),
     // 6: settings of each module.
     (
         "config",
@@ -100,6 +100,26 @@ const BELOW_CONTROL: &[&str] = &[
     "steer",
     "proxy",
     "status",
+];
+
+/// Layers 0 to 4, and the server that shows what the loop does.
+const CONTROL: &[&str] = &[
+    "sys",
+    "model",
+    "api",
+    "telemetry",
+    "policy",
+    "route",
+    "world",
+    "snapshot",
+    "translate",
+    "source",
+    "compile",
+    "identity",
+    "steer",
+    "proxy",
+    "status",
+    "admin",
 ];
 
 const SOURCES: &str = "mesh-node/src/";

@@ -1,3 +1,5 @@
+//! Tests of Istio's translator, as data.
+
 use super::*;
 use crate::model::Scope;
 

@@ -1,3 +1,5 @@
+//! Tests of the Kubernetes translator, as data.
+
 use super::*;
 
 /// One line per workload, then the issues.
