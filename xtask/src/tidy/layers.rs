@@ -32,8 +32,29 @@ pub(super) const TABLE: &[(&str, &[&str])] = &[
     ("proxy", &["snapshot", "model", "policy", "route", "identity", "sys", "telemetry"]),
     ("status", &["api", "model", "telemetry"]),
     // 5
-    ("control", BELOW_CONTROL),
     ("admin", BELOW_CONTROL),
+    // Answers what the admin server asks.
+    (
+        "control",
+        &[
+            "sys",
+            "model",
+            "api",
+            "telemetry",
+            "policy",
+            "route",
+            "world",
+            "snapshot",
+            "translate",
+            "source",
+            "compile",
+            "identity",
+            "steer",
+            "proxy",
+            "status",
+            "admin",
+        ],
+    ),
     // 6: settings of each module.
     (
         "config",
