@@ -60,9 +60,9 @@ pub enum Fate {
     ConnectSelf = 1,
     /// Left alone: excluded port or prefix.
     ConnectExcluded = 2,
-    /// Left alone: the daemon's own socket.
+    /// Left alone: the daemon's own socket, or one bound to the loopback device.
     ConnectProxy = 3,
-    /// Left alone: not TCP, or of a family in which the pod has no address.
+    /// Left alone: not TCP, bound to a device, or of a family in which the pod has no address.
     ConnectOther = 4,
     /// The mark could not be set; the connect was refused.
     ConnectFailed = 5,

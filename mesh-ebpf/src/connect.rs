@@ -5,7 +5,9 @@
 //! Invariant: a connection that should be captured and cannot be is refused.
 //! Source: `cgroup/connect4`, `cgroup/connect6`; an IPv4 connection of an IPv6 socket comes by `connect6` only.
 
-use crate::maps::{PODS, count, is_node_local, is_none, mapped, own_address, port_excluded, prefix_excluded, same};
+use crate::maps::{
+    PODS, count, is_node_local, is_none, mapped, own_address, port_excluded, prefix_excluded, same, words,
+};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -42,11 +44,8 @@ pub fn connect4_outbound(ctx: SockAddrContext) -> i32 {
 /// Marks IPv6 connections, and IPv4 ones of IPv6 sockets.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6_outbound(ctx: SockAddrContext) -> i32 {
-    // SAFETY: as above; the words are read one by one, as the verifier wants it.
-    let destination = unsafe {
-        let words = &raw const (*ctx.sock_addr).user_ip6;
-        [(*words)[0], (*words)[1], (*words)[2], (*words)[3]]
-    };
+    // SAFETY: as above.
+    let destination = unsafe { words(&raw const (*ctx.sock_addr).user_ip6) };
     outbound(&ctx, destination)
 }
 
@@ -85,13 +84,14 @@ fn parse(ctx: &SockAddrContext, destination: Address) -> Option<Connect> {
 #[inline(always)]
 fn decide(connect: &Connect, pod: &PodConfig) -> Fate {
     let own = own_address(pod, &connect.destination);
-    if connect.protocol != IPPROTO_TCP {
-        Fate::ConnectOther
-    } else if connect.mark & MARK_MASK == MARK_PROXY || connect.device == LO_IFINDEX {
+    if connect.mark & MARK_MASK == MARK_PROXY || connect.device == LO_IFINDEX {
         Fate::ConnectProxy
+    } else if connect.protocol != IPPROTO_TCP {
+        Fate::ConnectOther
     } else if is_node_local(&connect.destination) || same(&own, &connect.destination) {
         Fate::ConnectSelf
-    } else if is_none(&own) {
+    } else if is_none(&own) || connect.device != 0 {
+        // A socket bound to a device is routed by that device alone, whatever its mark.
         Fate::ConnectOther
     } else if port_excluded(connect.port, EXCLUDE_OUTBOUND) || prefix_excluded(&connect.destination) {
         Fate::ConnectExcluded
@@ -107,7 +107,7 @@ fn act(ctx: &SockAddrContext, connect: &Connect, fate: Fate) -> i32 {
     let done = match fate {
         Fate::ConnectCaptured => marked || set_mark(ctx, rest | MARK_CAPTURE),
         // A socket whose first, captured attempt failed may be used again for what is left alone.
-        Fate::ConnectSelf | Fate::ConnectExcluded => !marked || set_mark(ctx, rest),
+        Fate::ConnectSelf | Fate::ConnectExcluded | Fate::ConnectOther => !marked || set_mark(ctx, rest),
         _ => true,
     };
     count(if done { fate } else { Fate::ConnectFailed });

@@ -7,7 +7,7 @@
 //! one pod's captured connection to another looks exactly like that other pod's connection from its proxy: so each
 //! pod has a program of its own.
 
-use crate::maps::{LEAVING, LISTENERS, POD, count, is_none, mapped, port_excluded, same};
+use crate::maps::{LEAVING, LISTENERS, POD, count, is_none, mapped, port_excluded, same, words};
 use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE};
 use aya_ebpf::macros::sk_lookup;
 use aya_ebpf::programs::SkLookupContext;
@@ -44,17 +44,11 @@ pub fn lookup_pod(ctx: SkLookupContext) -> u32 {
 #[inline(always)]
 fn parse(ctx: &SkLookupContext) -> Lookup {
     let pod = POD.load();
-    // SAFETY: the kernel passes a valid context; words are read one by one, as the verifier wants it.
+    // SAFETY: the kernel passes a valid context.
     unsafe {
         let lookup = ctx.lookup;
         let (local, remote, own) = if (*lookup).family == AF_INET6 {
-            let local = &raw const (*lookup).local_ip6;
-            let remote = &raw const (*lookup).remote_ip6;
-            (
-                [(*local)[0], (*local)[1], (*local)[2], (*local)[3]],
-                [(*remote)[0], (*remote)[1], (*remote)[2], (*remote)[3]],
-                pod.address6,
-            )
+            (words(&raw const (*lookup).local_ip6), words(&raw const (*lookup).remote_ip6), pod.address6)
         } else {
             (mapped((*lookup).local_ip4), mapped((*lookup).remote_ip4), pod.address4)
         };

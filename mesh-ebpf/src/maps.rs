@@ -64,6 +64,26 @@ pub const fn mapped(address: u32) -> Address {
     [0, 0, MAPPED_PREFIX, address]
 }
 
+/// Copies an address out of a context. The verifier demands that each word is read at a constant offset, which the
+/// compiler keeps to only for volatile reads.
+///
+/// # Safety
+///
+/// `address` is a field of the program's context.
+#[inline(always)]
+pub unsafe fn words(address: *const Address) -> Address {
+    let first: *const u32 = address.cast();
+    // SAFETY: the caller's promise; the offsets are those of the four words.
+    unsafe {
+        [
+            first.read_volatile(),
+            first.add(1).read_volatile(),
+            first.add(2).read_volatile(),
+            first.add(3).read_volatile(),
+        ]
+    }
+}
+
 /// Is there no mesh for connections to this address: loopback, unspecified, or link-local IPv6?
 #[inline(always)]
 pub fn is_node_local(address: &Address) -> bool {

@@ -5,7 +5,7 @@
 //! Invariant: a connection is captured by its first packet or never: what was open before enrolment stays open.
 //! Source: TCX in `bpf(2)`; `bpf_redirect` with `BPF_F_INGRESS`.
 
-use crate::maps::{POD, count, is_none, mapped, own_address, port_excluded, prefix_excluded};
+use crate::maps::{LEAVING, POD, count, is_node_local, is_none, mapped, own_address, port_excluded, prefix_excluded};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, BPF_F_INGRESS, TC_ACT_UNSPEC, bpf_sock_tuple};
 use aya_ebpf::helpers::{bpf_redirect, bpf_sk_release, bpf_skc_lookup_tcp};
@@ -141,6 +141,10 @@ fn decide(ctx: &TcContext, packet: &Packet) -> Step {
     }
     if is_none(&own_address(&POD.load(), &packet.destination)) {
         Step::Leave(Some(Fate::ConnectOther))
+    } else if is_node_local(&packet.destination) {
+        Step::Leave(Some(Fate::ConnectSelf))
+    } else if LEAVING.load() != 0 {
+        Step::Leave(None)
     } else if port_excluded(packet.port, EXCLUDE_OUTBOUND) || prefix_excluded(&packet.destination) {
         Step::Leave(Some(Fate::ConnectExcluded))
     } else {

@@ -56,13 +56,7 @@ pub fn compile<'a>(
     for attachment in attachments {
         let name = Name::new(attachment.pod_namespace.as_str(), attachment.pod_name.as_str());
         let object = ObjectRef::new(Kind::Pod.name(), name);
-        let workload = match workload_of(attachment, model, &object, settings) {
-            Ok(workload) => workload,
-            Err(issue) => {
-                issues.push(issue);
-                continue;
-            }
-        };
+        let Some(workload) = workload_of(attachment, model, &object, settings, &mut issues) else { continue };
         let Some(pod) = local_pod(attachment, workload, &directory) else { continue };
         if let Some(first) = pods.get(&pod.key) {
             let problem =
@@ -83,27 +77,29 @@ fn workload_of<'m>(
     model: &'m Model,
     object: &ObjectRef,
     settings: &Settings,
-) -> Result<&'m Workload, Issue> {
-    let wrong = |field, problem: String, cure| Err(Issue::new(object, field, problem, cure));
-    let Some(workload) = model.workloads.get(&object.name) else {
-        return wrong(
+    issues: &mut Vec<Issue>,
+) -> Option<&'m Workload> {
+    let workload = model.workloads.get(&object.name).map(|workload| &**workload);
+    let (field, problem, cure) = match workload {
+        None => (
             "",
             "a sandbox exists on this node, but no such pod that has not ended is known; it waits".to_owned(),
             "create the pod, or end the sandbox",
-        );
+        ),
+        Some(Workload { uid, .. }) if attachment.pod_uid.as_ref().is_some_and(|of| !uid.is_empty() && of != uid) => (
+            "metadata.uid",
+            format!("the pod's UID is {uid}, but a sandbox on this node is of a pod of another; it waits"),
+            "end the old sandbox, or wait for the new pod to be known",
+        ),
+        Some(Workload { node: Some(node), .. }) if *node != settings.node => (
+            "spec.nodeName",
+            format!("the pod is scheduled to node {node}, but a sandbox exists on {}; it waits", settings.node),
+            "end the old sandbox, or correct the node's name",
+        ),
+        Some(_) => return workload,
     };
-    if let Some(uid) = &attachment.pod_uid
-        && !workload.uid.is_empty()
-        && *uid != workload.uid
-    {
-        let problem = format!("a sandbox on this node is of the pod with UID {uid}, not of {}", workload.uid);
-        return wrong("metadata.uid", problem, "end the old sandbox, or wait for the new pod to be known");
-    }
-    if let Some(node) = workload.node.as_ref().filter(|node| **node != settings.node) {
-        let problem = format!("a sandbox exists on node {}, but the pod is scheduled to {node}", settings.node);
-        return wrong("spec.nodeName", problem, "end the old sandbox, or correct the node's name");
-    }
-    Ok(workload)
+    issues.push(Issue::new(object, field, problem, cure));
+    None
 }
 
 /// The pod to steer; `None` if it is not enrolled or has no address yet.

@@ -8,6 +8,8 @@
 //! Invariant: only the daemon that the file `owner` names changes the kernel.
 //! Source: `mesh-common` for names and layouts; `sk_lookup`, `cgroup/connect` and TCX in `bpf(2)`.
 
+mod error;
+mod hook;
 mod maps;
 mod metrics;
 mod network;
@@ -18,6 +20,8 @@ pub mod programs;
 mod reconcile;
 mod saved;
 
+pub use error::SteerError;
+pub use hook::Mode;
 pub use prefix::{Prefix, PrefixError};
 pub use reconcile::{Repair, Repairs};
 
@@ -25,6 +29,7 @@ use crate::snapshot::{LocalPod, PodKey};
 use crate::sys::netns::NetNs;
 use crate::sys::socket::PodListeners;
 use crate::telemetry::Metrics;
+use hook::Hook;
 use maps::{Fates, Maps};
 use mesh_common::map::{EXCLUDE_INBOUND, EXCLUDE_OUTBOUND, ExcludedSides, Fate, PodConfig, Side};
 use mesh_common::pin;
@@ -33,22 +38,9 @@ use pins::Pins;
 use programs::Constants;
 use saved::{Records, Saved};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-
-/// How connections are captured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// By cgroup where there is a cgroup v2, else packet by packet.
-    #[default]
-    Auto,
-    /// By a hook at the root of cgroup v2.
-    Cgroup,
-    /// Packet by packet, on the pod's device: Linux 6.6 or later.
-    Tcx,
-}
 
 /// What steering is told at its start.
 #[derive(Clone, Debug)]
@@ -69,102 +61,6 @@ pub struct Config {
     pub excluded_prefixes: Vec<Prefix>,
 }
 
-/// Why the kernel could not be made to steer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SteerError {
-    /// Another daemon steers this node.
-    #[error("another daemon of this node steers; it took over")]
-    NotOwner,
-    /// No cgroup v2.
-    #[error("cannot use cgroup v2{}; mount it, or choose the mode `tcx`", at.as_ref().map(|at| format!(" at {}", at.display())).unwrap_or_default())]
-    Cgroup {
-        /// Where it should be.
-        at: Option<PathBuf>,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The BPF file system refused.
-    #[error("cannot pin at {}", path.display())]
-    Pin {
-        /// The pin.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The object or its maps could not be loaded.
-    #[error("cannot load the eBPF object; maps of another layout at the same place must be removed")]
-    Load {
-        /// Why not.
-        #[source]
-        source: Box<aya::EbpfError>,
-    },
-    /// A program could not be loaded or attached.
-    #[error("cannot load or attach the program {name}")]
-    Program {
-        /// The program.
-        name: &'static str,
-        /// Why not.
-        #[source]
-        source: Box<aya::programs::ProgramError>,
-    },
-    /// A map could not be read or changed.
-    #[error("cannot use the map {name}")]
-    Map {
-        /// The map.
-        name: &'static str,
-        /// Why not.
-        #[source]
-        source: Box<aya::maps::MapError>,
-    },
-    /// A pod's namespace could not be opened.
-    #[error("cannot open the network namespace {path}, or listen in it")]
-    Namespace {
-        /// Its path.
-        path: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The namespace is not the pod's.
-    #[error("the network namespace {path} is not that of the pod: it {problem}")]
-    WrongNamespace {
-        /// Its path.
-        path: String,
-        /// What gives it away.
-        problem: String,
-    },
-    /// A route, a rule or the addresses.
-    #[error("cannot read or change routing: {what}")]
-    Routing {
-        /// What was attempted.
-        what: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A kernel setting.
-    #[error("cannot read or change the kernel setting {name}; /proc/sys must be writable")]
-    Sysctl {
-        /// Its name.
-        name: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the daemon.
-    #[error("cannot use {}", path.display())]
-    State {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-}
-
 /// A pod's namespace and the daemon's listeners in it.
 #[derive(Debug)]
 pub struct PodNet {
@@ -172,15 +68,6 @@ pub struct PodNet {
     pub ns: Arc<NetNs>,
     /// The listeners.
     pub listeners: PodListeners,
-}
-
-/// Which hook captures connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Hook {
-    /// The cgroup at this path.
-    Cgroup(PathBuf),
-    /// The pods' devices.
-    Tcx,
 }
 
 /// The kernel, as far as it steers.
@@ -218,7 +105,7 @@ impl Steering {
     /// layout left.
     pub fn start(config: Config, metrics: &Metrics) -> Result<Self, SteerError> {
         std::fs::create_dir_all(&config.state_dir).map_err(owner::failed(&config.state_dir))?;
-        let hook = hook(config.mode, config.cgroup)?;
+        let hook = hook::choose(config.mode, config.cgroup)?;
         let pins = Pins::open(&config.bpf_dir)?;
         let owner = Owner::open(&config.state_dir)?;
         let object = {
@@ -320,8 +207,8 @@ impl Steering {
     ///
     /// **Errors**: the kernel refuses.
     pub fn leave(&mut self, key: &PodKey) -> Result<(), SteerError> {
-        let Some(mut steered) = self.pods.remove(key) else { return Ok(()) };
         let _turn = self.owner.turn()?;
+        let Some(mut steered) = self.pods.remove(key) else { return Ok(()) };
         steered.leaving = true;
         let left = self
             .maps
@@ -398,10 +285,8 @@ impl Steering {
     /// What steers, for people.
     #[must_use]
     pub fn describe(&self) -> serde_json::Value {
-        let fates: BTreeMap<&str, u64> = self
-            .fates()
-            .map(|counts| Fate::ALL.into_iter().map(Fate::name).zip(counts).collect())
-            .unwrap_or_default();
+        let fates: BTreeMap<&str, u64> =
+            self.fates().map(|counts| Fate::ALL.into_iter().map(Fate::name).zip(counts).collect()).unwrap_or_default();
         let pods: BTreeMap<&str, serde_json::Value> = self
             .pods
             .iter()
@@ -515,33 +400,6 @@ fn excluded_ports(outbound: &[u16], inbound: &[u16]) -> BTreeMap<u32, ExcludedSi
         }
     }
     ports
-}
-
-/// The hook for this mode on this machine.
-fn hook(mode: Mode, cgroup: Option<PathBuf>) -> Result<Hook, SteerError> {
-    match mode {
-        Mode::Tcx => Ok(Hook::Tcx),
-        Mode::Auto | Mode::Cgroup => match cgroup.map_or_else(cgroup_root, |path| Ok(Some(path)))? {
-            Some(path) => Ok(Hook::Cgroup(path)),
-            None if mode == Mode::Auto => Ok(Hook::Tcx),
-            None => Err(SteerError::Cgroup { at: None, source: io::ErrorKind::NotFound.into() }),
-        },
-    }
-}
-
-/// Where cgroup v2 is mounted, if it is.
-fn cgroup_root() -> Result<Option<PathBuf>, SteerError> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|source| SteerError::Cgroup { at: None, source })?;
-    Ok(mounts.lines().find_map(cgroup2_mount_point))
-}
-
-/// The mount point in a line of `proc_pid_mountinfo(5)`, if it is a whole cgroup v2.
-fn cgroup2_mount_point(line: &str) -> Option<PathBuf> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(3);
-    let (root, mount_point) = (fields.next()?, fields.next()?);
-    (file_system.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(mount_point.replace("\\040", " ")))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+pub mod bookinfo;
 mod capture;
 mod cni;
 mod daemon;
@@ -33,6 +34,7 @@ mod mesh;
 mod netns;
 mod node;
 mod pod;
+pub mod table;
 pub mod traffic;
 pub mod wait;
 

@@ -4,7 +4,9 @@
 //! Out: exit code 0 if everything that was asked for holds.
 //! Invariant: builds with Rust alone, for it installs what everything else needs.
 
+mod bench;
 mod ci;
+mod demo;
 mod env;
 mod run;
 mod setup;
@@ -41,6 +43,10 @@ enum Command {
         /// Run only the tests whose name contains one of these, and no other check.
         filters: Vec<String>,
     },
+    /// Show the mesh at work on this machine: two nodes, Bookinfo, and what was seen on the wire.
+    Demo(demo::Arguments),
+    /// Measure the mesh beside a direct connection and haproxy.
+    Bench(bench::Arguments),
     /// What a change must pass: `test`, and documentation, licences, bans, advisories, spelling.
     Ci,
 }
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Command::Setup { group, check: true } => setup::check(group),
         Command::Tidy => tidy::run(),
         Command::Test { filters } => ci::test(&filters),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Ci => ci::ci(),
     };
     match outcome {

@@ -7,7 +7,7 @@
 //! Invariant: nothing ever waits for a client to speak first, unless that client must.
 //! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
 
-pub mod hello;
+pub(super) mod hello;
 mod streams;
 
 use super::connect;

@@ -87,11 +87,7 @@ pub(super) fn ensure(ns: &NetNs, hook: &Hook, addresses: &[IpAddr]) -> Result<Ve
 }
 
 /// Takes away what [`ensure`] made, and writes the old values back. Everything is tried; the first error is told.
-pub(super) fn restore(
-    ns: &NetNs,
-    addresses: &[IpAddr],
-    sysctls: &BTreeMap<String, String>,
-) -> Result<(), SteerError> {
+pub(super) fn restore(ns: &NetNs, addresses: &[IpAddr], sysctls: &BTreeMap<String, String>) -> Result<(), SteerError> {
     let routing = open(ns)?;
     let mut entries: Vec<Entry> = entries(addresses).collect();
     entries.reverse();

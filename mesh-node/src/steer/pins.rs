@@ -7,7 +7,7 @@
 
 use super::SteerError;
 use crate::snapshot::PodKey;
-use crate::sys;
+use crate::sys::bpf::{PinnedLink, ensure_directory};
 use aya::programs::links::FdLink;
 use mesh_common::pin;
 use std::io;
@@ -24,7 +24,7 @@ impl Pins {
     pub(super) fn open(bpf_dir: &Path) -> Result<Self, SteerError> {
         let root = bpf_dir.join(pin::LAYOUT);
         let refused = |source| SteerError::Pin { path: root.clone(), source };
-        sys::bpf::ensure_directory(bpf_dir).map_err(refused)?;
+        ensure_directory(bpf_dir).map_err(refused)?;
         std::fs::create_dir_all(root.join(pin::LINKS)).map_err(refused)?;
         Ok(Self { root })
     }
@@ -55,7 +55,13 @@ impl Pins {
     /// Detaches all of a pod's links.
     pub(super) fn remove_pod(&self, key: &str) -> Result<(), SteerError> {
         let path = self.pod_directory(key);
-        match std::fs::remove_dir_all(&path) {
+        let remove_all = || -> io::Result<()> {
+            for entry in std::fs::read_dir(&path)? {
+                detach(&entry?.path())?;
+            }
+            std::fs::remove_dir(&path)
+        };
+        match remove_all() {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SteerError::Pin { path, source }),
             _ => Ok(()),
         }
@@ -75,7 +81,7 @@ impl Pins {
     }
 }
 
-/// Pins `link` at `path` in place of whatever was there.
+/// Pins `link` at `path` in place of whatever was there, which is detached.
 pub(super) fn replace(link: FdLink, path: &Path) -> Result<(), SteerError> {
     let refused = |source| SteerError::Pin { path: path.to_owned(), source };
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -83,16 +89,26 @@ pub(super) fn replace(link: FdLink, path: &Path) -> Result<(), SteerError> {
     let fresh = path.with_file_name(name);
     remove(&fresh)?;
     link.pin(&fresh).map_err(|error| refused(io::Error::other(error)))?;
-    std::fs::rename(&fresh, path).map_err(refused)
+    let old = PinnedLink::open(path).map_err(refused)?;
+    std::fs::rename(&fresh, path).map_err(refused)?;
+    old.map_or(Ok(()), |old| old.detach()).map_err(refused)
 }
 
-/// Removes a pin, if it is there; true if it was.
-pub(super) fn remove(path: &Path) -> Result<bool, SteerError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(SteerError::Pin { path: path.to_owned(), source }),
+/// Detaches a link and removes its pin, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), SteerError> {
+    match detach(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SteerError::Pin { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
+}
+
+fn detach(path: &Path) -> io::Result<()> {
+    if let Some(link) = PinnedLink::open(path)? {
+        link.detach()?;
+    }
+    std::fs::remove_file(path)
 }
 
 /// A sandbox's name as a file name; the BPF file system refuses dots.

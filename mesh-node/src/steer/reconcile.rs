@@ -7,10 +7,10 @@
 
 use super::{Hook, SteerError, Steering, listener, maps, metrics, network, programs};
 use crate::snapshot::PodKey;
-use crate::sys::bpf::pinned_link;
+use crate::sys::bpf::PinnedLink;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The number of calls in which every pod is checked.
 const SHARES: usize = 4;
@@ -141,10 +141,7 @@ impl Steering {
 }
 
 /// Those of the links that are not pinned, or not attached.
-fn lost(
-    names: &[&'static str],
-    path: impl Fn(&'static str) -> std::path::PathBuf,
-) -> Result<Vec<&'static str>, SteerError> {
+fn lost(names: &[&'static str], path: impl Fn(&'static str) -> PathBuf) -> Result<Vec<&'static str>, SteerError> {
     let mut lost = Vec::new();
     for &name in names {
         let path = path(name);
@@ -156,6 +153,7 @@ fn lost(
 }
 
 fn is_attached(path: &Path) -> Result<bool, SteerError> {
-    let state = pinned_link(path).map_err(|source| SteerError::Pin { path: path.to_owned(), source })?;
+    let state = || PinnedLink::open(path)?.map(|link| link.state()).transpose();
+    let state = state().map_err(|source| SteerError::Pin { path: path.to_owned(), source })?;
     Ok(state.is_some_and(|state| state.attached))
 }

@@ -10,18 +10,6 @@ fn ports_excluded_on_both_sides_are_one_entry() {
 }
 
 #[test]
-fn the_whole_cgroup_v2_is_found_among_the_mounts() {
-    let check = |line: &str| cgroup2_mount_point(line);
-    let unified = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-    assert_eq!(check(unified), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-    let tagged = "30 23 0:26 / /sys/fs/my\\040cgroup rw shared:4 - cgroup2 cgroup rw,nsdelegate";
-    assert_eq!(check(tagged), Some(PathBuf::from("/sys/fs/my cgroup")));
-    assert_eq!(check("40 31 0:37 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"), None);
-    assert_eq!(check("41 31 0:38 /pods /mnt rw - cgroup2 cgroup2 rw"), None);
-    assert_eq!(check(""), None);
-}
-
-#[test]
 fn addresses_are_words_in_network_order() {
     let v4 = maps::address("10.65.0.1".parse().expect("an address"));
     assert_eq!(v4, [0, 0, mesh_common::map::MAPPED_PREFIX, u32::from_ne_bytes([10, 65, 0, 1])]);
@@ -39,4 +27,10 @@ fn a_pod_has_slots_for_the_families_it_has() {
     assert_eq!(slots(&["fd00::1"]), [(Side::Outbound, true), (Side::Inbound, true)]);
     assert_eq!(slots(&["10.65.0.1", "fd00::1"]).len(), 4);
     assert!(slots(&[]).is_empty());
+}
+
+#[test]
+fn steering_may_live_on_a_thread_of_its_own() {
+    fn is_send<T: Send>() {}
+    is_send::<Steering>();
 }

@@ -90,27 +90,59 @@ struct InfoGet {
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
-/// The state of the link pinned at `path`; `None` if nothing is pinned there.
-///
-/// **Errors**: what is pinned is no link.
-pub fn pinned_link(path: &Path) -> io::Result<Option<LinkState>> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut get = ObjectGet { path: path.as_ptr() as u64, ..ObjectGet::default() };
-    let fd = match bpf(BPF_OBJ_GET, &mut get) {
-        Ok(fd) => fd,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    // SAFETY: the kernel has just given us this descriptor.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut info = LinkInfo::default();
-    let mut request = InfoGet {
-        fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
-        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-        info: (&raw mut info) as u64,
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut request)?;
-    Ok(Some(LinkState { id: info.id, program: info.program, attached: info.target != 0 }))
+/// `union bpf_attr` for `BPF_LINK_DETACH`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetach {
+    fd: u32,
+}
+
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// A link that was found by its pin.
+#[derive(Debug)]
+pub struct PinnedLink(OwnedFd);
+
+impl PinnedLink {
+    /// The link pinned at `path`; `None` if nothing is pinned there.
+    ///
+    /// **Errors**: the pin cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut get = ObjectGet { path: path.as_ptr() as u64, ..ObjectGet::default() };
+        match bpf(BPF_OBJ_GET, &mut get) {
+            // SAFETY: the kernel has just given us this descriptor.
+            Ok(fd) => Ok(Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the kernel says of it.
+    ///
+    /// **Errors**: it is no link.
+    pub fn state(&self) -> io::Result<LinkState> {
+        let mut info = LinkInfo::default();
+        let mut request = InfoGet {
+            fd: self.number()?,
+            length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
+            info: (&raw mut info) as u64,
+        };
+        bpf(BPF_OBJ_GET_INFO_BY_FD, &mut request)?;
+        Ok(LinkState { id: info.id, program: info.program, attached: info.target != 0 })
+    }
+
+    /// Detaches it now; a link whose last pin goes is detached only some time later. One that is detached already
+    /// is left so.
+    ///
+    /// **Errors**: it is no link.
+    pub fn detach(&self) -> io::Result<()> {
+        bpf(BPF_LINK_DETACH, &mut LinkDetach { fd: self.number()? }).map(drop)
+    }
+
+    fn number(&self) -> io::Result<u32> {
+        u32::try_from(self.0.as_raw_fd()).map_err(io::Error::other)
+    }
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {

@@ -120,7 +120,9 @@ impl Routing {
                 let part = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
                 match part.payload {
                     NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) => return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) },
+                    NetlinkPayload::Error(error) => {
+                        return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+                    }
                     NetlinkPayload::InnerMessage(inner) => each(inner),
                     _ => {}
                 }
@@ -173,8 +175,7 @@ fn route(source: IpAddr) -> RouteMessage {
 
 fn rule(v6: bool, mark: u32, table: u32) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header =
-        RuleHeader { family: family(v6), action: RuleAction::ToTable, ..RuleHeader::default() };
+    message.header = RuleHeader { family: family(v6), action: RuleAction::ToTable, ..RuleHeader::default() };
     message.attributes = vec![
         RuleAttribute::Priority(RULE_PRIORITY),
         RuleAttribute::FwMark(mark),

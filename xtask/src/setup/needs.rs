@@ -88,7 +88,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package("tcpdump", "tcpdump", Group::Demo),
     package("curl", "curl", Group::Demo),
     package("nftables", "nft", Group::Test),
-    package("openssl", "openssl", Group::Test),
+    package("openssl", "openssl", Group::Demo),
     package("socat", "socat", Group::Test),
     package("golang-go", "go", Group::Test),
     package("bpftool", "bpftool", Group::Test),
@@ -99,7 +99,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     service("haproxy", "haproxy", Group::Bench, &["haproxy"]),
     package("wrk", "wrk", Group::Bench),
     package("iperf3", "iperf3", Group::Bench),
-    package("nghttp2-client", "h2load", Group::Bench),
 ];
 
 /// A program that Cargo installs from the crate registry.

@@ -70,6 +70,24 @@ async fn what_expired_or_lost_its_root_during_the_absence_is_made_anew() {
 }
 
 #[tokio::test]
+async fn what_peers_would_refuse_is_not_taken_from_the_disk() {
+    let lab = Lab::new();
+    let config = lab.config("a");
+    lab.node("a").await;
+    // The clock was ahead by more than the minute that is allowed for.
+    lab.day.turn_back(secs(120));
+    let (mut node, issuer) = restarted(&lab, &config);
+    issuer.set_away(true);
+    node.want(&[&id("a")]);
+    node.step().await;
+    assert!(node.current(&id("a")).is_none());
+    issuer.set_away(false);
+    lab.day.pass(secs(10));
+    node.step().await;
+    assert_eq!(*node.only().identity, id("a"));
+}
+
+#[tokio::test]
 async fn damaged_certificates_are_counted_and_replaced() {
     let lab = Lab::new();
     let config = lab.config("a");
@@ -209,6 +227,19 @@ async fn a_damaged_or_exposed_root_is_named_and_another_signs() {
             assert!(lab.roots("key").len() + lab.roots("crt").len() > 2, "there is another root");
         }
     }
+}
+
+#[tokio::test]
+async fn a_key_of_another_root_signs_nothing() {
+    let lab = Lab::new();
+    lab.node("a").await;
+    ca::rotate(&lab.dir.0.join("ca"), &"cluster.local".into(), secs(1000), lab.day.now()).unwrap();
+    let keys = lab.roots("key");
+    fs::copy(&keys[0], &keys[1]).unwrap();
+    fs::write(&keys[0], "nonsense").unwrap();
+    let (b, c) = (lab.node("b").await, lab.node("c").await);
+    assert_eq!(lab.roots("key").len(), 3);
+    both_ways(&b, &c);
 }
 
 #[test]

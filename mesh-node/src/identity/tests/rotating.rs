@@ -189,6 +189,26 @@ async fn a_root_taken_away_is_no_longer_trusted_and_what_it_signed_is_replaced()
 }
 
 #[tokio::test]
+async fn nothing_outlives_its_root() {
+    let lab = Lab::new();
+    let ca = ca::EmbeddedCa::open(&lab.config("a"), lab.day.clock()).unwrap();
+    let old = ca.bundle().await.unwrap().0;
+    let end = lab.day.now() + secs(1000);
+    tick(&lab, 950);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let chain = ca.issue(Request { identity: &id("a"), key: &key, ttl: secs(100) }).await.unwrap();
+    assert_eq!(peer(&chain).unwrap().not_after, end);
+    assert_eq!(old.at(end).len(), 1);
+    assert!(old.at(end + secs(1)).is_empty());
+
+    let both = ca.bundle().await.unwrap().0;
+    assert_eq!(both.len(), 2, "the successor was overdue");
+    tick(&lab, 51);
+    let new = ca.bundle().await.unwrap().0;
+    assert_eq!((new.len(), new), (1, both.at(lab.day.now())));
+}
+
+#[tokio::test]
 async fn an_emptied_directory_stops_nobody_who_is_running() {
     let lab = Lab::new();
     let (mut a, b) = (lab.node("a").await, lab.node("b").await);

@@ -88,9 +88,10 @@ pub(crate) async fn connect(stream: &TcpStream, config: Arc<ClientConfig>, to: I
         UnbufferedClientConnection::new(config, ServerName::from(to)).map_err(HandshakeError::Tls)?;
     let mut flights = Flights::default();
     loop {
-        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming);
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
         let step = flights.outbox.step(state);
         flights.incoming.drain(..discard);
+        flights.offered -= discard;
         if flights.advance(stream, step).await? {
             break;
         }
@@ -107,9 +108,10 @@ pub(crate) async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> Res
     let mut tls = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
     let mut flights = Flights::default();
     loop {
-        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming);
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
         let step = flights.outbox.step(state);
         flights.incoming.drain(..discard);
+        flights.offered -= discard;
         if flights.advance(stream, step).await? {
             break;
         }
@@ -186,6 +188,9 @@ impl Outbox {
 #[derive(Default)]
 struct Flights {
     incoming: Vec<u8>,
+    /// How much of `incoming` rustls may look at. It grows record by record, for what follows the handshake
+    /// belongs to our own record layer, and may arrive together with its end.
+    offered: usize,
     outbox: Outbox,
     /// The first failure; the alert that follows it is still sent.
     failure: Option<rustls::Error>,
@@ -201,14 +206,18 @@ impl Flights {
                 self.send(stream).await?;
                 return self.failure.take().map_or(Ok(true), |error| Err(HandshakeError::Tls(error)));
             }
-            Step::Failed(error) => match self.failure.take() {
-                // Once more round: rustls has queued the alert that tells the peer.
-                None => self.failure = Some(error),
-                Some(first) => {
-                    let _best_effort = self.send(stream).await;
-                    return Err(HandshakeError::Tls(first));
-                }
-            },
+            Step::Failed(error) if self.failure.is_none() => {
+                // Once more round: rustls has queued the alert that tells the peer. It must see nothing more of
+                // what the peer sent, for it panics at a second alert.
+                self.failure = Some(error);
+                self.incoming.clear();
+                self.offered = 0;
+            }
+            Step::Failed(_) | Step::Receive if self.failure.is_some() => {
+                let _best_effort = self.send(stream).await;
+                return self.failure.take().map_or(Ok(false), |error| Err(HandshakeError::Tls(error)));
+            }
+            Step::Failed(error) => return Err(HandshakeError::Tls(error)),
             Step::Receive => self.receive(stream).await?,
         }
         Ok(false)
@@ -222,7 +231,21 @@ impl Flights {
         Ok(())
     }
 
+    /// Offers one more record, as far as it is there; false if nothing is left to offer.
+    fn offer(&mut self) -> bool {
+        let rest = &self.incoming[self.offered..];
+        let record = match rest {
+            [_, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+            _ => rest.len(),
+        };
+        self.offered += record.min(rest.len());
+        !rest.is_empty()
+    }
+
     async fn receive(&mut self, stream: &TcpStream) -> Result<(), HandshakeError> {
+        if self.offer() {
+            return Ok(());
+        }
         if self.incoming.len() >= MAX_FLIGHT {
             return Err(HandshakeError::TooLong);
         }
@@ -231,7 +254,10 @@ impl Flights {
             self.incoming.reserve(4096);
             match stream.try_read_buf(&mut self.incoming) {
                 Ok(0) => return Err(HandshakeError::Closed),
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.offer();
+                    return Ok(());
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(HandshakeError::Io(error)),
             }

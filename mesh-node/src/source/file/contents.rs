@@ -116,10 +116,7 @@ impl Contents {
 }
 
 /// The changes that lead from the issues `before` to those `now`.
-pub(super) fn tell_faults(
-    before: &BTreeMap<String, Vec<Issue>>,
-    now: &BTreeMap<String, Vec<Issue>>,
-) -> Vec<Change> {
+pub(super) fn tell_faults(before: &BTreeMap<String, Vec<Issue>>, now: &BTreeMap<String, Vec<Issue>>) -> Vec<Change> {
     let cleared = before.keys().filter(|origin| !now.contains_key(*origin)).map(|origin| (origin, Vec::new()));
     let changed = now.iter().filter(|(origin, issues)| before.get(*origin) != Some(issues));
     cleared
@@ -153,7 +150,7 @@ impl File {
                 self.fault = None;
                 true
             }
-            Err(fault) => self.blame(fault),
+            Err(fault) => self.blame(*fault),
         }
     }
 

@@ -78,13 +78,13 @@ impl Refusal {
     }
 }
 
-/// The issue of a file as a whole.
+/// The issue of a file, or a directory, as a whole.
 pub(super) fn file_issue(path: &str, line: Option<usize>, problem: &str, cure: &str) -> Issue {
     let field = line.map_or_else(String::new, |line| format!("line {line}"));
     Issue::new(
         &ObjectRef::new(FILE, Name::new("", path)),
         field,
-        format!("{problem}; what the file held before stays in force"),
+        format!("{problem}; what was read before stays in force"),
         cure,
     )
 }
@@ -94,24 +94,25 @@ pub(super) fn file_issue(path: &str, line: Option<usize>, problem: &str, cure: &
 pub fn parse_documents(bytes: &[u8]) -> (Vec<Object>, Vec<Issue>) {
     match parse("input", bytes) {
         Ok(parsed) => (parsed.objects, parsed.issues),
-        Err(issue) => (Vec::new(), vec![issue]),
+        Err(issue) => (Vec::new(), vec![*issue]),
     }
 }
 
 /// What the file at `path` holds.
 ///
 /// **Errors**: the issue of a file that cannot be read as a whole.
-pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Parsed, Issue> {
+pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Parsed, Box<Issue>> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes.get(..error.valid_up_to()).map(|valid| 1 + count_lines(valid));
-        file_issue(path, line, "the text is not UTF-8", "save the file as UTF-8")
+        Box::new(file_issue(path, line, "the text is not UTF-8", "save the file as UTF-8"))
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut parsed = Parsed::default();
     for (lines_before, document) in documents(text) {
         read_document(document, &mut parsed).map_err(|refusal| {
-            let line = lines_before + refusal.line.unwrap_or(1);
-            file_issue(path, Some(line), &refusal.problem, "correct the file")
+            let first = || 1 + document.lines().position(holds_something).unwrap_or_default();
+            let line = lines_before + refusal.line.unwrap_or_else(first);
+            Box::new(file_issue(path, Some(line), &refusal.problem, "correct the file"))
         })?;
     }
     parsed.issues.sort();
@@ -129,7 +130,8 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut starts = vec![(0, 0)];
     let mut at = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let is_marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let is_marker =
+            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if is_marker && at > 0 {
             starts.push((number, at));
         }
@@ -233,7 +235,12 @@ fn options() -> serde_saphyr::Options {
 
 /// The error's text without its place, which is told apart, and short enough to read.
 fn one_line(error: &serde_saphyr::Error) -> String {
-    let text = serde_saphyr::DefaultMessageFormatter.format_message(error);
+    let text = serde_saphyr::UserMessageFormatter.format_message(error);
+    printable(&text)
+}
+
+/// Text from a file, fit for a terminal.
+fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
@@ -256,6 +263,9 @@ fn read_object(head: &Head, source: &impl Source, parsed: &mut Parsed) -> Result
     let (Some(kind), Some(api_version)) = (kind, version) else {
         return Err(Refusal::new("an object needs `apiVersion` and `kind`"));
     };
+    if kind == "List" {
+        return Err(Refusal::new("a list within a list is not read"));
+    }
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let known = known(kind).filter(|(_, of_group)| *of_group == group);
     match known {
@@ -283,7 +293,9 @@ fn not_supported(head: &Head, kind: &str, api_version: &str) -> Issue {
     Issue::new(
         &ObjectRef::new(kind, Name::new(namespace, name)),
         "kind",
-        format!("{kind} of {api_version} is not supported; nothing of it is enforced, traffic is treated as if it were absent"),
+        format!(
+            "{kind} of {api_version} is not supported; nothing of it is enforced, traffic is treated as if it were absent"
+        ),
         "remove it, or do not rely on it",
     )
 }

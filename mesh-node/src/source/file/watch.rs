@@ -122,11 +122,8 @@ pub fn watch(config: Config, changes: mpsc::Sender<Change>) -> Result<Watching, 
     })
     .map_err(|source| FileError::Watch { path: path.clone(), source })?;
     let watched = identity(&path);
-    watcher
-        .watch(&path, RecursiveMode::Recursive)
-        .map_err(|source| FileError::Watch { path: path.clone(), source })?;
-    let reader = Reader { config, ..Reader::default() };
-    let mut watch = Watch { reader, watcher, watched, wakes, changes };
+    watcher.watch(&path, RecursiveMode::Recursive).map_err(|source| FileError::Watch { path: path.clone(), source })?;
+    let mut watch = Watch { reader: Reader::new(config), watcher, watched, wakes, changes };
     std::thread::Builder::new()
         .name("source-file".to_owned())
         .spawn(move || watch.run())
@@ -138,11 +135,7 @@ pub fn watch(config: Config, changes: mpsc::Sender<Change>) -> Result<Watching, 
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        EventKind::Any
-        | EventKind::Create(_)
-        | EventKind::Modify(_)
-        | EventKind::Remove(_)
-        | EventKind::Other => true,
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
     }
 }
 
@@ -237,24 +230,22 @@ struct Reader {
     unsettled: bool,
 }
 
-impl Default for Reader {
-    fn default() -> Self {
-        Self {
-            config: Config::new(""),
-            contents: Contents::default(),
-            stamps: BTreeMap::new(),
-            faults: BTreeMap::new(),
-            unsettled: false,
-        }
-    }
-}
-
 /// A file whose stamp is younger than this may change once more without a change of the stamp.
 const STAMP_PROVES_AFTER: Duration = Duration::from_secs(1);
 /// An empty file of which more is known is believed after this: many writers empty a file first.
 const EMPTY_HOLDS_AFTER: Duration = Duration::from_secs(1);
 
 impl Reader {
+    fn new(config: Config) -> Self {
+        Self {
+            config,
+            contents: Contents::default(),
+            stamps: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            unsettled: false,
+        }
+    }
+
     /// Looks at everything. Returns what changed.
     fn look(&mut self, now: SystemTime) -> Vec<Change> {
         self.unsettled = false;

@@ -138,15 +138,18 @@ fn sandboxes(world: &World) -> HashMap<Name, Vec<&Attachment>> {
 /// The addresses of a pod, primary first.
 ///
 /// This node knows best what its own sandboxes have, provided that they are known to be this very pod's: the
-/// status of a pod whose sandbox was replaced lags behind. Otherwise the status speaks, then Calico's
-/// annotation, which precedes the status, then a sandbox that only the name ties to the pod.
+/// status of a pod whose sandbox was replaced lags behind. Calico empties its annotation when it takes an address
+/// back, which the status does not show either. Otherwise the status speaks, then the annotation, which precedes
+/// it, then a sandbox that only the name ties to the pod.
 fn addresses(pod: &Pod, sandboxes: &[&Attachment], object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
     let uid = Some(pod.metadata.uid.as_str()).filter(|uid| !uid.is_empty());
     let certain = uid.map_or_else(Vec::new, |uid| sandbox_addresses(sandboxes, |of| of == Some(uid)));
+    let annotation = annotation(pod);
+    let was_taken_back = annotation.is_some_and(|(_, texts)| texts.is_empty());
     let found = [
         certain,
-        status_addresses(pod, object, issues),
-        annotated_addresses(pod, object, issues),
+        if was_taken_back { Vec::new() } else { status_addresses(pod, object, issues) },
+        annotation.map_or_else(Vec::new, |(key, texts)| annotated_addresses(key, texts, object, issues)),
         sandbox_addresses(sandboxes, |of| of.is_none() || uid.is_none()),
     ];
     let mut addresses = Vec::new();
@@ -158,6 +161,13 @@ fn addresses(pod: &Pod, sandboxes: &[&Attachment], object: &ObjectRef, issues: &
     addresses
 }
 
+/// Calico's annotation of addresses, with its key.
+fn annotation(pod: &Pod) -> Option<(&'static str, &str)> {
+    ["cni.projectcalico.org/podIPs", "cni.projectcalico.org/podIP"]
+        .into_iter()
+        .find_map(|key| Some((key, pod.metadata.annotations.get(key)?.as_str())))
+}
+
 fn status_addresses(pod: &Pod, object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
     let (field, texts) = if pod.status.pod_ips.is_empty() {
         ("status.podIP", vec![pod.status.pod_ip.as_str()])
@@ -167,18 +177,13 @@ fn status_addresses(pod: &Pod, object: &ObjectRef, issues: &mut Vec<Issue>) -> V
     texts.into_iter().filter(|text| !text.is_empty()).filter_map(|text| address(text, object, field, issues)).collect()
 }
 
-fn annotated_addresses(pod: &Pod, object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
-    let annotations = &pod.metadata.annotations;
-    let Some((key, texts)) = ["cni.projectcalico.org/podIPs", "cni.projectcalico.org/podIP"]
-        .into_iter()
-        .find_map(|key| annotations.get(key).filter(|texts| !texts.is_empty()).map(|texts| (key, texts)))
-    else {
-        return Vec::new();
-    };
+/// Addresses with their prefix lengths, as in `10.0.0.3/32,fd00::3/128`.
+fn annotated_addresses(key: &str, texts: &str, object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
     let field = format!("metadata.annotations[{key}]");
     texts
         .split(',')
         .map(|text| text.split_once('/').map_or(text, |(address, _prefix)| address).trim())
+        .filter(|text| !text.is_empty())
         .filter_map(|text| address(text, object, &field, issues))
         .collect()
 }

@@ -15,8 +15,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// A slice whose addresses are understood.
+struct Slice<'a> {
+    ports: &'a [api::discovery::EndpointPort],
+    endpoints: Vec<(IpAddr, &'a api::discovery::Endpoint)>,
+}
+
 /// Slices by namespace and name of their service.
-type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
+type Slices<'a> = HashMap<(&'a str, &'a str), Vec<Slice<'a>>>;
 
 /// Every service with the endpoints behind it.
 pub(in crate::translate) fn services(world: &World, issues: &mut Vec<Issue>) -> BTreeMap<Name, Arc<Service>> {
@@ -55,37 +61,47 @@ fn slices<'a>(world: &'a World, issues: &mut Vec<Issue>) -> Slices<'a> {
                 format!("there is no Service {}/{service}; its endpoints answer for nothing", name.namespace),
                 "create the service or correct the label",
             ));
-        } else if matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
-            slices.entry((&*name.namespace, service.as_str())).or_default().push(slice);
-        } else {
-            issues.push(Issue::new(
-                &object,
-                "addressType",
-                format!("`{}` is not supported; its endpoints are not used", slice.address_type),
-                "use IPv4 or IPv6",
-            ));
+            continue;
         }
-        check_addresses(slice, &object, issues);
+        let is_ipv6 = match slice.address_type.as_str() {
+            "IPv4" => false,
+            "IPv6" => true,
+            other => {
+                issues.push(Issue::new(
+                    &object,
+                    "addressType",
+                    format!("`{other}` is not supported; its endpoints are not used"),
+                    "use IPv4 or IPv6",
+                ));
+                continue;
+            }
+        };
+        let endpoints = usable_endpoints(slice, is_ipv6, &object, issues);
+        slices.entry((&*name.namespace, service.as_str())).or_default().push(Slice { ports: &slice.ports, endpoints });
     }
     slices
 }
 
-fn check_addresses(slice: &EndpointSlice, object: &ObjectRef, issues: &mut Vec<Issue>) {
-    let is_ipv6 = match slice.address_type.as_str() {
-        "IPv4" => false,
-        "IPv6" => true,
-        _ => return,
-    };
-    for text in slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first()) {
-        if address(text, object, "endpoints.addresses", issues).is_some_and(|address| address.is_ipv6() != is_ipv6) {
-            issues.push(Issue::new(
-                object,
-                "endpoints.addresses",
-                format!("`{text}` is not of the slice's type, {}; it is not used", slice.address_type),
-                "put it into a slice of its own type",
-            ));
+/// The endpoints whose first address, the one that clients use, is of the slice's type.
+fn usable_endpoints<'a>(
+    slice: &'a EndpointSlice,
+    is_ipv6: bool,
+    object: &ObjectRef,
+    issues: &mut Vec<Issue>,
+) -> Vec<(IpAddr, &'a api::discovery::Endpoint)> {
+    const FIELD: &str = "endpoints.addresses";
+    let mut usable = Vec::with_capacity(slice.endpoints.len());
+    for endpoint in &slice.endpoints {
+        let Some(text) = endpoint.addresses.first() else { continue };
+        let Some(address) = address(text, object, FIELD, issues) else { continue };
+        if address.is_ipv6() == is_ipv6 {
+            usable.push((address, endpoint));
+        } else {
+            let problem = format!("`{text}` is not of the slice's type, {}; it is not used", slice.address_type);
+            issues.push(Issue::new(object, FIELD, problem, "put it into a slice of its own type"));
         }
     }
+    usable
 }
 
 /// Reads one service; what it cannot take as written becomes an issue.
@@ -152,12 +168,7 @@ impl Reader<'_> {
     }
 
     /// The TCP ports; others are no business of the mesh.
-    fn ports(
-        &mut self,
-        spec: &api::core::ServiceSpec,
-        slices: &[&EndpointSlice],
-        local_only: bool,
-    ) -> Vec<ServicePort> {
+    fn ports(&mut self, spec: &api::core::ServiceSpec, slices: &[Slice<'_>], local_only: bool) -> Vec<ServicePort> {
         let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
         for port in &spec.ports {
             match port.protocol.as_str() {
@@ -190,14 +201,13 @@ struct State {
 }
 
 /// The endpoints that take traffic for a port of this name.
-fn endpoints(slices: &[&EndpointSlice], port_name: &str, local_only: bool) -> Vec<Endpoint> {
+fn endpoints(slices: &[Slice<'_>], port_name: &str, local_only: bool) -> Vec<Endpoint> {
     let mut states: BTreeMap<(IpAddr, u16), State> = BTreeMap::new();
     for slice in slices {
         let ports =
             slice.ports.iter().filter(|port| matches!(port.protocol.as_str(), "" | "TCP") && port.name == port_name);
         for port in ports.filter_map(|port| port.port.filter(|&port| port != 0)) {
-            for endpoint in &slice.endpoints {
-                let Some(address) = usable_address(slice, endpoint) else { continue };
+            for &(address, endpoint) in &slice.endpoints {
                 let state = states.entry((address, port)).or_default();
                 let conditions = endpoint.conditions;
                 let ready = conditions.ready.unwrap_or(true);
@@ -219,11 +229,4 @@ fn endpoints(slices: &[&EndpointSlice], port_name: &str, local_only: bool) -> Ve
         })
         .map(|((address, port), state)| Endpoint { address, port, node: state.node })
         .collect()
-}
-
-/// The address that clients use, if it is of the slice's type; others were reported.
-fn usable_address(slice: &EndpointSlice, endpoint: &api::discovery::Endpoint) -> Option<IpAddr> {
-    let text = endpoint.addresses.first()?;
-    let address = address(text, &ObjectRef::new("", Name::new("", "")), "", &mut Vec::new())?;
-    (address.is_ipv6() == (slice.address_type == "IPv6")).then_some(address)
 }

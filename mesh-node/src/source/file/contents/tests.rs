@@ -6,12 +6,15 @@ use std::path::PathBuf;
 const READ_ERROR: Seen = Seen::Unreadable { problem: String::new(), cure: "mend it" };
 
 fn pods(names: &[&str]) -> Seen {
-    let documents = names.iter().map(|name| format!("---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}}}\n"));
+    let documents =
+        names.iter().map(|name| format!("---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}}}\n"));
     Seen::Bytes(documents.collect::<String>().into_bytes())
 }
 
 fn labelled(name: &str, label: &str) -> Seen {
-    Seen::Bytes(format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{l: {label}}}}}}}").into_bytes())
+    Seen::Bytes(
+        format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{l: {label}}}}}}}").into_bytes(),
+    )
 }
 
 fn text(text: &str) -> Seen {
