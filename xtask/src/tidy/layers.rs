@@ -33,7 +33,28 @@ pub(super) const TABLE: &[(&str, &[&str])] = &[
     ("status", &["api", "model", "telemetry"]),
     // 5
     ("admin", BELOW_CONTROL),
-    ("control", CONTROL),
+    // Answers what the admin server asks.
+    (
+        "control",
+        &[
+            "sys",
+            "model",
+            "api",
+            "telemetry",
+            "policy",
+            "route",
+            "world",
+            "snapshot",
+            "translate",
+            "source",
+            "compile",
+            "identity",
+            "steer",
+            "proxy",
+            "status",
+            "admin",
+        ],
+    ),
     // 6: settings of each module.
     (
         "config",
@@ -100,26 +121,6 @@ const BELOW_CONTROL: &[&str] = &[
     "steer",
     "proxy",
     "status",
-];
-
-/// Layers 0 to 4, and the server that shows what the loop does.
-const CONTROL: &[&str] = &[
-    "sys",
-    "model",
-    "api",
-    "telemetry",
-    "policy",
-    "route",
-    "world",
-    "snapshot",
-    "translate",
-    "source",
-    "compile",
-    "identity",
-    "steer",
-    "proxy",
-    "status",
-    "admin",
 ];
 
 const SOURCES: &str = "mesh-node/src/";
