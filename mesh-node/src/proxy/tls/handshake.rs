@@ -233,15 +233,21 @@ impl Flights {
         Ok(())
     }
 
-    /// Offers one more record, as far as it is there; false if nothing is left to offer.
+    /// Offers one more record if it is there whole; what is no record at all is offered as it is, for rustls to
+    /// refuse. Never part of a record: the next one could not be found then.
     fn offer(&mut self) -> bool {
         let rest = &self.incoming[self.offered..];
-        let record = match rest {
-            [_, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+        let length = match *rest {
+            [] => return false,
+            [20..=23, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([high, low])),
+            [20..=23, ..] => return false,
             _ => rest.len(),
         };
-        self.offered += record.min(rest.len());
-        !rest.is_empty()
+        if length > rest.len() {
+            return false;
+        }
+        self.offered += length;
+        true
     }
 
     async fn receive(&mut self, stream: &TcpStream) -> Result<(), HandshakeError> {
@@ -264,5 +270,33 @@ impl Flights {
                 Err(error) => return Err(HandshakeError::Io(error)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_offered_one_by_one_and_whole() {
+        let mut flights = Flights::default();
+        assert!(!flights.offer());
+        flights.incoming.extend_from_slice(&[22, 3, 3, 0]);
+        assert!(!flights.offer(), "half a header");
+        flights.incoming.extend_from_slice(&[2, 9]);
+        assert!(!flights.offer(), "half a record");
+        flights.incoming.extend_from_slice(&[9, 23, 3, 3, 0, 1, 7]);
+        assert!(flights.offer());
+        assert_eq!(flights.offered, 7, "the first record alone");
+        assert!(flights.offer());
+        assert_eq!(flights.offered, 13, "the second");
+        assert!(!flights.offer());
+    }
+
+    #[test]
+    fn plain_text_is_offered_at_once() {
+        let mut flights = Flights { incoming: b"GET / HTTP/1.1\r\n".to_vec(), ..Flights::default() };
+        assert!(flights.offer());
+        assert_eq!(flights.offered, flights.incoming.len());
     }
 }

@@ -1,0 +1,79 @@
+//! Real servers and their own clients, in a strict namespace.
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::Node::{A, B};
+use mesh_tests::{Mesh, Pod, wait};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// A strict namespace with a server on one node and a client on the other.
+fn strict(name: &str) -> Result<(Mesh, Pod, Pod)> {
+    let mesh = Mesh::builder(name).build()?;
+    mesh.kube().namespace("data", &[("istio.io/dataplane-mode", "ambient")])?;
+    mesh.kube().peer_authentication("data/default", json!({"mtls": {"mode": "STRICT"}}))?;
+    let server = mesh.pod("data/server").on(A).account("server").start()?;
+    let client = mesh.pod("data/client").on(B).account("client").start()?;
+    Ok((mesh, server, client))
+}
+
+/// A directory that goes with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("mesh-tests-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn join(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Left behind only if the machine refuses; then it is under the system's directory for such things.
+        let _refused = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn mariadb_which_speaks_first_is_used_by_its_own_client() -> Result<()> {
+    let (mesh, server, client) = strict("servers mariadb")?;
+    let directory = Directory::new("mariadb")?;
+    let data = format!("--datadir={}", directory.join("data"));
+    server.run("mariadb-install-db", ["--no-defaults", "--user=root", "--skip-test-db", &data])?.success()?;
+    let socket = format!("--socket={}", directory.join("socket"));
+    let pid = format!("--pid-file={}", directory.join("pid"));
+    let mut command = server.command("mariadbd");
+    command.args(["--no-defaults", "--user=root", "--port=3306", "--bind-address=*", "--skip-name-resolve"]);
+    command.args(["--skip-grant-tables", &data, &socket, &pid]);
+    let _mariadb = server.spawn(&mut command, "mariadb")?;
+
+    let wire = mesh.capture("mariadb")?;
+    let host = format!("--host={}", server.address(3306).ip());
+    let query = ["--no-defaults", &host, "--port=3306", "--batch", "--skip-column-names", "--execute=select 6*7"];
+    wait::until_true("MariaDB answers its client", wait::PATIENCE, || {
+        Ok(client.run("mariadb", query).is_ok_and(|output| output.stdout.trim() == "42"))
+    })?;
+    wire.stop()?.only_tls_on(&[3306])
+}
+
+#[test]
+fn redis_is_used_by_its_own_client() -> Result<()> {
+    let (mesh, server, client) = strict("servers redis")?;
+    let mut command = server.command("redis-server");
+    command.args(["--port", "6379", "--bind", "*", "--protected-mode", "no", "--save", "", "--dir", "/tmp"]);
+    let _redis = server.spawn(&mut command, "redis")?;
+
+    let wire = mesh.capture("redis")?;
+    let host = server.address(6379).ip().to_string();
+    wait::until_true("Redis answers its client", wait::PATIENCE, || {
+        let output = client.run("redis-cli", ["-h", &host, "set", "key", "value"])?;
+        Ok(output.stdout.trim() == "OK")
+    })?;
+    let value = client.run("redis-cli", ["-h", &host, "get", "key"])?;
+    ensure!(value.stdout.trim() == "value", "{}{}", value.stdout, value.stderr);
+    wire.stop()?.only_tls_on(&[6379])
+}
