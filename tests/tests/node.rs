@@ -227,7 +227,8 @@ fn a_silent_flood_from_one_pod_leaves_the_others_served() -> Result<()> {
     shop.served(to)?;
     let outsider = shop.mesh.pod("default/outsider").on(B).start()?;
     // More than the daemon lets one source begin without finishing: the rest is refused, not kept.
-    let flood = (0..700).map(|_| outsider.connect(to)).collect::<Result<Vec<_>>>()?;
+    let flood: Vec<_> = (0..700).filter_map(|_| outsider.connect(to).ok()).collect();
+    ensure!(flood.len() >= 500, "only {} silent connections came about", flood.len());
     shop.mesh.daemon(A)?.wait_access("the refusal of the flood", |record| record["reason"] == "handshake_limit")?;
     shop.served(to)?;
     drop(flood);
