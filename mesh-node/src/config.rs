@@ -114,8 +114,8 @@ pub struct Run {
     /// The form of the daemon's own log, on standard error.
     #[arg(long, env = "MESH_LOG", default_value = "text")]
     pub log: log::Format,
-    /// What the daemon's own log says, as in `info,mesh_node::steer=debug`. What aya says of optional BTF is left out.
-    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,aya=error")]
+    /// What the daemon's own log says, as in `info,mesh_node::steer=debug`.
+    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info")]
     pub log_filter: String,
 }
 
