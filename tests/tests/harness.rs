@@ -20,7 +20,7 @@ fn pods_talk_in_plain_text(name: &str, runtime: Runtime) -> Result<()> {
         let page = client.curl(&format!("http://{address}/"))?;
         ensure!(page == "hello from the shop", "the page is {page:?}");
     }
-    let bytes = vec![b'x'; 3 << 20];
+    let bytes = vec![b'x'; 1 << 17];
     ensure!(client.exchange(web.address(7), &bytes)? == bytes, "the echo is another");
     for address in [web.address(9), web.address6(9)] {
         let seen = String::from_utf8(client.exchange(address, b"")?)?;
