@@ -2,6 +2,8 @@
 //!
 //! A nested Cargo does it, since the target differs; its own output appears only when it fails.
 
+#![expect(clippy::disallowed_methods, reason = "Cargo speaks to build scripts through the environment")]
+
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::process::Command;

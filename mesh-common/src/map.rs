@@ -29,7 +29,7 @@ pub struct ListenerKey {
     pub side: u32,
 }
 
-/// Value of `PODS`, keyed by network-namespace cookie: one enrolled pod.
+/// Value of `PODS`, keyed by network-namespace cookie: one enrolled pod. Also written into per-pod programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PodConfig {
@@ -60,9 +60,9 @@ pub enum Fate {
     ConnectSelf = 1,
     /// Left alone: excluded port or prefix.
     ConnectExcluded = 2,
-    /// Left alone: the daemon's own socket.
+    /// Left alone: the daemon's own socket, or one bound to the loopback device.
     ConnectProxy = 3,
-    /// Left alone: not TCP.
+    /// Left alone: not TCP, bound to a device, or of a family in which the pod has no address.
     ConnectOther = 4,
     /// The mark could not be set; the connect was refused.
     ConnectFailed = 5,
@@ -72,7 +72,7 @@ pub enum Fate {
     LookupInbound = 7,
     /// Left alone: loopback, own address, or not TCP.
     LookupSelf = 8,
-    /// Left alone: excluded port.
+    /// Left alone: excluded port, or the pod is leaving the mesh.
     LookupExcluded = 9,
     /// Dropped: captured, but no daemon listens.
     DropOutbound = 10,

@@ -5,19 +5,22 @@
 
 /// The layout of the maps; programs of another layout never share maps.
 pub const LAYOUT: &str = "v1";
-/// Sub-directory with one pinned `sk_lookup` link (or set of TCX links) for each pod, by pod UID.
+/// Sub-directory with one directory for each pod, which holds the links of its programs by their names. The
+/// directory is named by the pod's sandbox; bytes other than ASCII letters, digits, `-` and `_` are written `%xx`.
 pub const LINKS: &str = "pods";
 
 /// Programs and maps, by the names they have in the object file.
 pub const CONNECT4: &str = "connect4_outbound";
 /// See [`CONNECT4`].
 pub const CONNECT6: &str = "connect6_outbound";
-/// The `sk_lookup` program, one link per pod.
+/// The `sk_lookup` program, one instance and link per pod.
 pub const LOOKUP: &str = "lookup_pod";
-/// The TCX fallback: leaving the pod.
+/// The TCX fallback, one instance per pod: leaving the pod.
 pub const TC_EGRESS: &str = "tc_egress_outbound";
-/// The TCX fallback: arriving on the pod's loopback.
+/// The TCX fallback, one instance per pod: arriving on the pod's loopback.
 pub const TC_LO: &str = "tc_ingress_lo";
+/// Every program of the object.
+pub const PROGRAMS: [&str; 5] = [CONNECT4, CONNECT6, LOOKUP, TC_EGRESS, TC_LO];
 
 /// Map of listening sockets.
 pub const LISTENERS: &str = "LISTENERS";
@@ -29,3 +32,10 @@ pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
 pub const EXCLUDED_PREFIXES: &str = "EXCLUDED_PREFIXES";
 /// Per-CPU counters, by [`crate::map::Fate`].
 pub const FATES: &str = "FATES";
+/// Every map that is pinned.
+pub const MAPS: [&str; 5] = [LISTENERS, PODS, EXCLUDED_PORTS, EXCLUDED_PREFIXES, FATES];
+
+/// Constant of per-pod programs: the pod's [`crate::map::PodConfig`].
+pub const POD: &str = "POD";
+/// Constant of per-pod programs: does the pod leave the mesh?
+pub const LEAVING: &str = "LEAVING";

@@ -1,2 +1,2 @@
-#![no_std]
 //! Empty: it lets Cargo see when the programs change.
+#![no_std]

@@ -1,1 +1,292 @@
-//! admin.
+//! What the daemon tells people and collectors about itself, over HTTP on loopback.
+//!
+//! In:  a [`Source`], which the control loop supplies.
+//! Out: `/healthz`, `/readyz`, `/metrics`, `/debug/{world,model,snapshot,kernel}`.
+//! Invariant: reachable over loopback only; nothing can be changed here, and nothing secret is shown.
+//! Invariant: a slow or broken client costs one of a fixed number of connections for a limited time.
+//! Source: RFC 9110, RFC 9112; OpenMetrics 1.0; Kubernetes probes.
+
+pub mod status;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+use crate::telemetry::{self, Metrics};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// Connections served at once; further ones wait.
+const MAX_CONNECTIONS: usize = 32;
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// For the header of its request.
+    header: Duration,
+    /// For all of its connection, which carries one request.
+    whole: Duration,
+}
+
+const LIMITS: Limits = Limits { header: Duration::from_secs(5), whole: Duration::from_secs(30) };
+
+/// The largest header of a request, in bytes.
+const MAX_HEADER: usize = 16 * 1024;
+
+/// The most header fields of a request.
+const MAX_FIELDS: usize = 64;
+
+/// The pause after a failure to accept, such as a lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Every path that is served.
+const PATHS: [&str; 7] =
+    ["/healthz", "/readyz", "/metrics", "/debug/world", "/debug/model", "/debug/snapshot", "/debug/kernel"];
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What can be looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum What {
+    /// The users' objects as they were read.
+    World,
+    /// What they mean.
+    Model,
+    /// What this node acts on.
+    Snapshot,
+    /// What is in the kernel.
+    Kernel,
+}
+
+/// Supplies the answers. Called on threads that may block.
+pub trait Source: Send + Sync + 'static {
+    /// Is the daemon in force?
+    ///
+    /// **Errors**: what is still missing, each in a few words.
+    fn ready(&self) -> Result<(), Vec<String>>;
+
+    /// All metrics in the OpenMetrics text format.
+    ///
+    /// **Errors**: a metric could not be written.
+    fn metrics(&self) -> Result<String, fmt::Error>;
+
+    /// A look inside; see [`view`].
+    fn debug(&self, what: What) -> serde_json::Value;
+}
+
+/// Why the daemon cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address can be reached from elsewhere.
+    #[error(
+        "the admin address {address} is not a loopback address; use 127.0.0.1 or [::1], since it needs no password"
+    )]
+    NotLoopback {
+        /// As configured.
+        address: SocketAddr,
+    },
+    /// The address could not be listened on.
+    #[error("cannot listen on the admin address {address}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The listener could not be taken over by the runtime.
+    #[error("cannot serve the admin listener")]
+    Serve {
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens the listener. Several daemons may hold one on the same address, so that the new one can begin while
+/// the old one drains.
+///
+/// **Errors**: the address is not on loopback, or cannot be listened on.
+pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, AdminError> {
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(AdminError::NotLoopback { address });
+    }
+    open(address).map_err(|source| AdminError::Listen { address, source })
+}
+
+fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(128)?;
+    Ok(socket.into())
+}
+
+/// Serves until the task is aborted, which closes the listener; requests under way are then still answered.
+///
+/// **Errors**: the listener is not on loopback, or the runtime does not take it.
+/// **Panics**: outside a tokio runtime.
+pub fn serve(
+    listener: std::net::TcpListener,
+    source: Arc<dyn Source>,
+    metrics: &Metrics,
+) -> Result<JoinHandle<()>, AdminError> {
+    serve_within(listener, source, metrics, LIMITS)
+}
+
+fn serve_within(
+    listener: std::net::TcpListener,
+    source: Arc<dyn Source>,
+    metrics: &Metrics,
+    limits: Limits,
+) -> Result<JoinHandle<()>, AdminError> {
+    let failed = |source| AdminError::Serve { source };
+    let address = listener.local_addr().map_err(failed)?;
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(AdminError::NotLoopback { address });
+    }
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let server = Server { source, limits, errors: Errors::new(metrics) };
+    Ok(telemetry::spawn("admin", server.accept(listener)))
+}
+
+/// Connections that ended badly, by reason.
+#[derive(Clone)]
+struct Errors(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Errors {
+    fn new(metrics: &Metrics) -> Self {
+        let errors = Self(Family::default());
+        metrics.register(|registry| {
+            let help = "Admin connections that could not be served to their end";
+            registry.register("mesh_admin_connection_errors", help, errors.0.clone());
+        });
+        errors
+    }
+
+    fn count(&self, reason: &'static str) {
+        self.0.get_or_create(&[("reason", reason)]).inc();
+    }
+}
+
+/// What every connection shares.
+#[derive(Clone)]
+struct Server {
+    source: Arc<dyn Source>,
+    limits: Limits,
+    errors: Errors,
+}
+
+impl Server {
+    async fn accept(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let server = self.clone();
+                    telemetry::spawn("admin connection", async move {
+                        server.connection(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => {
+                    self.errors.count("accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream) {
+        let service = service_fn(|request| {
+            let source = Arc::clone(&self.source);
+            async move { Ok::<_, Infallible>(answer(&request, source).await) }
+        });
+        let serve = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header)
+            .max_buf_size(MAX_HEADER)
+            .max_headers(MAX_FIELDS)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        match tokio::time::timeout(self.limits.whole, serve).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_timeout() => self.errors.count("deadline"),
+            Ok(Err(error)) if error.is_parse() => self.errors.count("not_http"),
+            Ok(Err(_)) => self.errors.count("connection"),
+            Err(_) => self.errors.count("deadline"),
+        }
+    }
+}
+
+async fn answer<B>(request: &Request<B>, source: Arc<dyn Source>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !PATHS.contains(&path) {
+        return reply(StatusCode::NOT_FOUND, TEXT, format!("no such path; there are\n{}\n", PATHS.join("\n")));
+    }
+    if request.method() != Method::GET {
+        let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is served\n".into());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    let path = path.to_owned();
+    // Metrics and views can take many milliseconds of CPU time, which must not hold up the runtime.
+    match tokio::task::spawn_blocking(move || look(&path, source.as_ref())).await {
+        Ok(response) => response,
+        Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the answer could not be made\n".into()),
+    }
+}
+
+fn look(path: &str, source: &dyn Source) -> Response<Full<Bytes>> {
+    match path {
+        "/readyz" => match source.ready() {
+            Ok(()) => json(StatusCode::OK, &view::Readiness { ready: true, missing: Vec::new() }),
+            Err(missing) => json(StatusCode::SERVICE_UNAVAILABLE, &view::Readiness { ready: false, missing }),
+        },
+        "/metrics" => match source.metrics() {
+            Ok(text) => reply(StatusCode::OK, OPEN_METRICS, text),
+            Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a metric could not be written\n".into()),
+        },
+        "/debug/world" => json(StatusCode::OK, &source.debug(What::World)),
+        "/debug/model" => json(StatusCode::OK, &source.debug(What::Model)),
+        "/debug/snapshot" => json(StatusCode::OK, &source.debug(What::Snapshot)),
+        "/debug/kernel" => json(StatusCode::OK, &source.debug(What::Kernel)),
+        _ => reply(StatusCode::OK, TEXT, "ok\n".into()),
+    }
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => reply(status, JSON, text + "\n"),
+        Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the answer is no valid JSON\n".into()),
+    }
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,1 +1,243 @@
-//! app.
+//! Puts the daemon together, runs it, and takes it down again.
+//!
+//! In:  the settings.
+//! Out: a running daemon; [`AppError`] when it cannot start.
+//! Invariant: pods of a daemon that starts beside another stay with the other until each is enrolled here.
+//! Invariant: on SIGTERM open connections go on until the deadline; what is in the kernel stays, so that a pod without
+//! a daemon is closed, not open.
+
+use crate::admin::{self, AdminError};
+use crate::config::{Ca, CaCommand, Cli, Command, Run};
+use crate::control::{Asked, Control, Inputs, Parts, Steerer};
+use crate::identity::{self, IdentityError, Keyring};
+use crate::proxy::{self, Feed, Proxy, ProxyError};
+use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
+use crate::source::file;
+use crate::steer::{self, SteerError, Steering};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::tcp::{self, TcpMetrics};
+use crate::telemetry::{self, Metrics, TelemetryError};
+use crate::{compile, sys, translate};
+use mesh_common::cni::Response;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// Edges that telemetry tells apart.
+const MAX_EDGES: usize = 10_000;
+/// Threads by default, however many processors there are.
+const MAX_WORKERS: usize = 8;
+/// Descriptors that are not for connections.
+const SPARE_DESCRIPTORS: u64 = 1024;
+/// Changes that may wait for the loop.
+const CHANGES: usize = 1024;
+/// How long the last access records may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Why the program cannot do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The runtime or the signals.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// Logs or metrics.
+    #[error("cannot start telemetry")]
+    Telemetry(#[from] TelemetryError),
+    /// Certificates.
+    #[error("cannot look after certificates")]
+    Identity(#[from] IdentityError),
+    /// The certificate authority.
+    #[error("cannot rotate the root")]
+    Ca(#[from] identity::ca::CaError),
+    /// Traffic.
+    #[error("cannot carry traffic")]
+    Proxy(#[from] ProxyError),
+    /// The kernel.
+    #[error("cannot steer traffic")]
+    Steer(#[from] SteerError),
+    /// The attachments on disk.
+    #[error("cannot remember pods")]
+    Store(#[from] StoreError),
+    /// The users' objects.
+    #[error("cannot read the users' objects")]
+    Objects(#[from] file::FileError),
+    /// The CNI socket.
+    #[error("cannot listen for the CNI plugin")]
+    Socket(#[from] SocketError),
+    /// The admin server.
+    #[error("cannot serve the admin address")]
+    Admin(#[from] AdminError),
+    /// The daemon's answer.
+    #[error("cannot show the status")]
+    Status(#[from] admin::status::StatusError),
+}
+
+/// Does what the command line says.
+///
+/// **Errors**: what was told cannot be done; the error and its causes say why, and the cure where it is known.
+pub fn main(cli: Cli) -> Result<(), AppError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
+    match cli.command {
+        Command::Run(run) => runtime.block_on(daemon(*run)),
+        Command::Status { admin_addr } => {
+            print!("{}", runtime.block_on(admin::status::status(admin_addr))?);
+            Ok(())
+        }
+        Command::Ca { command: CaCommand::Rotate { ca } } => {
+            let Ca { ca_dir, trust_domain, root_ttl } = ca;
+            let root = identity::ca::rotate(&ca_dir, &trust_domain.into(), root_ttl, SystemTime::now())?;
+            println!("root {root} is trusted now and will sign after the overlap");
+            Ok(())
+        }
+    }
+}
+
+/// Serves this node's pods until told to stop.
+async fn daemon(run: Run) -> Result<(), AppError> {
+    telemetry::log::init(run.log, &run.log_filter)?;
+    let mut signals = Signals::new().map_err(AppError::Runtime)?;
+    let descriptors = sys::limit::raise_open_files().map_err(AppError::Runtime)?;
+    let metrics = Metrics::default();
+    telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
+    // Listening first: a wrong address ends the start before anything is touched.
+    let admin_listener = admin::listen(run.admin_addr)?;
+
+    let access = AccessLog::start(run.access_log, &metrics)?;
+    let keyring = Keyring::start(identity_config(&run), &metrics)?;
+    let feed = Arc::<Feed>::default();
+    let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
+    let traffic = proxy_config(&run, descriptors);
+    let proxy = Proxy::start(traffic, Arc::clone(&feed), keyring.clone(), (access.clone(), tcp), &metrics)?;
+    let proxy = Arc::new(proxy);
+    let steering = Steering::start(steer_config(&run), &metrics)?;
+    let (reported, reports) = mpsc::unbounded_channel();
+    let steerer = Steerer::start(steering, Arc::clone(&proxy), reported).map_err(AppError::Runtime)?;
+
+    let (changed, changes) = mpsc::channel(CHANGES);
+    let _watching = file::watch(file::Config::new(&run.objects), changed)?;
+    let (asked, requests) = mpsc::unbounded_channel();
+    let (open, listening) = oneshot::channel();
+    let control = Control::new(Parts {
+        names: translate::Settings {
+            trust_domain: run.ca.trust_domain.as_str().into(),
+            root_namespace: run.root_namespace.clone(),
+        },
+        node: compile::Settings { node: run.node_name.clone(), cluster_domain: run.cluster_domain.clone() },
+        feed,
+        keyring,
+        proxy: Arc::clone(&proxy),
+        steerer: steerer.clone(),
+        store: AttachmentStore::open(&run.state_dir)?,
+        metrics: metrics.clone(),
+    });
+    let _admin = admin::serve(admin_listener, control.inspect(), &metrics)?;
+    let published = control.published();
+    telemetry::spawn("control", control.run(Inputs { changes, requests, reports, listening }));
+    tracing::info!(node = run.node_name, version = env!("CARGO_PKG_VERSION"), "the daemon has started");
+
+    tokio::select! {
+        served = serve_cni(&run, published, asked, open) => served?,
+        () = signals.told() => {}
+    }
+    stop(&run, &proxy, &steerer, &access, signals).await;
+    Ok(())
+}
+
+/// Answers the CNI plugin once the daemon knows the users' objects.
+async fn serve_cni(
+    run: &Run,
+    mut published: tokio::sync::watch::Receiver<bool>,
+    asked: mpsc::UnboundedSender<Asked>,
+    open: oneshot::Sender<()>,
+) -> Result<(), AppError> {
+    if published.wait_for(|published| *published).await.is_err() {
+        // The loop has ended: the daemon is about to stop.
+        return Ok(());
+    }
+    let listener = cni::bind(&run.cni_socket)?;
+    // The loop ends only with the daemon.
+    let _loop_ended = open.send(());
+    let respond: cni::Respond = Arc::new(move |request| {
+        let (answer, answered) = oneshot::channel();
+        let sent = asked.send(Asked { request, answer });
+        Box::pin(async move {
+            let stopping = || Response::Error { retriable: true, message: "the daemon is stopping".to_owned() };
+            if sent.is_err() {
+                return stopping();
+            }
+            answered.await.unwrap_or_else(|_| stopping())
+        })
+    });
+    cni::serve(listener, respond).await;
+    Ok(())
+}
+
+/// Lets open connections end, and leaves the kernel as it is.
+async fn stop(run: &Run, proxy: &Proxy, steerer: &Steerer, access: &AccessLog, mut signals: Signals) {
+    let patience = run.traffic.drain_deadline;
+    tracing::info!(seconds = patience.as_secs(), "stopping: open connections may go on until the deadline");
+    steerer.let_go();
+    tokio::select! {
+        () = proxy.drain(Instant::now() + patience) => tracing::info!("the last connection has ended"),
+        () = signals.told() => tracing::warn!("told to stop again: open connections are cut"),
+    }
+    if !access.flush(FLUSH) {
+        tracing::warn!("the last access records could not be written in time");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn identity_config(run: &Run) -> identity::Config {
+    let trust_domain = run.ca.trust_domain.as_str().into();
+    identity::Config {
+        svid_ttl: run.svid_ttl,
+        root_ttl: run.ca.root_ttl,
+        root_overlap: run.root_overlap,
+        ..identity::Config::new(run.ca.ca_dir.clone(), run.state_dir.join("identity"), trust_domain)
+    }
+}
+
+fn steer_config(run: &Run) -> steer::Config {
+    steer::Config {
+        bpf_dir: run.bpf_dir.clone(),
+        state_dir: run.state_dir.join("steer"),
+        cgroup: run.capture.cgroup.clone(),
+        mode: run.capture.capture.into(),
+        excluded_outbound_ports: run.capture.exclude_outbound_ports.clone(),
+        excluded_inbound_ports: run.capture.exclude_inbound_ports.clone(),
+        excluded_prefixes: run.capture.exclude_prefixes.clone(),
+    }
+}
+
+fn proxy_config(run: &Run, descriptors: u64) -> proxy::Config {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // Each connection has two ends.
+    let connections = descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2;
+    proxy::Config {
+        workers: run.traffic.workers.unwrap_or_else(|| processors.min(MAX_WORKERS)),
+        connect_timeout: run.traffic.connect_timeout,
+        handshake_timeout: run.traffic.handshake_timeout,
+        handshakes_per_source: run.traffic.handshakes_per_source,
+        connections_per_pod: run.traffic.connections_per_pod.unwrap_or(connections / 4 * 3),
+    }
+}

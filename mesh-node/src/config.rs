@@ -1,1 +1,184 @@
-//! config.
+//! Every setting of the daemon, from the command line or the environment.
+//!
+//! Out: [`Cli`]; each module's own configuration is made from it in `app`.
+//! Invariant: the environment is read here and nowhere else; each setting has a flag, a variable and a default.
+
+use crate::steer::{Mode, Prefix};
+use crate::telemetry::{access, log};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The mesh's daemon, one on each node.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-node", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve this node's pods.
+    Run(Box<Run>),
+    /// Show what the daemon of this node does.
+    Status {
+        /// Where the daemon answers.
+        #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+        admin_addr: SocketAddr,
+    },
+    /// Look after the embedded certificate authority.
+    Ca {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: CaCommand,
+    },
+}
+
+/// What can be done with the embedded certificate authority.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Add a root. It is trusted at once and signs after the overlap; older roots stay trusted until they expire.
+    Rotate {
+        /// The authority.
+        #[command(flatten)]
+        ca: Ca,
+    },
+}
+
+/// The embedded certificate authority.
+#[derive(Clone, Debug, Args)]
+pub struct Ca {
+    /// Directory of roots and their keys; daemons that share it trust each other.
+    #[arg(long, env = "MESH_CA_DIR", default_value = "/var/lib/mesh/ca")]
+    pub ca_dir: PathBuf,
+    /// Who vouches for identities.
+    #[arg(long, env = "MESH_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// How long a root is valid.
+    #[arg(long, env = "MESH_ROOT_TTL", default_value = "365d", value_parser = humantime::parse_duration)]
+    pub root_ttl: Duration,
+}
+
+/// Settings of the daemon.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// This node's name, as in pods' `spec.nodeName`.
+    #[arg(long, env = "MESH_NODE_NAME")]
+    pub node_name: String,
+    /// Directory of Kubernetes objects in YAML or JSON, watched for changes.
+    #[arg(long, env = "MESH_OBJECTS")]
+    pub objects: PathBuf,
+    /// Directory for what must outlive the daemon: certificates, attachments, what steering changed.
+    #[arg(long, env = "MESH_STATE_DIR", default_value = "/var/lib/mesh/node")]
+    pub state_dir: PathBuf,
+    /// Directory in the BPF file system for pinned programs and maps.
+    #[arg(long, env = "MESH_BPF_DIR", default_value = "/sys/fs/bpf/mesh")]
+    pub bpf_dir: PathBuf,
+    /// Where the CNI plugin asks.
+    #[arg(long, env = "MESH_CNI_SOCKET", default_value = mesh_common::cni::DEFAULT_SOCKET)]
+    pub cni_socket: PathBuf,
+    /// Where the admin server listens; loopback only.
+    #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+    pub admin_addr: SocketAddr,
+    /// The certificate authority.
+    #[command(flatten)]
+    pub ca: Ca,
+    /// How long a workload's certificate is valid; it is renewed at half of that.
+    #[arg(long, env = "MESH_SVID_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub svid_ttl: Duration,
+    /// How long a new root is only trusted before it signs.
+    #[arg(long, env = "MESH_ROOT_OVERLAP", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub root_overlap: Duration,
+    /// The namespace whose policies without a selector hold for the whole mesh.
+    #[arg(long, env = "MESH_ROOT_NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+    /// The suffix of service names.
+    #[arg(long, env = "MESH_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// The cluster's name in telemetry.
+    #[arg(long, env = "MESH_CLUSTER_NAME", default_value = "Kubernetes")]
+    pub cluster_name: String,
+    /// Capture and exclusions.
+    #[command(flatten)]
+    pub capture: Capture,
+    /// How traffic is carried.
+    #[command(flatten)]
+    pub traffic: Traffic,
+    /// What is written about connections, on standard output.
+    #[arg(long, env = "MESH_ACCESS_LOG", default_value = "text")]
+    pub access_log: access::Format,
+    /// The form of the daemon's own log, on standard error.
+    #[arg(long, env = "MESH_LOG", default_value = "text")]
+    pub log: log::Format,
+    /// What the daemon's own log says, as in `info,mesh_node::steer=debug`. What aya says of optional BTF is left out.
+    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,aya=error")]
+    pub log_filter: String,
+}
+
+/// Which connections are captured, and how.
+#[derive(Clone, Debug, Args)]
+pub struct Capture {
+    /// How connections are captured.
+    #[arg(long, env = "MESH_CAPTURE", default_value = "auto")]
+    pub capture: CaptureMode,
+    /// Root of cgroup v2; found among the mounts by default.
+    #[arg(long, env = "MESH_CGROUP")]
+    pub cgroup: Option<PathBuf>,
+    /// Ports to which connections of pods are left alone.
+    #[arg(long, env = "MESH_EXCLUDE_OUTBOUND_PORTS", value_delimiter = ',')]
+    pub exclude_outbound_ports: Vec<u16>,
+    /// Ports of pods on which connections are left alone.
+    #[arg(long, env = "MESH_EXCLUDE_INBOUND_PORTS", value_delimiter = ',')]
+    pub exclude_inbound_ports: Vec<u16>,
+    /// Prefixes to which connections of pods are left alone, as in 169.254.0.0/16.
+    #[arg(long, env = "MESH_EXCLUDE_PREFIXES", value_delimiter = ',')]
+    pub exclude_prefixes: Vec<Prefix>,
+}
+
+/// How connections are captured, as a flag says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureMode {
+    /// By cgroup where there is a cgroup v2, else packet by packet.
+    Auto,
+    /// By a hook at the root of cgroup v2.
+    Cgroup,
+    /// Packet by packet, on the pod's device.
+    Tcx,
+}
+
+impl From<CaptureMode> for Mode {
+    fn from(mode: CaptureMode) -> Self {
+        match mode {
+            CaptureMode::Auto => Self::Auto,
+            CaptureMode::Cgroup => Self::Cgroup,
+            CaptureMode::Tcx => Self::Tcx,
+        }
+    }
+}
+
+/// How traffic is carried.
+#[derive(Clone, Debug, Args)]
+pub struct Traffic {
+    /// Threads that carry traffic; the number of processors, at most 8, by default.
+    #[arg(long, env = "MESH_WORKERS")]
+    pub workers: Option<usize>,
+    /// How long an upstream may take to accept.
+    #[arg(long, env = "MESH_CONNECT_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub connect_timeout: Duration,
+    /// How long a TLS handshake may take.
+    #[arg(long, env = "MESH_HANDSHAKE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub handshake_timeout: Duration,
+    /// Unfinished handshakes of one source address.
+    #[arg(long, env = "MESH_HANDSHAKES_PER_SOURCE", default_value_t = 512)]
+    pub handshakes_per_source: usize,
+    /// Connections of one pod, both sides together; three quarters of what the open-file limit allows by default.
+    #[arg(long, env = "MESH_CONNECTIONS_PER_POD")]
+    pub connections_per_pod: Option<u64>,
+    /// How long open connections may go on after SIGTERM.
+    #[arg(long, env = "MESH_DRAIN_DEADLINE", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub drain_deadline: Duration,
+}

@@ -1,1 +1,304 @@
-//! control.
+//! The loop: what is known becomes what this node does.
+//!
+//! In:  changes from the sources, requests of the CNI plugin, results from the steering thread.
+//! Out: a snapshot for the proxy, orders for steering, wanted identities, answers to the plugin.
+//! Invariant: nothing is decided here; `translate` and `compile` decide, this module carries out.
+//! Invariant: before every source is in sync nothing is published and nothing is swept.
+//! Invariant: ADD is answered only when identity, policy and steering of its pod are in force.
+
+mod inspect;
+mod pods;
+mod requests;
+mod steerer;
+
+pub use inspect::Inspect;
+pub use requests::Asked;
+pub use steerer::{Report, Steerer};
+
+use crate::identity::Keyring;
+use crate::proxy::{Feed, Proxy};
+use crate::snapshot::{NodeSnapshot, PodKey};
+use crate::source::cni::AttachmentStore;
+use crate::telemetry::Metrics;
+use crate::world::{Change, SourceId, World};
+use crate::{compile, translate};
+use pods::Enrolments;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use requests::Waiting;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Changes taken together into one snapshot.
+const BATCH: usize = 4096;
+/// How often deadlines and vanished sandboxes are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the loop works with.
+pub struct Parts {
+    /// The names the operator chose.
+    pub names: translate::Settings,
+    /// This node.
+    pub node: compile::Settings,
+    /// Where snapshots go.
+    pub feed: Arc<Feed>,
+    /// Where identities are kept.
+    pub keyring: Keyring,
+    /// Who carries traffic.
+    pub proxy: Arc<Proxy>,
+    /// Who steers it.
+    pub steerer: Steerer,
+    /// Which sandboxes exist, over restarts.
+    pub store: AttachmentStore,
+    /// The daemon's metrics.
+    pub metrics: Metrics,
+}
+
+/// What the loop listens to.
+pub struct Inputs {
+    /// The users' objects.
+    pub changes: mpsc::Receiver<Change>,
+    /// The CNI plugin.
+    pub requests: mpsc::UnboundedReceiver<Asked>,
+    /// The steering thread.
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// The CNI socket is open.
+    pub listening: oneshot::Receiver<()>,
+}
+
+/// The loop's state.
+pub struct Control {
+    parts: Parts,
+    world: Arc<Mutex<World>>,
+    enrolments: Enrolments,
+    waiting: Vec<Waiting>,
+    inspect: Arc<Inspect>,
+    gauges: Gauges,
+    /// Does the CNI plugin ask this daemon?
+    listening: bool,
+    /// Has the first snapshot been published?
+    first: watch::Sender<bool>,
+    published: Option<Arc<NodeSnapshot>>,
+    /// Certificates that became ready, by pod.
+    certified: (mpsc::UnboundedSender<PodKey>, mpsc::UnboundedReceiver<PodKey>),
+    /// Pods whose last connection ended after they left.
+    retired: (mpsc::UnboundedSender<PodKey>, mpsc::UnboundedReceiver<PodKey>),
+}
+
+struct Gauges {
+    snapshots: Counter,
+    pods: Gauge,
+    in_force: Gauge,
+    issues: Gauge,
+    compile_microseconds: Gauge,
+}
+
+impl Gauges {
+    fn new(metrics: &Metrics) -> Self {
+        let own = Self {
+            snapshots: Counter::default(),
+            pods: Gauge::default(),
+            in_force: Gauge::default(),
+            issues: Gauge::default(),
+            compile_microseconds: Gauge::default(),
+        };
+        metrics.register(|registry| {
+            registry.register("mesh_control_snapshots", "Snapshots published", own.snapshots.clone());
+            registry.register("mesh_control_pods", "Pods of this node that are to be steered", own.pods.clone());
+            registry.register("mesh_control_pods_in_force", "Pods that are steered", own.in_force.clone());
+            registry.register("mesh_control_issues", "Things wrong in users' objects", own.issues.clone());
+            let help = "Time the last snapshot took to compile, in microseconds";
+            registry.register("mesh_control_compile_microseconds", help, own.compile_microseconds.clone());
+        });
+        own
+    }
+}
+
+impl Control {
+    /// The loop's state at the start: the sandboxes on disk are attached.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let world = Arc::<Mutex<World>>::default();
+        let inspect = Arc::new(Inspect::new(&parts, Arc::clone(&world)));
+        let mut control = Self {
+            gauges: Gauges::new(&parts.metrics),
+            world,
+            enrolments: Enrolments::default(),
+            waiting: Vec::new(),
+            inspect,
+            listening: false,
+            first: watch::Sender::new(false),
+            published: None,
+            certified: mpsc::unbounded_channel(),
+            retired: mpsc::unbounded_channel(),
+            parts,
+        };
+        control.load_attachments();
+        control.apply(Change::Synced(SourceId::Attachments));
+        control
+    }
+
+    /// What the admin server shows.
+    #[must_use]
+    pub fn inspect(&self) -> Arc<Inspect> {
+        Arc::clone(&self.inspect)
+    }
+
+    /// Becomes true with the first snapshot.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<bool> {
+        self.first.subscribe()
+    }
+
+    /// Runs until every source has ended.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                change = inputs.changes.recv() => match change {
+                    Some(change) => self.take(change, &mut inputs.changes),
+                    None => return,
+                },
+                Some(asked) = inputs.requests.recv() => self.answer(asked),
+                Ok(()) = &mut inputs.listening, if !self.listening => self.listen(),
+                Some(report) = inputs.reports.recv() => self.hear(report),
+                Some(key) = self.certified.1.recv() => self.steer_certified(&key),
+                Some(key) = self.retired.1.recv() => self.restore_retired(&key),
+                _ = tick.tick() => self.tick(),
+            }
+            self.settle();
+        }
+    }
+
+    /// Takes a change and all that came with it.
+    fn take(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {
+        let mut changed = self.apply(first);
+        for _ in 1..BATCH {
+            let Ok(change) = changes.try_recv() else { break };
+            changed |= self.apply(change);
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> bool {
+        self.world().apply(change)
+    }
+
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compiles the world and puts the result in force.
+    fn publish(&mut self) {
+        if !self.world().in_sync() {
+            return;
+        }
+        let started = Instant::now();
+        let (model, snapshot) = compile::snapshot(&self.world(), &self.parts.names, &self.parts.node);
+        let micros = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.gauges.compile_microseconds.set(micros);
+        self.inspect.set_model(model);
+        if self.published.as_deref() == Some(&snapshot) {
+            return;
+        }
+        let first = self.published.is_none();
+        self.log_issues(&snapshot);
+        let snapshot = Arc::new(snapshot);
+        self.published = Some(Arc::clone(&snapshot));
+        self.gauges.snapshots.inc();
+        self.gauges.pods.set(i64::try_from(snapshot.pods.len()).unwrap_or(i64::MAX));
+        self.gauges.issues.set(i64::try_from(snapshot.issues.len()).unwrap_or(i64::MAX));
+        self.parts.keyring.want(snapshot.pods.values().map(|pod| Arc::clone(&pod.workload.identity)).collect());
+        self.parts.feed.publish(Arc::clone(&snapshot));
+        if first {
+            self.parts.steerer.take_over();
+        }
+        self.reconcile(&snapshot);
+        if first {
+            self.parts.steerer.sweep(self.kept());
+            self.first.send_replace(true);
+        }
+    }
+
+    /// Says what is newly wrong, once.
+    fn log_issues(&self, snapshot: &NodeSnapshot) {
+        let known: BTreeSet<_> = self.published.iter().flat_map(|published| &published.issues).collect();
+        for issue in snapshot.issues.iter().filter(|issue| !known.contains(issue)) {
+            tracing::warn!(object = %issue.object, field = issue.field, "{}; {}", issue.problem, issue.cure);
+        }
+    }
+
+    /// Pods whose kernel objects must not be swept: every sandbox that exists.
+    fn kept(&self) -> BTreeSet<PodKey> {
+        let published = self.published.iter().flat_map(|snapshot| snapshot.pods.keys().cloned());
+        published.chain(self.enrolments.leaving()).collect()
+    }
+
+    /// Reads which sandboxes exist from disk. A daemon that takes over does so again once the plugin asks it.
+    fn load_attachments(&mut self) {
+        let loaded = match self.parts.store.load() {
+            Ok(loaded) => loaded,
+            Err(error) => return tracing::error!(error = &error as &dyn std::error::Error, "cannot read attachments"),
+        };
+        for error in &loaded.damaged {
+            tracing::error!(error = error as &dyn std::error::Error, "an attachment is left aside");
+        }
+        for attachment in loaded.detached {
+            self.forget_on_disk(&attachment.container_id, &attachment.ifname);
+        }
+        for attachment in loaded.attached {
+            self.apply(Change::Attach(attachment));
+        }
+    }
+
+    fn forget_on_disk(&self, container_id: &str, ifname: &str) {
+        if let Err(error) = self.parts.store.remove(container_id, ifname) {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot forget an attachment");
+        }
+    }
+
+    fn tick(&mut self) {
+        self.drop_vanished();
+        self.retry_failed();
+        self.answer_late();
+    }
+
+    /// Detaches sandboxes whose namespace is gone: their DEL was lost.
+    fn drop_vanished(&mut self) {
+        let vanished: Vec<_> = self
+            .world()
+            .attachments()
+            .filter(|attachment| !Path::new(&attachment.netns).exists())
+            .map(|attachment| (attachment.container_id.clone(), attachment.ifname.clone()))
+            .collect();
+        self.detach(vanished);
+    }
+
+    /// Says how far the loop has come.
+    fn settle(&mut self) {
+        let mut missing = Vec::new();
+        if self.published.is_none() {
+            missing.push("the users' objects are being read".to_owned());
+        }
+        if !self.listening {
+            missing.push("the CNI socket is not open yet".to_owned());
+        }
+        missing.extend(self.enrolments.missing());
+        let in_force = self.enrolments.in_force();
+        self.gauges.in_force.set(i64::try_from(in_force.len()).unwrap_or(i64::MAX));
+        self.inspect.set_standing(missing, in_force);
+        self.answer_ready();
+    }
+
+    /// The CNI plugin asks this daemon from now on: what it told another one since our start is on disk.
+    fn listen(&mut self) {
+        self.listening = true;
+        self.load_attachments();
+        self.publish();
+    }
+}

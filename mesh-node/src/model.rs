@@ -38,7 +38,7 @@ pub enum MtlsMode {
 /// **Shape**: maps are keyed by name, so the order of arrival leaves no trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    /// Every pod that has an address or runs on this node.
+    /// Every pod that has not ended.
     pub workloads: BTreeMap<Name, Arc<Workload>>,
     /// Every service with its endpoints.
     pub services: BTreeMap<Name, Arc<Service>>,
@@ -60,7 +60,7 @@ pub struct Workload {
     /// What it proves about itself.
     pub identity: Identity,
     /// Its labels.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// The name of what created it (Deployment, StatefulSet, Job), or its own.
     pub controller: String,
     /// Is its traffic to be steered?
@@ -94,7 +94,8 @@ pub struct ServicePort {
     /// The port clients dial.
     pub port: u16,
     /// Endpoints that accept traffic, ordered and without duplicates: the ready ones or, when none is, the
-    /// terminating ones that still serve.
+    /// terminating ones that still serve; judged for each address family, and for each node if the service
+    /// is `local_only`.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -124,6 +125,27 @@ pub struct PeerAuthentication {
     pub ports: BTreeMap<u16, Option<MtlsMode>>,
     /// When the object was created, as its API gives it (RFC 3339): the oldest of equals wins.
     pub created: String,
+}
+
+impl PeerAuthentication {
+    /// Is `workload` within its scope?
+    #[must_use]
+    pub fn covers(&self, workload: &Workload) -> bool {
+        match &self.scope {
+            Scope::Mesh => true,
+            Scope::Namespace => self.name.namespace == workload.name.namespace,
+            Scope::Workloads(labels) => {
+                self.name.namespace == workload.name.namespace
+                    && labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+            }
+        }
+    }
+
+    /// What decides between policies of equal scope: the least wins, which is the oldest.
+    #[must_use]
+    pub fn seniority(&self) -> (&str, &Name) {
+        (&self.created, &self.name)
+    }
 }
 
 /// The reach of a policy.

@@ -1,1 +1,233 @@
-//! proxy.
+//! Carries pods' connections: outbound to where they belong, inbound to the application.
+//!
+//! In:  the snapshot ([`Feed`]), certificates (`identity`), each pod's listeners (`steer`).
+//! Out: traffic; Istio's TCP metrics and access records through `telemetry`.
+//! Invariant: a connection lives on one thread; nothing on its way takes a lock or waits for another pod.
+//! Invariant: every accepted connection has a counted fate and a reason.
+//! Invariant: memory is bounded: an idle connection holds no buffer, a stuck one at most two.
+
+mod buffer;
+mod connect;
+mod feed;
+pub mod frame;
+mod inbound;
+mod io;
+mod live;
+mod metrics;
+mod outbound;
+mod pool;
+mod refusal;
+mod relay;
+mod report;
+mod tls;
+mod wire;
+mod worker;
+
+pub use feed::Feed;
+pub use inbound::hello::{Hello, classify};
+
+use crate::identity::Keyring;
+use crate::snapshot::PodKey;
+use crate::sys::netns::NetNs;
+use crate::sys::socket::PodListeners;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::tcp::TcpMetrics;
+use crate::telemetry::{Metrics, Side};
+use metrics::ProxyMetrics;
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use worker::{Command, Parts};
+
+/// How traffic is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Threads that carry traffic.
+    pub workers: usize,
+    /// How long an upstream may take to accept.
+    pub connect_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Unfinished handshakes of one source address, on each worker.
+    pub handshakes_per_source: usize,
+    /// Connections of one pod, both sides together.
+    pub connections_per_pod: u64,
+}
+
+/// Why traffic cannot be carried.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// A thread or its runtime could not be had.
+    #[error("cannot start a worker; raise the limit of threads or of open files")]
+    Worker(#[source] std::io::Error),
+    /// A listening socket could not be shared.
+    #[error("cannot take over the listeners of a pod; raise the limit of open files")]
+    Listener(#[source] std::io::Error),
+    /// There must be one worker at least.
+    #[error("`workers` is 0; give at least 1")]
+    NoWorkers,
+}
+
+/// What a pod's connections amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that are open now, idle ones between nodes included.
+    pub open: u64,
+    /// Bytes that the pod sent, on streams that have ended.
+    pub sent: u64,
+    /// Bytes that the pod received, on streams that have ended.
+    pub received: u64,
+}
+
+/// The same, as the worker counts.
+#[derive(Default)]
+struct Totals {
+    open: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+/// A pod's sockets, on their way to a worker.
+struct PodTraffic {
+    key: PodKey,
+    ns: Arc<NetNs>,
+    listeners: Vec<(TcpListener, Side)>,
+    totals: Arc<Totals>,
+}
+
+/// The threads that carry traffic.
+pub struct Proxy {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    homes: Mutex<Homes>,
+}
+
+/// Which worker serves which pod.
+struct Homes {
+    of: HashMap<PodKey, (usize, Arc<Totals>)>,
+    load: Vec<usize>,
+}
+
+impl Proxy {
+    /// Starts the workers. They end when the value is dropped.
+    ///
+    /// **Errors**: a thread could not be started.
+    pub fn start(
+        config: Config,
+        feed: Arc<Feed>,
+        keyring: Keyring,
+        (access, tcp): (AccessLog, TcpMetrics),
+        metrics: &Metrics,
+    ) -> Result<Self, ProxyError> {
+        if config.workers == 0 {
+            return Err(ProxyError::NoWorkers);
+        }
+        let count = config.workers;
+        let parts = Parts { config, feed, keyring, access, tcp, metrics: ProxyMetrics::new(metrics) };
+        let workers = (0..count).map(|number| start_worker(number, parts.clone())).collect::<Result<_, _>>()?;
+        Ok(Self { workers, homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }) })
+    }
+
+    /// Serves a pod's connections from its listeners, which stay open for as long as `serve` holds them.
+    ///
+    /// **Errors**: the listeners cannot be shared with a worker.
+    pub fn serve(&self, key: &PodKey, ns: &Arc<NetNs>, listeners: &PodListeners) -> Result<(), ProxyError> {
+        let sides = [
+            (&listeners.outbound4, Side::Outbound),
+            (&listeners.outbound6, Side::Outbound),
+            (&listeners.inbound4, Side::Inbound),
+            (&listeners.inbound6, Side::Inbound),
+        ];
+        let listeners = sides
+            .into_iter()
+            .filter_map(|(listener, side)| Some((listener.as_ref()?, side)))
+            .map(|(listener, side)| Ok((listener.try_clone().map_err(ProxyError::Listener)?, side)))
+            .collect::<Result<_, ProxyError>>()?;
+        let (home, totals) = self.homes().assign(key);
+        self.tell(home, Command::Serve(PodTraffic { key: Arc::clone(key), ns: Arc::clone(ns), listeners, totals }));
+        Ok(())
+    }
+
+    /// What a pod's connections amount to; `None` for a pod that is not served.
+    #[must_use]
+    pub fn counts(&self, key: &PodKey) -> Option<Counts> {
+        let (_, totals) = self.homes().of.get(key)?.clone();
+        Some(Counts {
+            open: totals.open.load(Ordering::Relaxed),
+            sent: totals.sent.load(Ordering::Relaxed),
+            received: totals.received.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Takes no more connections for a pod and waits for the last one to end. Unknown pods have none.
+    pub async fn retire(&self, key: &PodKey) {
+        let Some(home) = self.homes().release(key) else { return };
+        let (done, finished) = oneshot::channel();
+        self.tell(home, Command::Retire(Arc::clone(key), done));
+        // A worker that is gone has no connections left.
+        let _worker_gone = finished.await;
+    }
+
+    /// Cuts the connections of a pod that is gone.
+    pub fn remove(&self, key: &PodKey) {
+        if let Some(home) = self.homes().release(key) {
+            self.tell(home, Command::Remove(Arc::clone(key)));
+        }
+    }
+
+    /// Takes no more connections at all and waits for the last one to end, or cuts what is left at `deadline`.
+    pub async fn drain(&self, deadline: Instant) {
+        let mut waiting = Vec::new();
+        for home in 0..self.workers.len() {
+            let (done, finished) = oneshot::channel();
+            self.tell(home, Command::Drain(deadline, done));
+            waiting.push(finished);
+        }
+        for finished in waiting {
+            let _worker_gone = finished.await;
+        }
+    }
+
+    fn tell(&self, home: usize, command: Command) {
+        // Workers end only with this value.
+        let _worker_gone = self.workers[home].send(command);
+    }
+
+    fn homes(&self) -> std::sync::MutexGuard<'_, Homes> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Homes {
+    /// The worker that serves a pod: the one it has, or the one with the fewest pods.
+    fn assign(&mut self, key: &PodKey) -> (usize, Arc<Totals>) {
+        if let Some(known) = self.of.get(key) {
+            return known.clone();
+        }
+        let home = (0..self.load.len()).min_by_key(|&home| self.load[home]).unwrap_or(0);
+        self.load[home] += 1;
+        let assigned = (home, Arc::default());
+        self.of.insert(Arc::clone(key), assigned.clone());
+        assigned
+    }
+
+    fn release(&mut self, key: &PodKey) -> Option<usize> {
+        let (home, _) = self.of.remove(key)?;
+        self.load[home] -= 1;
+        Some(home)
+    }
+}
+
+fn start_worker(number: usize, parts: Parts) -> Result<mpsc::UnboundedSender<Command>, ProxyError> {
+    let (sender, commands) = mpsc::unbounded_channel();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Worker)?;
+    std::thread::Builder::new()
+        .name(format!("proxy-{number}"))
+        .spawn(move || LocalSet::new().block_on(&runtime, worker::run(parts, commands)))
+        .map_err(ProxyError::Worker)?;
+    Ok(sender)
+}

@@ -79,9 +79,7 @@ impl InboundModes {
     /// The mode of `port`.
     #[must_use]
     pub fn mode(&self, port: u16) -> MtlsMode {
-        self.ports
-            .binary_search_by_key(&port, |&(port, _)| port)
-            .map_or(self.default, |at| self.ports[at].1)
+        self.ports.binary_search_by_key(&port, |&(port, _)| port).map_or(self.default, |at| self.ports[at].1)
     }
 }
 

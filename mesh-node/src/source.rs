@@ -4,3 +4,4 @@
 //! Invariant: a source says when it has told everything it knows; nothing is swept before.
 
 pub mod cni;
+pub mod file;

@@ -2,5 +2,9 @@
 //!
 //! Invariant: unsafe code and raw system calls of this crate are here and nowhere else.
 
+pub mod bpf;
+pub mod limit;
+pub mod netlink;
 pub mod netns;
 pub mod socket;
+pub mod sysctl;

@@ -1,14 +1,102 @@
 //! What the daemon says of itself: named tasks, metrics, logs.
 //!
-//! Out: [`spawn`], [`Metrics`].
+//! In:  what other modules count and record.
+//! Out: [`spawn`], [`Metrics`], [`log`], [`access`] for each connection, [`tcp`] for Istio's standard metrics.
 //! Invariant: tasks are started here and nowhere else, so that each has a name.
+//! Invariant: counting and recording never hold up traffic; a record that does not fit is dropped and counted.
 
 pub mod access;
+pub mod log;
+pub mod process;
+pub mod tcp;
+mod timestamp;
+
+pub use timestamp::timestamp;
 
 use prometheus_client::registry::Registry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
+
+/// Which of a connection's two proxies speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The proxy of the pod that dialled; Istio's reporter `source`.
+    Outbound,
+    /// The proxy of the pod that was dialled; Istio's reporter `destination`.
+    Inbound,
+}
+
+impl Side {
+    /// As metrics and logs of the mesh write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+
+    /// As Istio's label `reporter` writes it.
+    #[must_use]
+    pub fn reporter(self) -> &'static str {
+        match self {
+            Self::Outbound => "source",
+            Self::Inbound => "destination",
+        }
+    }
+}
+
+/// How a connection between two pods is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Security {
+    /// Both sides proved who they are, and the bytes are encrypted.
+    MutualTls,
+    /// Plain text.
+    Plain,
+    /// It ended before this was decided.
+    Unknown,
+}
+
+impl Security {
+    /// As Istio's label `connection_security_policy` writes it.
+    #[must_use]
+    pub fn policy(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mutual_tls",
+            Self::Plain => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why telemetry could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log filter is not valid.
+    #[error("log filter `{filter}` is not valid; write it as in `info,mesh_node::steer=debug`")]
+    Filter {
+        /// As it was given.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Another log was begun in this process.
+    #[error("the log was already begun in this process")]
+    LogTaken {
+        /// As the log reports it.
+        #[source]
+        source: tracing_subscriber::util::TryInitError,
+    },
+    /// The access log's thread or output could not be had.
+    #[error("the access log could not be begun")]
+    Access {
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
 
 /// Starts a task that lives until it ends or the runtime does.
 #[expect(clippy::disallowed_methods, reason = "the one place where tasks are started")]

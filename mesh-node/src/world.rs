@@ -1,1 +1,280 @@
-//! world.
+//! What is known of the cluster and of this node, uninterpreted.
+//!
+//! In:  [`Change`]s from every source, in any order, repeated or not.
+//! Out: [`World`]: the users' objects, this node's pod sandboxes, and what the sources could not read.
+//! Invariant: the world is the last word on each key; nothing remembers how it came about.
+
+use crate::api::core::{Namespace, Pod, Service, ServiceAccount};
+use crate::api::discovery::EndpointSlice;
+use crate::api::istio::PeerAuthentication;
+use crate::api::meta::ObjectMeta;
+use crate::model::{Issue, Name};
+pub use mesh_common::cni::Attachment;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
+/// A user's object of a kind that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A service account.
+    ServiceAccount(ServiceAccount),
+    /// A pod.
+    Pod(Pod),
+    /// A service.
+    Service(Service),
+    /// Some of a service's endpoints.
+    EndpointSlice(EndpointSlice),
+    /// Istio's choice of mutual TLS.
+    PeerAuthentication(PeerAuthentication),
+}
+
+impl Object {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+        }
+    }
+
+    /// Names, labels and owners.
+    #[must_use]
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Namespace(object) => &object.metadata,
+            Self::ServiceAccount(object) => &object.metadata,
+            Self::Pod(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::PeerAuthentication(object) => &object.metadata,
+        }
+    }
+
+    /// Names, labels and owners, to be changed.
+    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Self::Namespace(object) => &mut object.metadata,
+            Self::ServiceAccount(object) => &mut object.metadata,
+            Self::Pod(object) => &mut object.metadata,
+            Self::Service(object) => &mut object.metadata,
+            Self::EndpointSlice(object) => &mut object.metadata,
+            Self::PeerAuthentication(object) => &mut object.metadata,
+        }
+    }
+}
+
+/// The kinds that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// [`Object::Namespace`].
+    Namespace,
+    /// [`Object::ServiceAccount`].
+    ServiceAccount,
+    /// [`Object::Pod`].
+    Pod,
+    /// [`Object::Service`].
+    Service,
+    /// [`Object::EndpointSlice`].
+    EndpointSlice,
+    /// [`Object::PeerAuthentication`].
+    PeerAuthentication,
+}
+
+impl Kind {
+    /// The kind as users write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::PeerAuthentication => "PeerAuthentication",
+        }
+    }
+
+    /// Do its objects live outside namespaces?
+    #[must_use]
+    pub fn is_cluster_scoped(self) -> bool {
+        self == Self::Namespace
+    }
+}
+
+/// Where changes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceId {
+    /// The users' objects.
+    Objects,
+    /// The pod sandboxes of this node.
+    Attachments,
+}
+
+impl SourceId {
+    /// Every source.
+    pub const ALL: [Self; 2] = [Self::Objects, Self::Attachments];
+}
+
+/// One thing that a source learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The object exists and is this.
+    Upsert(Box<Object>),
+    /// No such object exists.
+    Delete(Kind, Name),
+    /// The sandbox exists and is this.
+    Attach(Attachment),
+    /// No such sandbox exists.
+    Detach {
+        /// The runtime's id of the sandbox.
+        container_id: String,
+        /// The interface name inside the pod.
+        ifname: String,
+    },
+    /// The source has told everything that it knew when it started.
+    Synced(SourceId),
+    /// These, and no others, are the issues of one origin, such as a file that cannot be read.
+    Faults {
+        /// The origin.
+        origin: String,
+        /// Its issues; none clears the origin.
+        issues: Vec<Issue>,
+    },
+}
+
+/// What is known of the cluster and of this node.
+///
+/// **Shape**: maps are keyed by name, so the order of arrival leaves no trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    namespaces: BTreeMap<Name, Arc<Namespace>>,
+    service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
+    pods: BTreeMap<Name, Arc<Pod>>,
+    services: BTreeMap<Name, Arc<Service>>,
+    endpoint_slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
+    attachments: BTreeMap<(String, String), Attachment>,
+    faults: BTreeMap<String, Vec<Issue>>,
+    synced: BTreeSet<SourceId>,
+}
+
+impl World {
+    /// Learns `change`. Returns whether anything is different now.
+    pub fn apply(&mut self, change: Change) -> bool {
+        match change {
+            Change::Upsert(object) => self.upsert(*object),
+            Change::Delete(kind, name) => self.delete(kind, &name),
+            Change::Attach(attachment) => {
+                let key = (attachment.container_id.clone(), attachment.ifname.clone());
+                let known = self.attachments.get(&key) == Some(&attachment);
+                self.attachments.insert(key, attachment);
+                !known
+            }
+            Change::Detach { container_id, ifname } => self.attachments.remove(&(container_id, ifname)).is_some(),
+            Change::Synced(source) => self.synced.insert(source),
+            Change::Faults { origin, issues } if issues.is_empty() => self.faults.remove(&origin).is_some(),
+            Change::Faults { origin, mut issues } => {
+                issues.sort();
+                let known = self.faults.get(&origin) == Some(&issues);
+                self.faults.insert(origin, issues);
+                !known
+            }
+        }
+    }
+
+    fn upsert(&mut self, object: Object) -> bool {
+        let name = object.metadata().full_name();
+        match object {
+            Object::Namespace(object) => put(&mut self.namespaces, name, object),
+            Object::ServiceAccount(object) => put(&mut self.service_accounts, name, object),
+            Object::Pod(object) => put(&mut self.pods, name, object),
+            Object::Service(object) => put(&mut self.services, name, object),
+            Object::EndpointSlice(object) => put(&mut self.endpoint_slices, name, object),
+            Object::PeerAuthentication(object) => put(&mut self.peer_authentications, name, object),
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, name: &Name) -> bool {
+        match kind {
+            Kind::Namespace => self.namespaces.remove(name).is_some(),
+            Kind::ServiceAccount => self.service_accounts.remove(name).is_some(),
+            Kind::Pod => self.pods.remove(name).is_some(),
+            Kind::Service => self.services.remove(name).is_some(),
+            Kind::EndpointSlice => self.endpoint_slices.remove(name).is_some(),
+            Kind::PeerAuthentication => self.peer_authentications.remove(name).is_some(),
+        }
+    }
+
+    /// Has every source told everything that it knew when it started? Nothing is swept before.
+    #[must_use]
+    pub fn in_sync(&self) -> bool {
+        SourceId::ALL.iter().all(|source| self.synced.contains(source))
+    }
+
+    /// Every namespace.
+    #[must_use]
+    pub fn namespaces(&self) -> &BTreeMap<Name, Arc<Namespace>> {
+        &self.namespaces
+    }
+
+    /// Every service account.
+    #[must_use]
+    pub fn service_accounts(&self) -> &BTreeMap<Name, Arc<ServiceAccount>> {
+        &self.service_accounts
+    }
+
+    /// Every pod.
+    #[must_use]
+    pub fn pods(&self) -> &BTreeMap<Name, Arc<Pod>> {
+        &self.pods
+    }
+
+    /// Every service.
+    #[must_use]
+    pub fn services(&self) -> &BTreeMap<Name, Arc<Service>> {
+        &self.services
+    }
+
+    /// Every endpoint slice.
+    #[must_use]
+    pub fn endpoint_slices(&self) -> &BTreeMap<Name, Arc<EndpointSlice>> {
+        &self.endpoint_slices
+    }
+
+    /// Every peer-authentication policy.
+    #[must_use]
+    pub fn peer_authentications(&self) -> &BTreeMap<Name, Arc<PeerAuthentication>> {
+        &self.peer_authentications
+    }
+
+    /// The pod sandboxes of this node, ordered by container id and interface.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values()
+    }
+
+    /// What the sources could not read, ordered by origin.
+    pub fn faults(&self) -> impl Iterator<Item = &Issue> {
+        self.faults.values().flatten()
+    }
+}
+
+/// Returns whether `object` differs from what `name` held.
+fn put<T: PartialEq>(objects: &mut BTreeMap<Name, Arc<T>>, name: Name, object: T) -> bool {
+    if objects.get(&name).is_some_and(|known| **known == object) {
+        return false;
+    }
+    objects.insert(name, Arc::new(object));
+    true
+}

@@ -28,6 +28,29 @@ pub struct IdentityError {
 }
 
 impl Identity {
+    /// The identity of a service account.
+    ///
+    /// **Errors**: a part would change the meaning of the SPIFFE ID, such as a name with a slash.
+    pub fn new(
+        trust_domain: &TrustDomain,
+        namespace: &Arc<str>,
+        service_account: impl Into<Arc<str>>,
+    ) -> Result<Self, IdentityError> {
+        let identity = Self {
+            trust_domain: Arc::clone(trust_domain),
+            namespace: Arc::clone(namespace),
+            service_account: service_account.into(),
+        };
+        if is_trust_domain(&identity.trust_domain)
+            && is_segment(&identity.namespace)
+            && is_segment(&identity.service_account)
+        {
+            Ok(identity)
+        } else {
+            Err(IdentityError { text: identity.to_string() })
+        }
+    }
+
     /// Istio's principal: the SPIFFE ID without its scheme.
     #[must_use]
     pub fn principal(&self) -> String {

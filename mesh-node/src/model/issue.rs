@@ -12,6 +12,13 @@ pub struct ObjectRef {
     pub name: Name,
 }
 
+impl ObjectRef {
+    /// The object of this kind and name.
+    pub fn new(kind: impl Into<String>, name: Name) -> Self {
+        Self { kind: kind.into(), name }
+    }
+}
+
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
@@ -29,6 +36,18 @@ pub struct Issue {
     pub problem: String,
     /// What to do about it, in lower case.
     pub cure: String,
+}
+
+impl Issue {
+    /// Something wrong with `field` of `object`.
+    pub fn new(
+        object: &ObjectRef,
+        field: impl Into<String>,
+        problem: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Self {
+        Self { object: object.clone(), field: field.into(), problem: problem.into(), cure: cure.into() }
+    }
 }
 
 impl fmt::Display for Issue {

@@ -6,13 +6,18 @@
 use super::netns::NetNs;
 use mesh_common::map::Side;
 use mesh_common::route::{DSCP_MESH, INBOUND_PORT, MARK_CAPTURE, MARK_PROXY, OUTBOUND_PORT};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 /// Connections waiting to be accepted, for each listener.
 const BACKLOG: i32 = 4096;
+
+/// A peer that vanished without a word is noticed after about two minutes.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
 
 /// A pod's four listening sockets; the IPv6 ones are missing where the pod has no IPv6.
 #[derive(Debug)]
@@ -78,7 +83,7 @@ fn listener(v6: bool, side: Side) -> io::Result<TcpListener> {
 
 /// Where the daemon's connection to the network goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
+pub enum Destined {
     /// To a mesh peer: its SYN carries the mesh's DSCP.
     Mesh,
     /// In plain text.
@@ -88,11 +93,13 @@ pub enum Wire {
 /// An unconnected, non-blocking socket inside `ns` for a connection to the network.
 ///
 /// **Errors**: the namespace cannot be entered, or the process has no descriptors left.
-pub fn toward_network(ns: &NetNs, v6: bool, wire: Wire) -> io::Result<Socket> {
+pub fn toward_network(ns: &NetNs, v6: bool, destined: Destined) -> io::Result<Socket> {
     let socket = ns.enter(|| stream(v6))?;
     socket.set_mark(MARK_PROXY)?;
     socket.set_tcp_nodelay(true)?;
-    if wire == Wire::Mesh {
+    // The application's own probes end at this daemon, so a vanished peer has to be noticed here.
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    if destined == Destined::Mesh {
         set_dscp(&socket, v6, DSCP_MESH)?;
     }
     Ok(socket)
@@ -174,8 +181,7 @@ fn set_transparent(socket: &impl AsFd, v6: bool) -> io::Result<()> {
 fn set_option(socket: &impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
     // SAFETY: `value` is readable for `length` bytes.
-    let result = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), length)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

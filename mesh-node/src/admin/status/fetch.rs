@@ -1,0 +1,114 @@
+//! Asks a running daemon about itself.
+//!
+//! In:  its admin address.
+//! Out: a [`Status`].
+//! Invariant: answers are bounded in size and time.
+//! Cancel: safe; nothing is changed.
+
+use super::Status;
+use crate::telemetry;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// All answers must have come by then.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The largest answer, in bytes: the metrics of a node at its ceiling of edges, several times over.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Nobody answers.
+    #[error("cannot reach the daemon at {address}; is it running, and is this its admin address?")]
+    Connect {
+        /// Where it was asked.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection failed.
+    #[error("the daemon did not answer {path}")]
+    Exchange {
+        /// What was asked for.
+        path: &'static str,
+        /// What failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It is something else, or of another version.
+    #[error("the answer to {path} was {status}; is this the admin address of a daemon of the same version?")]
+    Refused {
+        /// What was asked for.
+        path: &'static str,
+        /// What it said.
+        status: StatusCode,
+    },
+    /// The answer has another form.
+    #[error("the answer to {path} is not understood; is the daemon of the same version?")]
+    Form {
+        /// What was asked for.
+        path: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It takes too long.
+    #[error("the daemon at {address} did not answer within {} s", PATIENCE.as_secs())]
+    Late {
+        /// Where it was asked.
+        address: SocketAddr,
+    },
+}
+
+/// Asks the daemon at `address` about itself.
+///
+/// **Errors**: it cannot be reached, takes too long, or says something else than expected.
+pub async fn fetch(address: SocketAddr) -> Result<Status, StatusError> {
+    tokio::time::timeout(PATIENCE, ask(address)).await.map_err(|_| StatusError::Late { address })?
+}
+
+async fn ask(address: SocketAddr) -> Result<Status, StatusError> {
+    let readiness = json(address, "/readyz", &[StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE]).await?;
+    let snapshot = json(address, "/debug/snapshot", &[StatusCode::OK]).await?;
+    let metrics = get(address, "/metrics", &[StatusCode::OK]).await?;
+    Ok(Status::new(address, readiness, snapshot, &String::from_utf8_lossy(&metrics)))
+}
+
+async fn json<T: DeserializeOwned>(
+    address: SocketAddr,
+    path: &'static str,
+    expected: &[StatusCode],
+) -> Result<T, StatusError> {
+    let body = get(address, path, expected).await?;
+    serde_json::from_slice(&body).map_err(|source| StatusError::Form { path, source })
+}
+
+/// One request on a connection of its own, as the daemon serves it.
+#[expect(clippy::disallowed_methods, reason = "no traffic of a pod: a command asks the daemon over loopback")]
+async fn get(address: SocketAddr, path: &'static str, expected: &[StatusCode]) -> Result<Bytes, StatusError> {
+    let stream = TcpStream::connect(address).await.map_err(|source| StatusError::Connect { address, source })?;
+    let failed = |source: hyper::Error| StatusError::Exchange { path, source: source.into() };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    // What goes wrong on the connection also ends the request below, which reports it.
+    let connection = telemetry::spawn("status connection", connection);
+    let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new());
+    let request = request.map_err(|source| StatusError::Exchange { path, source: source.into() })?;
+    let response = sender.send_request(request).await.map_err(failed)?;
+    let status = response.status();
+    if !expected.contains(&status) {
+        return Err(StatusError::Refused { path, status });
+    }
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    connection.abort();
+    Ok(body.map_err(|source| StatusError::Exchange { path, source })?.to_bytes())
+}

@@ -1,0 +1,179 @@
+//! Kubernetes core: namespaces, service accounts, pods and services.
+//!
+//! Out: one type per kind.
+//! Source: the Kubernetes API reference, `core/v1`.
+
+use super::meta::{ObjectMeta, nullable};
+use serde::Deserialize;
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Namespace {
+    /// Name and labels.
+    pub metadata: ObjectMeta,
+}
+
+/// A service account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ServiceAccount {
+    /// Name and labels.
+    pub metadata: ObjectMeta,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Pod {
+    /// Name, labels and owners.
+    pub metadata: ObjectMeta,
+    /// What it was asked to be.
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: PodSpec,
+    /// What it is.
+    #[serde(default, deserialize_with = "nullable")]
+    pub status: PodStatus,
+}
+
+/// What a pod was asked to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    /// The node it is scheduled to.
+    #[serde(default)]
+    pub node_name: Option<String>,
+    /// Who it is; empty means `default`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub service_account_name: String,
+    /// Does it use the node's network namespace?
+    #[serde(default, deserialize_with = "nullable")]
+    pub host_network: bool,
+    /// Its containers.
+    #[serde(default, deserialize_with = "nullable")]
+    pub containers: Vec<Container>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Container {
+    /// The ports it declares.
+    #[serde(default, deserialize_with = "nullable")]
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A port that a container declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Its name, by which services may target it.
+    #[serde(default, deserialize_with = "nullable")]
+    pub name: String,
+    /// The port.
+    pub container_port: u16,
+    /// The protocol; empty means TCP.
+    #[serde(default, deserialize_with = "nullable")]
+    pub protocol: String,
+}
+
+/// What a pod is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub phase: String,
+    /// Its primary address.
+    #[serde(default, rename = "podIP", deserialize_with = "nullable")]
+    pub pod_ip: String,
+    /// Its addresses, primary first.
+    #[serde(default, rename = "podIPs", deserialize_with = "nullable")]
+    pub pod_ips: Vec<PodIp>,
+}
+
+/// One address of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct PodIp {
+    /// The address.
+    #[serde(default, deserialize_with = "nullable")]
+    pub ip: String,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    /// Name and labels.
+    pub metadata: ObjectMeta,
+    /// What it was asked to be.
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: ServiceSpec,
+    /// What it is.
+    #[serde(default, deserialize_with = "nullable")]
+    pub status: ServiceStatus,
+}
+
+/// What a service was asked to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`; empty means `ClusterIP`.
+    #[serde(default, rename = "type", deserialize_with = "nullable")]
+    pub kind: String,
+    /// Its primary virtual address, or `None` for a headless service.
+    #[serde(default, rename = "clusterIP", deserialize_with = "nullable")]
+    pub cluster_ip: String,
+    /// Its virtual addresses, primary first.
+    #[serde(default, rename = "clusterIPs", deserialize_with = "nullable")]
+    pub cluster_ips: Vec<String>,
+    /// Addresses outside the cluster's range that are its own too.
+    #[serde(default, rename = "externalIPs", deserialize_with = "nullable")]
+    pub external_ips: Vec<String>,
+    /// Its ports.
+    #[serde(default, deserialize_with = "nullable")]
+    pub ports: Vec<ServicePort>,
+    /// `None` or `ClientIP`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub session_affinity: String,
+    /// `Cluster` or `Local`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub internal_traffic_policy: String,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ServicePort {
+    /// Its name; empty if it is the only one.
+    #[serde(default, deserialize_with = "nullable")]
+    pub name: String,
+    /// The port clients dial.
+    pub port: u16,
+    /// The protocol; empty means TCP.
+    #[serde(default, deserialize_with = "nullable")]
+    pub protocol: String,
+}
+
+/// What a service is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Its load balancer.
+    #[serde(default, deserialize_with = "nullable")]
+    pub load_balancer: LoadBalancerStatus,
+}
+
+/// The load balancer of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct LoadBalancerStatus {
+    /// Where it takes traffic.
+    #[serde(default, deserialize_with = "nullable")]
+    pub ingress: Vec<LoadBalancerIngress>,
+}
+
+/// An address of a load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancerIngress {
+    /// The address; empty if it has only a host name.
+    #[serde(default, deserialize_with = "nullable")]
+    pub ip: String,
+    /// `VIP`, or `Proxy` when the balancer must see the traffic itself; empty means `VIP`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub ip_mode: String,
+}

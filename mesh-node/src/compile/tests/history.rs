@@ -1,0 +1,256 @@
+//! Same world, same snapshot: whatever the order in which changes arrive, and however often.
+//!
+//! A world is a set of last words, one for each key. A history reaches it through other words: older
+//! versions, deletions, repetitions, keys that are gone in the end, all interleaved at random.
+
+use super::compiled;
+use crate::api::core::{Namespace, Pod, PodIp, Service, ServicePort};
+use crate::api::discovery::{Conditions, Endpoint, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL};
+use crate::api::istio::PeerAuthentication;
+use crate::api::meta::{ObjectMeta, OwnerReference};
+use crate::model::{Issue, Labels, Name, ObjectRef};
+use crate::world::{Attachment, Change, Kind, Object, SourceId, World};
+use fastrand::Rng;
+use serde_json::json;
+
+const NAMESPACES: [&str; 4] = ["shop", "bank", "istio-system", "kube-system"];
+const KINDS: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::PeerAuthentication];
+
+fn pick<'a, T>(rng: &mut Rng, choices: &'a [T]) -> &'a T {
+    &choices[rng.usize(..choices.len())]
+}
+
+/// Few enough that pods and services quarrel about them.
+fn address(rng: &mut Rng) -> String {
+    let n = rng.u8(1..60);
+    match rng.u8(..8) {
+        0 => format!("fd00::{n}"),
+        1 => "nonsense".to_owned(),
+        _ => format!("10.0.0.{n}"),
+    }
+}
+
+fn some<T>(rng: &mut Rng, at_most: usize, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
+    (0..rng.usize(..=at_most)).map(|_| make(rng)).collect()
+}
+
+fn labels(rng: &mut Rng) -> Labels {
+    let choices = [
+        ("app", "a"),
+        ("app", "b"),
+        ("tier", "web"),
+        ("version", "v1"),
+        ("istio.io/dataplane-mode", "ambient"),
+        ("istio.io/dataplane-mode", "ambient"),
+        ("istio.io/dataplane-mode", "ambient"),
+        ("istio.io/dataplane-mode", "none"),
+        ("istio.io/dataplane-mode", "odd"),
+    ];
+    some(rng, 4, |rng| *pick(rng, &choices)).into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+fn metadata(rng: &mut Rng, name: &Name) -> ObjectMeta {
+    ObjectMeta {
+        name: name.name.clone(),
+        namespace: name.namespace.clone(),
+        uid: pick(rng, &["", "u1", "u1", "u2"]).to_string(),
+        creation_timestamp: pick(rng, &["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]).to_string(),
+        labels: labels(rng).into(),
+        ..ObjectMeta::default()
+    }
+}
+
+fn pod(rng: &mut Rng, mut metadata: ObjectMeta) -> Pod {
+    if rng.bool() {
+        metadata.owner_references =
+            vec![OwnerReference { kind: "StatefulSet".to_owned(), name: "set".to_owned(), controller: true }];
+    }
+    let mut pod = Pod { metadata, ..Pod::default() };
+    pod.spec.node_name = pick(rng, &[None, Some("one"), Some("one"), Some("two")]).map(str::to_owned);
+    pod.spec.service_account_name = pick(rng, &["", "sa", "bad/sa"]).to_string();
+    pod.spec.host_network = rng.u8(..10) == 0;
+    pod.status.phase = pick(rng, &["", "Running", "Running", "Failed"]).to_string();
+    pod.status.pod_ips = some(rng, 2, |rng| PodIp { ip: address(rng) });
+    pod
+}
+
+fn service(rng: &mut Rng, metadata: ObjectMeta) -> Service {
+    let mut service = Service { metadata, ..Service::default() };
+    service.spec.kind = pick(rng, &["", "ClusterIP", "LoadBalancer", "ExternalName"]).to_string();
+    service.spec.cluster_ip = if rng.u8(..4) == 0 { "None".to_owned() } else { address(rng) };
+    service.spec.external_ips = some(rng, 1, address);
+    service.spec.internal_traffic_policy = pick(rng, &["", "Local", "Odd"]).to_string();
+    service.spec.session_affinity = pick(rng, &["", "ClientIP"]).to_string();
+    service.spec.ports = some(rng, 3, |rng| ServicePort {
+        name: pick(rng, &["", "http"]).to_string(),
+        port: rng.u16(80..83),
+        protocol: pick(rng, &["", "TCP", "UDP"]).to_string(),
+    });
+    service
+}
+
+fn slice(rng: &mut Rng, mut metadata: ObjectMeta) -> EndpointSlice {
+    let mut labels = Labels::clone(&metadata.labels);
+    labels.insert(SERVICE_NAME_LABEL.to_owned(), pick(rng, &["n0", "n1", "n2"]).to_string());
+    metadata.labels = labels.into();
+    let condition = |rng: &mut Rng| *pick(rng, &[None, Some(true), Some(false)]);
+    EndpointSlice {
+        metadata,
+        address_type: pick(rng, &["IPv4", "IPv4", "IPv6", "FQDN"]).to_string(),
+        ports: some(rng, 2, |rng| EndpointPort {
+            name: pick(rng, &["", "http"]).to_string(),
+            port: Some(rng.u16(8080..8082)),
+            protocol: String::new(),
+        }),
+        endpoints: some(rng, 3, |rng| Endpoint {
+            addresses: vec![address(rng)],
+            conditions: Conditions { ready: condition(rng), serving: condition(rng), terminating: condition(rng) },
+            node_name: pick(rng, &[None, Some("one"), Some("two")]).map(str::to_owned),
+        }),
+    }
+}
+
+fn peer_authentication(rng: &mut Rng, metadata: ObjectMeta) -> PeerAuthentication {
+    let mode = |rng: &mut Rng| json!({"mode": *pick(rng, &["STRICT", "PERMISSIVE", "DISABLE", "UNSET", "odd"])});
+    let mut spec = json!({"mtls": mode(rng)});
+    if rng.bool() {
+        spec["selector"] = json!({"matchLabels": {"app": *pick(rng, &["a", "b"])}});
+    }
+    if rng.bool() {
+        spec["portLevelMtls"] = json!({"8080": mode(rng), "9090": mode(rng)});
+    }
+    if rng.u8(..8) == 0 {
+        spec["odd"] = json!(1);
+    }
+    let spec = spec.as_object().expect("made as one").clone().into_iter().collect();
+    PeerAuthentication { metadata, spec }
+}
+
+/// What changes tell of.
+#[derive(Clone, PartialEq, Eq)]
+enum Key {
+    Object(Kind, Name),
+    Sandbox(String),
+    File(String),
+}
+
+fn keys() -> Vec<Key> {
+    let mut keys = Vec::new();
+    for namespace in NAMESPACES {
+        keys.push(Key::Object(Kind::Namespace, Name::new("", namespace)));
+        for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Namespace) {
+            keys.extend((0..3).map(|n| Key::Object(kind, Name::new(namespace, format!("n{n}")))));
+        }
+    }
+    keys.extend((0..12).map(|n| Key::Sandbox(format!("c{n}"))));
+    keys.extend((0..2).map(|n| Key::File(format!("f{n}.yaml"))));
+    keys
+}
+
+/// Something that may be true of `key`.
+fn word(rng: &mut Rng, key: &Key) -> Change {
+    match key {
+        Key::Object(kind, name) => {
+            let metadata = metadata(rng, name);
+            Change::Upsert(Box::new(match kind {
+                Kind::Pod => Object::Pod(pod(rng, metadata)),
+                Kind::Service => Object::Service(service(rng, metadata)),
+                Kind::EndpointSlice => Object::EndpointSlice(slice(rng, metadata)),
+                Kind::PeerAuthentication => Object::PeerAuthentication(peer_authentication(rng, metadata)),
+                Kind::Namespace | Kind::ServiceAccount => Object::Namespace(Namespace { metadata }),
+            }))
+        }
+        Key::Sandbox(container_id) => Change::Attach(Attachment {
+            container_id: container_id.clone(),
+            ifname: "eth0".to_owned(),
+            netns: format!("/run/netns/{container_id}"),
+            pod_namespace: pick(rng, &NAMESPACES).to_string(),
+            pod_name: format!("n{}", rng.u8(..3)),
+            pod_uid: pick(rng, &[None, Some("u1")]).map(str::to_owned),
+            addresses: some(rng, 2, |rng| [10, 0, 0, rng.u8(1..60)].into()),
+        }),
+        Key::File(path) => {
+            let object = ObjectRef::new("File", Name::new("", path.as_str()));
+            let issues = some(rng, 2, |rng| Issue::new(&object, format!("line {}", rng.u8(1..9)), "odd", "mend it"));
+            Change::Faults { origin: path.clone(), issues }
+        }
+    }
+}
+
+/// That nothing is true of `key`.
+fn silence(key: &Key) -> Change {
+    match key {
+        Key::Object(kind, name) => Change::Delete(*kind, name.clone()),
+        Key::Sandbox(container_id) => Change::Detach { container_id: container_id.clone(), ifname: "eth0".to_owned() },
+        Key::File(path) => Change::Faults { origin: path.clone(), issues: Vec::new() },
+    }
+}
+
+/// A way to come to `last`, the last word on `key`, if there is one.
+fn way(rng: &mut Rng, key: &Key, last: Option<&Change>) -> Vec<Change> {
+    let mut way = some(rng, 3, |rng| if rng.bool() { word(rng, key) } else { silence(key) });
+    let last = last.cloned().unwrap_or_else(|| silence(key));
+    if rng.bool() {
+        way.extend([last.clone(), silence(key)]);
+    }
+    way.extend(std::iter::repeat_n(last, rng.usize(1..3)));
+    way
+}
+
+/// All changes at random, those of one key in their order.
+fn interleave(rng: &mut Rng, mut ways: Vec<Vec<Change>>) -> Vec<Change> {
+    ways.iter_mut().for_each(|way| way.reverse());
+    let mut history = Vec::new();
+    while !ways.is_empty() {
+        let at = rng.usize(..ways.len());
+        match ways[at].pop() {
+            Some(change) => history.push(change),
+            None => {
+                ways.swap_remove(at);
+            }
+        }
+    }
+    history
+}
+
+fn arrive(changes: impl IntoIterator<Item = Change>) -> World {
+    let mut world = World::default();
+    for change in changes {
+        world.apply(change);
+    }
+    world
+}
+
+#[test]
+fn the_order_of_arrival_leaves_no_trace() {
+    let keys = keys();
+    let (mut pods, mut issues) = (0, 0);
+    for seed in 0..250 {
+        let mut rng = Rng::with_seed(seed);
+        let last: Vec<_> = keys.iter().map(|key| (rng.u8(..3) > 0).then(|| word(&mut rng, key))).collect();
+        let plain = arrive(last.iter().flatten().cloned().chain(SourceId::ALL.map(Change::Synced)));
+        let expected = compiled(&plain);
+        for _ in 0..3 {
+            let mut ways: Vec<_> =
+                keys.iter().zip(&last).map(|(key, last)| way(&mut rng, key, last.as_ref())).collect();
+            ways.extend(SourceId::ALL.map(|source| vec![Change::Synced(source)]));
+            let mut history = interleave(&mut rng, ways);
+            let mut world = arrive(history.clone());
+            assert_eq!(world, plain, "seed {seed}");
+            assert_eq!(compiled(&world), expected, "seed {seed}");
+            // A source that starts again tells everything once more, in another order.
+            history.clear();
+            history.extend(last.iter().flatten().cloned());
+            rng.shuffle(&mut history);
+            for change in history {
+                assert!(!world.apply(change), "seed {seed}: what is known is not new");
+            }
+            assert_eq!(compiled(&world), expected, "seed {seed}");
+        }
+        pods += expected.pods.len();
+        issues += expected.issues.len();
+        assert!(expected.issues.is_sorted(), "seed {seed}");
+    }
+    // The worlds are about something.
+    assert!(pods > 100 && issues > 5_000, "{pods} pods, {issues} issues");
+}

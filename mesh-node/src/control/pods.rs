@@ -1,0 +1,196 @@
+//! Where each pod of this node stands between being wanted and being in force.
+//!
+//! In:  the snapshot's pods; results of certificates, steering and draining.
+//! Out: orders to the steering thread and the proxy.
+//! Invariant: a pod is steered only once it has a certificate; it is restored only once its last connection ended.
+
+use super::Control;
+use super::steerer::Outcome;
+use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
+use crate::telemetry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long after a failure a pod is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Where a pod stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It waits for its certificate.
+    Certificate,
+    /// The kernel is being told.
+    Steering,
+    /// Its traffic is steered.
+    InForce,
+    /// The kernel refused; tried again at this time.
+    Failed(String, Instant),
+    /// It left; its last connections go on.
+    Leaving,
+}
+
+struct Enrolment {
+    pod: Arc<LocalPod>,
+    state: State,
+}
+
+/// Every pod of this node that is or was to be steered.
+#[derive(Default)]
+pub(super) struct Enrolments(BTreeMap<PodKey, Enrolment>);
+
+impl Enrolments {
+    /// Where a pod stands.
+    pub(super) fn state(&self, key: &str) -> Option<&State> {
+        self.0.get(key).map(|enrolment| &enrolment.state)
+    }
+
+    /// Pods that left and still have connections.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = PodKey> {
+        self.0.iter().filter(|(_, enrolment)| enrolment.state == State::Leaving).map(|(key, _)| Arc::clone(key))
+    }
+
+    /// The pods that are in force.
+    pub(super) fn in_force(&self) -> BTreeSet<PodKey> {
+        self.0
+            .iter()
+            .filter(|(_, enrolment)| enrolment.state == State::InForce)
+            .map(|(key, _)| Arc::clone(key))
+            .collect()
+    }
+
+    /// What is missing, pod by pod, in a few words.
+    pub(super) fn missing(&self) -> impl Iterator<Item = String> {
+        self.0.values().filter_map(|Enrolment { pod, state }| match state {
+            State::Certificate => Some(format!("pod {} waits for its certificate", pod.name)),
+            State::Steering => Some(format!("pod {} is being enrolled", pod.name)),
+            State::Failed(error, _) => Some(format!("pod {} cannot be enrolled: {error}", pod.name)),
+            State::InForce | State::Leaving => None,
+        })
+    }
+
+    fn set(&mut self, key: &str, state: State) {
+        if let Some(enrolment) = self.0.get_mut(key) {
+            enrolment.state = state;
+        }
+    }
+}
+
+/// Must the kernel be told of the difference between two states of one pod?
+fn moved(before: &LocalPod, after: &LocalPod) -> bool {
+    before.addresses != after.addresses || before.netns != after.netns || before.ifname != after.ifname
+}
+
+impl Control {
+    /// Brings every pod toward what the snapshot wants.
+    pub(super) fn reconcile(&mut self, snapshot: &NodeSnapshot) {
+        for (key, pod) in &snapshot.pods {
+            match self.enrolments.0.get_mut(key) {
+                Some(Enrolment { pod: before, state }) if *state != State::Leaving && !moved(before, pod) => {
+                    *before = Arc::clone(pod);
+                }
+                Some(_) | None => self.begin(key, pod),
+            }
+        }
+        let gone: Vec<PodKey> =
+            self.enrolments.0.keys().filter(|key| !snapshot.pods.contains_key(*key)).cloned().collect();
+        for key in gone {
+            self.end(&key);
+        }
+    }
+
+    fn begin(&mut self, key: &PodKey, pod: &Arc<LocalPod>) {
+        self.enrolments.0.insert(Arc::clone(key), Enrolment { pod: Arc::clone(pod), state: State::Certificate });
+        let keyring = self.parts.keyring.clone();
+        let identity = Arc::clone(&pod.workload.identity);
+        if keyring.current(&identity).is_some() {
+            return self.steer_certified(key);
+        }
+        let (key, certified) = (Arc::clone(key), self.certified.0.clone());
+        telemetry::spawn("certificate", async move {
+            // Not wanted any more: then the pod has left, and nobody waits.
+            if keyring.ready(&identity).await.is_ok() {
+                let _loop_ended = certified.send(key);
+            }
+        });
+    }
+
+    /// The pod has its certificate: the kernel may be told.
+    pub(super) fn steer_certified(&mut self, key: &PodKey) {
+        if let Some(enrolment) = self.enrolments.0.get_mut(key)
+            && enrolment.state == State::Certificate
+        {
+            enrolment.state = State::Steering;
+            self.parts.steerer.enrol(Arc::clone(&enrolment.pod));
+        }
+    }
+
+    /// The pod is no longer to be steered: it left the mesh, or it is gone.
+    fn end(&mut self, key: &PodKey) {
+        let exists = self.world().attachments().any(|attachment| *attachment.container_id == **key);
+        match self.enrolments.state(key) {
+            None => {}
+            Some(State::Leaving) if exists => {}
+            Some(State::Certificate) if exists => {
+                self.enrolments.0.remove(key);
+            }
+            Some(_) if exists => {
+                self.enrolments.set(key, State::Leaving);
+                self.parts.steerer.leave(Arc::clone(key));
+                tracing::info!(pod = %key, "a pod leaves the mesh; its open connections go on");
+            }
+            Some(_) => {
+                self.enrolments.0.remove(key);
+                self.parts.proxy.remove(key);
+                self.parts.steerer.forget(Arc::clone(key));
+            }
+        }
+    }
+
+    /// The steering thread has done something.
+    pub(super) fn hear(&mut self, report: super::Report) {
+        let key = report.key;
+        match (report.outcome, self.enrolments.state(&key)) {
+            (Outcome::Enrolled(Ok(())), Some(State::Steering)) => {
+                self.enrolments.set(&key, State::InForce);
+                tracing::info!(pod = %key, "a pod's traffic is steered");
+            }
+            (Outcome::Enrolled(Err(error)), Some(State::Steering)) => {
+                tracing::error!(pod = %key, error, "a pod cannot be enrolled; it is tried again");
+                self.enrolments.set(&key, State::Failed(error, Instant::now() + RETRY));
+            }
+            (Outcome::Left, Some(State::Leaving)) => {
+                let (proxy, retired) = (Arc::clone(&self.parts.proxy), self.retired.0.clone());
+                telemetry::spawn("retire", async move {
+                    proxy.retire(&key).await;
+                    let _loop_ended = retired.send(key);
+                });
+            }
+            // The pod has moved on since the order was given.
+            (Outcome::Enrolled(_) | Outcome::Left, _) => {}
+        }
+    }
+
+    /// The last connection of a pod that left has ended.
+    pub(super) fn restore_retired(&mut self, key: &PodKey) {
+        if self.enrolments.state(key) == Some(&State::Leaving) {
+            self.enrolments.0.remove(key);
+            self.parts.steerer.restore(Arc::clone(key));
+        }
+    }
+
+    pub(super) fn retry_failed(&mut self) {
+        let now = Instant::now();
+        let due: Vec<PodKey> = self
+            .enrolments
+            .0
+            .iter()
+            .filter(|(_, enrolment)| matches!(enrolment.state, State::Failed(_, at) if at <= now))
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in due {
+            self.enrolments.set(&key, State::Certificate);
+            self.steer_certified(&key);
+        }
+    }
+}

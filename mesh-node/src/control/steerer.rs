@@ -1,0 +1,202 @@
+//! The thread that tells the kernel, since that blocks.
+//!
+//! In:  orders, in their order.
+//! Out: reports; repairs once a second.
+//! Invariant: one thread alone touches the kernel's steering.
+
+use crate::proxy::Proxy;
+use crate::snapshot::{LocalPod, PodKey};
+use crate::steer::{PodNet, Steering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How often a share of the pods is compared with the kernel.
+const RECONCILE: Duration = Duration::from_secs(1);
+
+enum Order {
+    TakeOver,
+    Enrol(Arc<LocalPod>),
+    Leave(PodKey),
+    Restore(PodKey),
+    Forget(PodKey),
+    Sweep(BTreeSet<PodKey>),
+    LetGo,
+    Describe(Sender<serde_json::Value>),
+}
+
+/// What became of an order.
+pub struct Report {
+    pub(super) key: PodKey,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) enum Outcome {
+    Enrolled(Result<(), String>),
+    Left,
+}
+
+/// Gives orders to the steering thread; it ends with the last of these.
+#[derive(Clone)]
+pub struct Steerer {
+    orders: Sender<Order>,
+}
+
+impl Steerer {
+    /// Starts the thread.
+    ///
+    /// **Errors**: it could not be started.
+    pub fn start(steering: Steering, proxy: Arc<Proxy>, reports: mpsc::UnboundedSender<Report>) -> io::Result<Self> {
+        let (orders, received) = channel();
+        let thread = Thread { steering, proxy, reports, nets: BTreeMap::new(), let_go: false };
+        std::thread::Builder::new().name("steer".to_owned()).spawn(move || thread.run(&received))?;
+        Ok(Self { orders })
+    }
+
+    pub(super) fn take_over(&self) {
+        self.give(Order::TakeOver);
+    }
+
+    pub(super) fn enrol(&self, pod: Arc<LocalPod>) {
+        self.give(Order::Enrol(pod));
+    }
+
+    pub(super) fn leave(&self, key: PodKey) {
+        self.give(Order::Leave(key));
+    }
+
+    pub(super) fn restore(&self, key: PodKey) {
+        self.give(Order::Restore(key));
+    }
+
+    pub(super) fn forget(&self, key: PodKey) {
+        self.give(Order::Forget(key));
+    }
+
+    pub(super) fn sweep(&self, keep: BTreeSet<PodKey>) {
+        self.give(Order::Sweep(keep));
+    }
+
+    /// Closes this daemon's listeners, so that only those who accept keep them open, and repairs nothing any more.
+    /// What is in the kernel stays: pods of a daemon that is gone are closed, not open.
+    pub fn let_go(&self) {
+        self.give(Order::LetGo);
+    }
+
+    /// What is in the kernel, for people; `None` if the thread is busy for longer than `patience`.
+    pub(super) fn describe(&self, patience: Duration) -> Option<serde_json::Value> {
+        let (answer, answered) = channel();
+        self.give(Order::Describe(answer));
+        answered.recv_timeout(patience).ok()
+    }
+
+    fn give(&self, order: Order) {
+        // The thread ends only with the last sender.
+        let _thread_gone = self.orders.send(order);
+    }
+}
+
+struct Thread {
+    steering: Steering,
+    proxy: Arc<Proxy>,
+    reports: mpsc::UnboundedSender<Report>,
+    /// The listeners that pods are steered to.
+    nets: BTreeMap<PodKey, Arc<PodNet>>,
+    let_go: bool,
+}
+
+impl Thread {
+    fn run(mut self, orders: &Receiver<Order>) {
+        let mut due = Instant::now() + RECONCILE;
+        loop {
+            match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= due {
+                self.reconcile();
+                due = Instant::now() + RECONCILE;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::TakeOver => log("take over the steering of this node", self.steering.take_over()),
+            Order::Enrol(pod) => {
+                let enrolled = self.enrol(&pod);
+                self.report(Arc::clone(&pod.key), Outcome::Enrolled(enrolled));
+            }
+            Order::Leave(key) => {
+                log("let a pod leave", self.steering.leave(&key));
+                self.report(key, Outcome::Left);
+            }
+            Order::Restore(key) => {
+                log("restore a pod's namespace", self.steering.restore(&key));
+                self.nets.remove(&key);
+            }
+            Order::Forget(key) => {
+                log("forget a pod", self.steering.forget(&key));
+                self.nets.remove(&key);
+            }
+            Order::Sweep(keep) => log("sweep what unknown pods left", self.steering.sweep(&keep)),
+            Order::LetGo => {
+                self.let_go = true;
+                self.nets.clear();
+            }
+            Order::Describe(answer) => {
+                // Whoever asked may have lost patience.
+                let _nobody_waits = answer.send(self.steering.describe());
+            }
+        }
+    }
+
+    /// Listeners first, then someone who accepts, then the kernel: no connection meets a closed door.
+    fn enrol(&mut self, pod: &Arc<LocalPod>) -> Result<(), String> {
+        let net = self.steering.open(pod).map_err(|error| chain(&error))?;
+        self.proxy.serve(&pod.key, &net.ns, &net.listeners).map_err(|error| chain(&error))?;
+        self.steering.enrol(pod, &net).map_err(|error| chain(&error))?;
+        self.nets.insert(Arc::clone(&pod.key), net);
+        Ok(())
+    }
+
+    fn reconcile(&mut self) {
+        if !self.let_go && self.steering.is_owner() {
+            let repairs = self.steering.reconcile();
+            if !repairs.made.is_empty() {
+                tracing::warn!(made = ?repairs.made, "steering was disturbed and is repaired");
+            }
+            for (pod, error) in &repairs.failed {
+                tracing::error!(pod = pod.as_deref(), "steering cannot be repaired: {}", chain(error));
+            }
+        }
+    }
+
+    fn report(&self, key: PodKey, outcome: Outcome) {
+        // The loop ends before this thread only when the daemon stops.
+        let _loop_ended = self.reports.send(Report { key, outcome });
+    }
+}
+
+fn log(attempt: &str, result: Result<(), impl Error>) {
+    if let Err(error) = result {
+        tracing::error!("cannot {attempt}: {}", chain(&error));
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

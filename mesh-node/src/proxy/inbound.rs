@@ -1,0 +1,215 @@
+//! Connections that arrive for a pod.
+//!
+//! In:  an arriving connection, whose local address is the pod's own.
+//! Out: its streams carried to the pod's application, which sees the client's address.
+//! Phases: identify (plain text or mutual TLS, and who), authorize, connect, relay, record.
+//! Invariant: in STRICT mode no byte of plain text reaches the application.
+//! Invariant: nothing ever waits for a client to speak first, unless that client must.
+//! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
+
+pub(super) mod hello;
+mod streams;
+
+use super::connect;
+use super::io;
+use super::pool::Peered;
+use super::refusal::{self, Refusal};
+use super::relay::{self, Ended};
+use super::report::Report;
+use super::tls::handshake::{self, Session};
+use super::wire::Wire;
+use super::worker::{Facts, Pod, Worker};
+use crate::identity::{self, Peer};
+use crate::model::MtlsMode;
+use crate::sys::socket;
+use crate::telemetry::{Security, Side};
+use mesh_common::route::DSCP_MESH;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long discovery may take to learn of a peer that has a valid certificate.
+const DISCOVERY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an arriving connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    MutualTls,
+    Plain,
+    /// The mark is missing, but the client is in the mesh: a network between may have removed it.
+    Unclear,
+}
+
+/// Serves one arriving connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
+    let Ok(local) = downstream.local_addr() else { return };
+    let report = new_report(&worker, &pod, client, local);
+    if local.ip().is_loopback() {
+        return refuse(downstream, report, Refusal::new(refusal::OWN_PORT, "the mesh's own port was dialled"));
+    }
+    match speaks(&worker, &pod, &downstream, client, local) {
+        Speaks::Plain => in_plain(&worker, &pod, downstream, None, report).await,
+        Speaks::MutualTls => over_mesh(worker, pod, downstream, report).await,
+        Speaks::Unclear => unclear(worker, pod, downstream, report).await,
+    }
+}
+
+fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, client: SocketAddr, local: SocketAddr) -> Report {
+    let snapshot = worker.feed.snapshot();
+    let mut report = Report::new((Rc::clone(worker), Rc::clone(pod)), Side::Inbound, client, local);
+    report.upstream = Some(local);
+    report.source_workload = snapshot.directory.workloads.get(&client.ip()).cloned();
+    report.destination_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
+    report.service = snapshot.directory.service_of.get(&local).cloned();
+    report
+}
+
+fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
+    io::reset(downstream);
+    report.refused(refusal);
+}
+
+/// What the connection speaks, from the port's mode, the mark on its SYN and who the client is.
+fn speaks(worker: &Worker, pod: &Pod, downstream: &TcpStream, client: SocketAddr, local: SocketAddr) -> Speaks {
+    match pod.mode(worker, local.port()) {
+        MtlsMode::Disable => Speaks::Plain,
+        MtlsMode::Strict => Speaks::MutualTls,
+        MtlsMode::Permissive => {
+            // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
+            let mark = socket::syn_dscp(downstream).ok().flatten();
+            let snapshot = worker.feed.snapshot();
+            let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
+            match mark {
+                Some(DSCP_MESH) => Speaks::MutualTls,
+                _ if meshed => Speaks::Unclear,
+                _ => Speaks::Plain,
+            }
+        }
+    }
+}
+
+/// Carries plain text. `upstream` is a connection to the application that exists already.
+async fn in_plain(worker: &Worker, pod: &Pod, downstream: TcpStream, upstream: Option<TcpStream>, mut report: Report) {
+    let registration = pod.live.register(Facts::InboundPlain { port: report.destination.port() });
+    let connected = match upstream {
+        Some(upstream) => Ok(upstream),
+        None => connect::to_application(&pod.ns, &pod.ports, report.source.ip(), report.destination).await,
+    };
+    let upstream = match connected {
+        Ok(upstream) => upstream,
+        Err(error) => return refuse(downstream, report, Refusal::connect(&error)),
+    };
+    report.opened();
+    let context = (&worker.buffers, &report.counts, registration.cancelled());
+    let ended = relay::plain(&downstream, &upstream, context).await;
+    if !matches!(ended, Ended::Clean) {
+        io::reset(downstream);
+        io::reset(upstream);
+    }
+    report.ended(&ended);
+}
+
+/// Mutual TLS on a connection, then one stream after another.
+async fn over_mesh(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, mut report: Report) {
+    report.security = Security::MutualTls;
+    let client = report.source;
+    match establish(&worker, &pod, &downstream, client).await {
+        Ok((session, peer)) => {
+            worker.metrics.handshake(Side::Inbound);
+            let peered = Peered {
+                wire: Wire::new(downstream, session, &worker.buffers),
+                identity: Arc::new(peer.identity),
+                expires: peer.not_after,
+            };
+            streams::serve(worker, pod, peered, (client, report.destination)).await;
+        }
+        Err(refusal) => refuse(downstream, report, refusal),
+    }
+}
+
+/// The TLS session, and who the client proved to be: the one that discovery gives for its address.
+async fn establish(
+    worker: &Rc<Worker>,
+    pod: &Pod,
+    downstream: &TcpStream,
+    client: SocketAddr,
+) -> Result<(Session, Peer), Refusal> {
+    let _slot = worker.handshakes.enter(client.ip()).ok_or_else(|| {
+        Refusal::new(refusal::HANDSHAKE_LIMIT, format!("{} has too many unfinished handshakes", client.ip()))
+    })?;
+    let own = pod.identity(worker)?;
+    let credentials = worker.keyring.current(&own).ok_or_else(|| {
+        Refusal::new(refusal::NO_CREDENTIALS, format!("no certificate for {own}; the issuer may be away"))
+    })?;
+    let shaking = handshake::accept(downstream, Arc::clone(&credentials.server));
+    let session = tokio::time::timeout(worker.config.handshake_timeout, shaking)
+        .await
+        .map_err(|_| Refusal::new(refusal::HANDSHAKE_TIMEOUT, "the client was silent during the TLS handshake"))?
+        .map_err(|error| match Refusal::handshake(&error) {
+            refusal if refusal.reason == refusal::NOT_TLS => Refusal::new(
+                refusal::MTLS_REQUIRED,
+                "the client sent plain text where mutual TLS is required or was announced",
+            ),
+            refusal => refusal,
+        })?;
+    let peer = identity::peer(&session.peer).map_err(|error| Refusal::new(error.reason(), error.to_string()))?;
+    known(worker, client, &peer).await?;
+    Ok((session, peer))
+}
+
+/// Waits until discovery gives the peer's identity for its address.
+async fn known(worker: &Worker, client: SocketAddr, peer: &Peer) -> Result<(), Refusal> {
+    let mut changes = worker.feed.changes();
+    let agrees = || {
+        let snapshot = worker.feed.snapshot();
+        match snapshot.directory.workloads.get(&client.ip()) {
+            Some(workload) if *workload.identity == peer.identity => Ok(()),
+            Some(workload) => Err(Refusal::new(
+                refusal::SOURCE_IDENTITY,
+                format!("{} proved to be {}, discovery says {}", client.ip(), peer.identity, workload.identity),
+            )),
+            None => Err(Refusal::new(
+                refusal::UNKNOWN_SOURCE,
+                format!("{} proved to be {}, but discovery knows no pod there", client.ip(), peer.identity),
+            )),
+        }
+    };
+    let deadline = tokio::time::Instant::now() + DISCOVERY_PATIENCE;
+    loop {
+        changes.mark_unchanged();
+        let verdict = agrees();
+        if verdict.is_ok() {
+            return verdict;
+        }
+        match tokio::time::timeout_at(deadline, changes.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return verdict,
+        }
+    }
+}
+
+/// A client in the mesh whose SYN was not marked. It may speak plain text, perhaps waiting for the server to
+/// speak first, so the application is connected at once and whoever speaks first decides.
+async fn unclear(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, report: Report) {
+    let (client, local) = (report.source, report.destination);
+    // A failure is told a mesh client by a frame, a plain one by a reset: which it is remains to be seen.
+    let upstream = connect::to_application(&pod.ns, &pod.ports, client.ip(), local).await.ok();
+    let hello = match &upstream {
+        Some(upstream) => tokio::select! {
+            hello = hello::is_mesh(&downstream) => hello,
+            _ = upstream.readable() => false,
+        },
+        None => hello::is_mesh(&downstream).await,
+    };
+    if hello {
+        worker.metrics.unmarked(client.ip());
+        if let Some(upstream) = upstream {
+            io::reset(upstream);
+        }
+        over_mesh(worker, pod, downstream, report).await;
+    } else {
+        in_plain(&worker, &pod, downstream, upstream, report).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! The streams of one connection from another node, one after another.
+//!
+//! In:  a wire whose peer is known.
+//! Out: each stream carried to the application; a refused one answered by RESET.
+//! Invariant: each stream is judged by the snapshot of its own time.
+
+use crate::proxy::connect;
+use crate::proxy::frame::Control;
+use crate::proxy::io;
+use crate::proxy::pool::Peered;
+use crate::proxy::refusal::{self, Refusal};
+use crate::proxy::relay::{self, Ended, Role};
+use crate::proxy::report::Report;
+use crate::proxy::wire::{Event, WireError};
+use crate::proxy::worker::{Facts, Pod, Worker};
+use crate::telemetry::Security;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Serves a wire until either side ends it.
+pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, ends: (SocketAddr, SocketAddr)) {
+    let mut streams = 0_u64;
+    loop {
+        let original = tokio::select! {
+            biased;
+            original = open(&worker, &mut peered) => original,
+            () = pod.stopped() => {
+                peered.wire.close().await;
+                return;
+            }
+        };
+        let original = match original {
+            Ok(Some(original)) => original,
+            Ok(None) => return,
+            Err(error) => {
+                // A connection on which nothing was ever asked is itself what failed.
+                if streams == 0 {
+                    let report = new_report(&worker, &pod, ends, None);
+                    report.refused(Refusal::wire(&error));
+                }
+                return;
+            }
+        };
+        streams += 1;
+        let report = new_report(&worker, &pod, ends, Some(original));
+        if !stream(&worker, &pod, &mut peered, report).await {
+            return;
+        }
+    }
+}
+
+fn new_report(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    ends: (SocketAddr, SocketAddr),
+    original: Option<SocketAddr>,
+) -> Report {
+    let (client, local) = ends;
+    let mut report = super::new_report(worker, pod, client, local);
+    report.security = Security::MutualTls;
+    let snapshot = worker.feed.snapshot();
+    if let Some(service) = original.and_then(|original| snapshot.directory.services.get(&original.ip())) {
+        report.service = Some(Arc::clone(&service.name));
+    }
+    report
+}
+
+/// The address that the next stream is for; `None` when the peer is done with the connection.
+async fn open(worker: &Worker, peered: &mut Peered) -> Result<Option<SocketAddr>, WireError> {
+    let (_, mut receiver) = peered.wire.split();
+    let batch = match receiver.next(&worker.buffers).await {
+        Ok(batch) => batch,
+        // Between streams a peer may go without a word: its node may have lost power.
+        Err(WireError::CutOff | WireError::Io(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    receiver.release();
+    match (batch.is_empty(), batch.then) {
+        (true, Some(Event::Control(Control::Open(original)))) => Ok(Some(original)),
+        (true, Some(Event::Closed)) => Ok(None),
+        _ => Err(WireError::OutOfOrder),
+    }
+}
+
+/// Serves one stream; true if the wire can serve another.
+async fn stream(worker: &Rc<Worker>, pod: &Rc<Pod>, peered: &mut Peered, mut report: Report) -> bool {
+    let client = report.source.ip();
+    let facts = Facts::InboundMesh { source: client, identity: Arc::clone(&peered.identity) };
+    let admitted = judge(worker, peered, &facts);
+    let registration = pod.live.register(facts);
+    let connected = match admitted {
+        Ok(()) => connect::to_application(&pod.ns, &pod.ports, client, report.destination)
+            .await
+            .map_err(|error| Refusal::connect(&error)),
+        Err(refusal) => Err(refusal),
+    };
+    let upstream = match connected {
+        Ok(upstream) => upstream,
+        Err(refusal) => {
+            let _peer_may_be_gone = peered.wire.split().0.control(&Control::Reset(refusal.reason.to_owned())).await;
+            report.refused(refusal);
+            return false;
+        }
+    };
+    report.opened();
+    if let Err(error) = peered.wire.split().0.control(&Control::Accept).await {
+        io::reset(upstream);
+        report.ended(&Ended::Failed(error));
+        return false;
+    }
+    let context = (&worker.buffers, &report.counts, registration.cancelled());
+    let ended = relay::over_wire(&upstream, &mut peered.wire, Role::Dialled, context).await;
+    let clean = matches!(ended, Ended::Clean);
+    if !clean {
+        io::reset(upstream);
+    }
+    report.ended(&ended);
+    clean
+}
+
+fn judge(worker: &Worker, peered: &Peered, facts: &Facts) -> Result<(), Refusal> {
+    if peered.expires <= SystemTime::now() {
+        let detail = format!("the certificate of {} expired while the connection was open", peered.identity);
+        return Err(Refusal::new(refusal::EXPIRED_CERTIFICATE, detail));
+    }
+    match facts.verdict(&worker.feed.snapshot(), None) {
+        Some(reason) => Err(Refusal::new(reason, format!("the connection of {} was judged again", peered.identity))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,77 @@
+//! Reading and writing without waiting more often than needed.
+//!
+//! Invariant: a read that did not fill its buffers marks the socket as empty, which saves the call that would
+//! only say so.
+//! Cancel: reads lose nothing; a cancelled write has sent an unknown part.
+
+use socket2::SockRef;
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Writes all of `bytes`.
+///
+/// **Errors**: the connection broke.
+pub(crate) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `slices`.
+///
+/// **Errors**: the connection broke.
+pub(crate) async fn write_all_vectored(stream: &TcpStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match stream.try_write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads what is there into `slices`, which hold `room` bytes together. `None`: nothing is there now.
+/// `Some(0)` is the end of the stream.
+///
+/// **Errors**: the connection broke.
+pub(crate) fn read_now(stream: &TcpStream, slices: &mut [IoSliceMut<'_>], room: usize) -> io::Result<Option<usize>> {
+    let mut partial = None;
+    let outcome = stream.try_io(Interest::READABLE, || {
+        let read = (&*SockRef::from(stream)).read_vectored(slices)?;
+        if read > 0 && read < room {
+            // The socket is empty; saying so here makes the runtime wait for new bytes without another call.
+            partial = Some(read);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(read)
+    });
+    match outcome {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(partial),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends the connection as an application does that breaks off: the peer sees a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    // Failure leaves an orderly close, which is all that can still be had.
+    let _closed_instead = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+    drop(stream);
+}
+
+/// Tells the peer that no more will come, and keeps reading.
+///
+/// **Errors**: the peer has gone already.
+pub(crate) fn finish(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+}

@@ -1,0 +1,98 @@
+//! The proxy's own counters, beside Istio's.
+//!
+//! Out: `mesh_proxy_*`.
+
+use crate::telemetry::{Metrics, Security, Side};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connection {
+    side: &'static str,
+    security: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    side: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OneSide {
+    side: &'static str,
+}
+
+/// The proxy's counters; clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct ProxyMetrics {
+    connections: Family<Connection, Counter>,
+    refused: Family<Refused, Counter>,
+    handshakes: Family<OneSide, Counter>,
+    accept_errors: Counter,
+    unmarked: Counter,
+    /// Peers whose mark was missing and who were reported.
+    reported: Arc<Mutex<std::collections::HashSet<IpAddr>>>,
+}
+
+/// Peers whose missing mark is remembered, so that each is reported once.
+const REPORTED: usize = 4096;
+
+impl ProxyMetrics {
+    /// Registers the counters.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let own = Self::default();
+        metrics.register(|registry| {
+            let help = "Streams served, by the side of the pod and how the network's part was protected";
+            registry.register("mesh_proxy_connections", help, own.connections.clone());
+            let help = "Streams refused or cut off, by reason";
+            registry.register("mesh_proxy_refused", help, own.refused.clone());
+            let help = "TLS handshakes completed between nodes";
+            registry.register("mesh_proxy_handshakes", help, own.handshakes.clone());
+            let help = "Connections that could not be accepted for lack of descriptors or memory";
+            registry.register("mesh_proxy_accept_errors", help, own.accept_errors.clone());
+            let help = "Mesh connections whose SYN came without the mesh's DSCP: a network between removes it";
+            registry.register("mesh_proxy_unmarked", help, own.unmarked.clone());
+        });
+        own
+    }
+
+    /// A stream is being served.
+    pub(crate) fn connection(&self, side: Side, security: Security) {
+        self.connections.get_or_create(&Connection { side: name(side), security: security.policy() }).inc();
+    }
+
+    /// A stream was refused or cut off.
+    pub(crate) fn refusal(&self, side: Side, reason: &'static str) {
+        self.refused.get_or_create(&Refused { side: name(side), reason }).inc();
+    }
+
+    /// A handshake was completed.
+    pub(crate) fn handshake(&self, side: Side) {
+        self.handshakes.get_or_create(&OneSide { side: name(side) }).inc();
+    }
+
+    /// A connection could not be accepted.
+    pub(crate) fn accept_error(&self) {
+        self.accept_errors.inc();
+    }
+
+    /// A mesh peer's SYN came without the mark.
+    pub(crate) fn unmarked(&self, peer: IpAddr) {
+        self.unmarked.inc();
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() < REPORTED && reported.insert(peer) {
+            tracing::warn!(%peer, "a mesh peer's SYN lacks the mesh's DSCP 23; a network between removes it");
+        }
+    }
+}
+
+const fn name(side: Side) -> &'static str {
+    match side {
+        Side::Outbound => "outbound",
+        Side::Inbound => "inbound",
+    }
+}

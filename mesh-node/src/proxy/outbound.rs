@@ -1,0 +1,266 @@
+//! Connections that a pod's applications make.
+//!
+//! In:  a captured connection, whose local address is the one the application dialled.
+//! Out: the stream carried to an endpoint, over mutual TLS when the endpoint's pod is in the mesh.
+//! Phases: identify, choose, connect, open, relay, record.
+//! Invariant: no byte leaves before the upstream has proved the identity that discovery gives for it.
+//! Invariant: a refused or unreachable upstream resets the downstream at once.
+
+use super::connect;
+use super::frame::Control;
+use super::io;
+use super::live::Cancelled;
+use super::pool::Peered;
+use super::refusal::{self, Refusal};
+use super::relay::{self, Ended, Role};
+use super::report::Report;
+use super::tls::handshake;
+use super::wire::{Event, Wire, WireError};
+use super::worker::{Facts, Pod, Worker};
+use crate::identity;
+use crate::model::{Identity, MtlsMode};
+use crate::route;
+use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
+use crate::sys::socket::Destined;
+use crate::telemetry::{Security, Side};
+use std::io::IoSliceMut;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// Where a connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The address to connect to.
+    pub(super) endpoint: SocketAddr,
+    /// The service that was dialled or that the endpoint belongs to.
+    pub(super) service: Option<Arc<ServiceName>>,
+    /// The pod at the endpoint.
+    pub(super) workload: Option<Arc<WorkloadEntry>>,
+    /// Who must be there, if the connection is to be mutual TLS.
+    pub(super) identity: Option<Arc<Identity>>,
+}
+
+/// Serves one captured connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
+    let Ok(original) = downstream.local_addr() else { return };
+    let snapshot = worker.feed.snapshot();
+    let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
+    report.source_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
+    let target = match choose(&snapshot, client.ip(), original, fastrand::u64(..)) {
+        Ok(target) => target,
+        Err(refusal) => return refuse(downstream, report, refusal),
+    };
+    drop(snapshot);
+    report.upstream = Some(target.endpoint);
+    report.service.clone_from(&target.service);
+    report.destination_workload.clone_from(&target.workload);
+    let facts = Facts::Outbound { to: target.endpoint, identity: target.identity.clone() };
+    let registration = pod.live.register(facts);
+    let captured =
+        Captured { worker: &worker, pod: &pod, downstream: &downstream, cancelled: registration.cancelled() };
+    let ended = match &target.identity {
+        Some(identity) => {
+            report.security = Security::MutualTls;
+            captured.over_mesh(target.endpoint, identity, &mut report).await
+        }
+        None => captured.in_plain(target.endpoint, &mut report).await,
+    };
+    drop(registration);
+    match ended {
+        Ok(ended) => {
+            if !matches!(ended, Ended::Clean) {
+                io::reset(downstream);
+            }
+            report.ended(&ended);
+        }
+        Err(refusal) => refuse(downstream, report, refusal),
+    }
+}
+
+fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
+    io::reset(downstream);
+    report.refused(refusal);
+}
+
+/// Where a connection from `client` to `original` goes. Pure: the same input gives the same target.
+pub(super) fn choose(
+    snapshot: &NodeSnapshot,
+    client: IpAddr,
+    original: SocketAddr,
+    random: u64,
+) -> Result<Target, Refusal> {
+    if original.ip().is_loopback() {
+        return Err(Refusal::new(refusal::OWN_PORT, "the application dialled the mesh's own port"));
+    }
+    let directory = &snapshot.directory;
+    let (endpoint, service) = match directory.services.get(&original.ip()) {
+        Some(service) => {
+            let name = || format!("service {} has no", service.name.host);
+            let Some(port) = service.port(original.port()) else {
+                return Err(Refusal::new(refusal::NO_SUCH_PORT, format!("{} port {}", name(), original.port())));
+            };
+            let endpoint = if service.client_affinity {
+                route::by_client(&port.endpoints, client)
+            } else {
+                route::by_chance(&port.endpoints, random)
+            };
+            let Some(endpoint) = endpoint else {
+                let detail = format!("{} ready endpoint for port {}", name(), original.port());
+                return Err(Refusal::new(refusal::NO_ENDPOINTS, detail));
+            };
+            (endpoint, Some(Arc::clone(&service.name)))
+        }
+        None => (original, directory.service_of.get(&original).cloned()),
+    };
+    let workload = directory.workloads.get(&endpoint.ip()).cloned();
+    let identity = workload.as_ref().and_then(|workload| {
+        let mode = workload.inbound.as_ref()?.mode(endpoint.port());
+        (mode != MtlsMode::Disable).then(|| Arc::clone(&workload.identity))
+    });
+    Ok(Target { endpoint, service, workload, identity })
+}
+
+/// A connection of an application, on its way out.
+struct Captured<'a> {
+    worker: &'a Rc<Worker>,
+    pod: &'a Pod,
+    downstream: &'a TcpStream,
+    cancelled: &'a Cancelled,
+}
+
+impl Captured<'_> {
+    async fn in_plain(&self, to: SocketAddr, report: &mut Report) -> Result<Ended, Refusal> {
+        let patience = self.worker.config.connect_timeout;
+        let upstream = connect::to_network(&self.pod.ns, to, Destined::Plain, patience)
+            .await
+            .map_err(|error| Refusal::connect(&error))?;
+        report.opened();
+        let context = (&self.worker.buffers, &report.counts, self.cancelled);
+        let ended = relay::plain(self.downstream, &upstream, context).await;
+        if !matches!(ended, Ended::Clean) {
+            io::reset(upstream);
+        }
+        Ok(ended)
+    }
+
+    async fn over_mesh(
+        &self,
+        endpoint: SocketAddr,
+        identity: &Arc<Identity>,
+        report: &mut Report,
+    ) -> Result<Ended, Refusal> {
+        let early = early(self.worker, self.downstream);
+        let mut peered = open(self.worker, self.pod, (endpoint, identity), report.destination, &early).await?;
+        relay::add(&report.counts.request, early.len());
+        report.opened();
+        let context = (&self.worker.buffers, &report.counts, self.cancelled);
+        let ended = relay::over_wire(self.downstream, &mut peered.wire, Role::Dialler, context).await;
+        if matches!(ended, Ended::Clean) && !self.worker.draining.get() {
+            self.pod.pool.borrow_mut().put(endpoint, peered);
+        }
+        Ok(ended)
+    }
+}
+
+/// What the application has sent already; it rides with OPEN.
+fn early(worker: &Worker, downstream: &TcpStream) -> Vec<u8> {
+    let mut buffer = worker.buffers.take();
+    let room = buffer.len();
+    match io::read_now(downstream, &mut [IoSliceMut::new(&mut buffer)], room) {
+        Ok(Some(length)) => buffer[..length].to_vec(),
+        // The relay meets the same condition.
+        Ok(None) | Err(_) => Vec::new(),
+    }
+}
+
+/// A wire on which the other side has accepted a stream to `original`.
+async fn open(
+    worker: &Worker,
+    pod: &Pod,
+    (endpoint, identity): (SocketAddr, &Arc<Identity>),
+    original: SocketAddr,
+    early: &[u8],
+) -> Result<Peered, Refusal> {
+    loop {
+        let idle = pod.pool.borrow_mut().take(endpoint, identity);
+        let reused = idle.is_some();
+        let mut peered = match idle {
+            Some(peered) => peered,
+            None => dial(worker, pod, endpoint, identity).await?,
+        };
+        let patience = worker.config.connect_timeout;
+        match tokio::time::timeout(patience, ask(worker, &mut peered.wire, original, early)).await {
+            Ok(Ok(())) => return Ok(peered),
+            // The other side closed while idle: it did not act on what we sent. If it broke off without a
+            // word, it may have, so only a stream without payload is tried again.
+            Ok(Err(Asked::Broken(WireError::Closed))) if reused => {}
+            Ok(Err(Asked::Broken(WireError::CutOff | WireError::Io(_)))) if reused && early.is_empty() => {}
+            Ok(Err(Asked::Broken(error))) => return Err(Refusal::wire(&error)),
+            Ok(Err(Asked::Refused(reason))) => {
+                let detail = format!("the peer node says: {}", if reason.is_empty() { "reset" } else { &reason });
+                return Err(Refusal::new(refusal::PEER_REFUSED, detail));
+            }
+            Err(_) => {
+                let detail = "the peer node did not answer in time";
+                return Err(Refusal::new(refusal::UPSTREAM_TIMEOUT, detail));
+            }
+        }
+    }
+}
+
+enum Asked {
+    Refused(String),
+    Broken(WireError),
+}
+
+impl From<WireError> for Asked {
+    fn from(error: WireError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Opens a stream on a wire.
+async fn ask(worker: &Worker, wire: &mut Wire, original: SocketAddr, early: &[u8]) -> Result<(), Asked> {
+    let (mut sender, mut receiver) = wire.split();
+    let sent = sender.control_with_data(&Control::Open(original), early).await;
+    // A peer that refuses may have closed already: what it said last tells more than the failed write.
+    let answer = receiver.next(&worker.buffers).await;
+    receiver.release();
+    match answer.map(|batch| (batch.is_empty(), batch.then)) {
+        Ok((true, Some(Event::Control(Control::Accept)))) => Ok(sent?),
+        Ok((true, Some(Event::Control(Control::Reset(reason))))) => Err(Asked::Refused(reason)),
+        Ok((true, Some(Event::Closed))) => Err(WireError::Closed.into()),
+        Ok(_) => Err(WireError::OutOfOrder.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A new wire to `endpoint`, whose pod has proved to be `identity`.
+async fn dial(worker: &Worker, pod: &Pod, endpoint: SocketAddr, identity: &Arc<Identity>) -> Result<Peered, Refusal> {
+    let own = pod.identity(worker)?;
+    let credentials = worker.keyring.current(&own).ok_or_else(|| {
+        Refusal::new(refusal::NO_CREDENTIALS, format!("no certificate for {own}; the issuer may be away"))
+    })?;
+    let patience = worker.config.connect_timeout;
+    let stream = connect::to_network(&pod.ns, endpoint, Destined::Mesh, patience)
+        .await
+        .map_err(|error| Refusal::connect(&error))?;
+    let shaking = handshake::connect(&stream, Arc::clone(&credentials.client), endpoint.ip());
+    let session = tokio::time::timeout(worker.config.handshake_timeout, shaking)
+        .await
+        .map_err(|_| Refusal::new(refusal::HANDSHAKE_TIMEOUT, "the peer node was silent during the TLS handshake"))?
+        .map_err(|error| Refusal::handshake(&error))?;
+    let peer = identity::peer(&session.peer).map_err(|error| Refusal::new(error.reason(), error.to_string()))?;
+    if peer.identity != **identity {
+        let detail = format!("{endpoint} proved to be {}, discovery says {identity}", peer.identity);
+        return Err(Refusal::new(refusal::UPSTREAM_IDENTITY, detail));
+    }
+    worker.metrics.handshake(Side::Outbound);
+    Ok(Peered {
+        wire: Wire::new(stream, session, &worker.buffers),
+        identity: Arc::clone(identity),
+        expires: peer.not_after.min(credentials.not_after),
+    })
+}

@@ -1,0 +1,213 @@
+//! Carries one stream's bytes, both ways at once, until both sides are done or one breaks off.
+//!
+//! In:  an application's connection, and either a connection between nodes or another plain one.
+//! Out: how the stream ended; half-closes and resets are passed on as they come.
+//! Invariant: what is read is written before more is read: a slow reader slows its writer and costs at most one
+//! buffer for each direction.
+//! Invariant: a wire that is to serve another stream has seen both FINs.
+
+use super::buffer::Buffers;
+use super::frame::Control;
+use super::io;
+use super::live::Cancelled;
+use super::wire::{Event, Receiver, Sender, Wire, WireError, read_application};
+use std::cell::Cell;
+use std::io::IoSliceMut;
+use tokio::net::TcpStream;
+
+/// Bytes carried.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// From the dialler.
+    pub(crate) request: Cell<u64>,
+    /// To the dialler.
+    pub(crate) response: Cell<u64>,
+}
+
+/// Which way bytes flow between an application and a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The application dialled; the wire leads to the other node.
+    Dialler,
+    /// The application was dialled.
+    Dialled,
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Both sides are done.
+    Clean,
+    /// An application broke off, here or at the other end.
+    Reset,
+    /// The other node broke off, for this reason.
+    Refused(String),
+    /// The connection between the nodes failed.
+    Failed(WireError),
+    /// It was ended here, for this reason.
+    Cancelled(&'static str),
+}
+
+/// What stops one direction.
+enum Stop {
+    Application,
+    Refused(String),
+    Wire(WireError),
+}
+
+impl From<WireError> for Stop {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &Cell<u64>, bytes: usize) {
+    counter.set(counter.get() + u64::try_from(bytes).unwrap_or(u64::MAX));
+}
+
+/// Carries a stream between an application and a connection between nodes. On a clean end the wire is ready
+/// for the next stream; otherwise it must be dropped, and the application's connection reset.
+pub(crate) async fn over_wire(
+    application: &TcpStream,
+    wire: &mut Wire,
+    role: Role,
+    context: (&Buffers, &Counts, &Cancelled),
+) -> Ended {
+    let (buffers, counts, cancelled) = context;
+    let (to_wire, from_wire) = match role {
+        Role::Dialler => (&counts.request, &counts.response),
+        Role::Dialled => (&counts.response, &counts.request),
+    };
+    let outcome = {
+        let (sender, receiver) = wire.split();
+        let up = send(application, sender, buffers, to_wire);
+        let down = receive(receiver, application, buffers, from_wire);
+        both(up, down, cancelled).await
+    };
+    let (ended, tell) = match outcome {
+        Ok(()) => return Ended::Clean,
+        Err(Broken::Cancelled(reason)) => (Ended::Cancelled(reason), Some(reason)),
+        Err(Broken::Stop(Stop::Application)) => (Ended::Reset, Some("")),
+        Err(Broken::Stop(Stop::Refused(reason))) if reason.is_empty() => (Ended::Reset, None),
+        Err(Broken::Stop(Stop::Refused(reason))) => (Ended::Refused(reason), None),
+        Err(Broken::Stop(Stop::Wire(error))) => (Ended::Failed(error), None),
+    };
+    if let Some(reason) = tell.filter(|_| !wire.is_torn()) {
+        let telling = async {
+            let _peer_may_be_gone = wire.split().0.control(&Control::Reset(reason.to_owned())).await;
+        };
+        let _gave_up = tokio::time::timeout(std::time::Duration::from_secs(1), telling).await;
+    }
+    ended
+}
+
+/// From the application to the wire.
+async fn send(
+    application: &TcpStream,
+    mut sender: Sender<'_>,
+    buffers: &Buffers,
+    counter: &Cell<u64>,
+) -> Result<(), Stop> {
+    loop {
+        application.readable().await.map_err(|_| Stop::Application)?;
+        let mut buffer = buffers.take();
+        match read_application(application, &mut buffer) {
+            Ok(None) => {}
+            Ok(Some(0)) => return Ok(sender.control(&Control::Fin).await?),
+            Ok(Some(length)) => {
+                sender.data(&mut buffer, length).await?;
+                add(counter, length);
+            }
+            Err(_) => return Err(Stop::Application),
+        }
+    }
+}
+
+/// From the wire to the application.
+async fn receive(
+    mut receiver: Receiver<'_>,
+    application: &TcpStream,
+    buffers: &Buffers,
+    counter: &Cell<u64>,
+) -> Result<(), Stop> {
+    loop {
+        let batch = receiver.next(buffers).await?;
+        let delivered = receiver.deliver(&batch, application).await.map_err(|_| Stop::Application)?;
+        add(counter, delivered);
+        receiver.release();
+        match batch.then {
+            None => {}
+            Some(Event::Control(Control::Fin)) => {
+                // An application that has closed for good shows it at the next write or read.
+                let _gone_already = io::finish(application);
+                return Ok(());
+            }
+            Some(Event::Control(Control::Reset(reason))) => return Err(Stop::Refused(reason)),
+            Some(Event::Control(Control::Open(_) | Control::Accept)) => return Err(WireError::OutOfOrder.into()),
+            Some(Event::Closed) => return Err(WireError::Closed.into()),
+        }
+    }
+}
+
+/// Carries bytes between two plain connections; `dialler` is the side that dialled.
+pub(crate) async fn plain(dialler: &TcpStream, dialled: &TcpStream, context: (&Buffers, &Counts, &Cancelled)) -> Ended {
+    let (buffers, counts, cancelled) = context;
+    let up = copy(dialler, dialled, buffers, &counts.request);
+    let down = copy(dialled, dialler, buffers, &counts.response);
+    match both(up, down, cancelled).await {
+        Ok(()) => Ended::Clean,
+        Err(Broken::Cancelled(reason)) => Ended::Cancelled(reason),
+        Err(Broken::Stop(_)) => Ended::Reset,
+    }
+}
+
+async fn copy(from: &TcpStream, to: &TcpStream, buffers: &Buffers, counter: &Cell<u64>) -> Result<(), Stop> {
+    loop {
+        from.readable().await.map_err(|_| Stop::Application)?;
+        let mut buffer = buffers.take();
+        let room = buffer.len();
+        match io::read_now(from, &mut [IoSliceMut::new(&mut buffer)], room) {
+            Ok(None) => {}
+            Ok(Some(0)) => {
+                let _gone_already = io::finish(to);
+                return Ok(());
+            }
+            Ok(Some(length)) => {
+                io::write_all(to, &buffer[..length]).await.map_err(|_| Stop::Application)?;
+                add(counter, length);
+            }
+            Err(_) => return Err(Stop::Application),
+        }
+    }
+}
+
+enum Broken {
+    Stop(Stop),
+    Cancelled(&'static str),
+}
+
+/// Runs both directions until both are done, one stops, or the stream is cancelled.
+async fn both(
+    up: impl Future<Output = Result<(), Stop>>,
+    down: impl Future<Output = Result<(), Stop>>,
+    cancelled: &Cancelled,
+) -> Result<(), Broken> {
+    tokio::pin!(up, down);
+    let (mut up_done, mut down_done) = (false, false);
+    while !(up_done && down_done) {
+        tokio::select! {
+            biased;
+            reason = cancelled.wait() => return Err(Broken::Cancelled(reason)),
+            result = &mut down, if !down_done => {
+                result.map_err(Broken::Stop)?;
+                down_done = true;
+            }
+            result = &mut up, if !up_done => {
+                result.map_err(Broken::Stop)?;
+                up_done = true;
+            }
+        }
+    }
+    Ok(())
+}

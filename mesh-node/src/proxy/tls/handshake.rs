@@ -1,0 +1,268 @@
+//! A TLS 1.3 handshake over a TCP connection, ending in keys for the record layer.
+//!
+//! In:  a connected socket and a rustls configuration that `identity` made.
+//! Out: [`Session`]: sealer, opener, the peer's certificates and bytes that came after the handshake.
+//! Invariant: nothing is sent or believed before the peer's chain was verified by the configuration's verifier.
+//! Cancel: dropping the future drops the handshake; the socket is then in no defined state.
+
+use super::super::io;
+use super::record::{Opener, RecordError, Sealer};
+use rustls::client::UnbufferedClientConnection;
+use rustls::kernel::KernelConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{ClientConfig, ConnectionTrafficSecrets, ServerConfig};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// The longest flight of handshake messages that is accepted, in bytes: certificate chains are far shorter.
+const MAX_FLIGHT: usize = 32 * 1024;
+
+/// An established session.
+pub(crate) struct Session {
+    /// Seals what we send.
+    pub(crate) sealer: Sealer,
+    /// Opens what the peer sends.
+    pub(crate) opener: Opener,
+    /// Makes new keys when the old ones are worn.
+    pub(crate) keys: Keys,
+    /// The peer's chain, verified, its own certificate first.
+    pub(crate) peer: Vec<CertificateDer<'static>>,
+    /// What the peer sent right after its part of the handshake.
+    pub(crate) rest: Vec<u8>,
+}
+
+/// Why no session came about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    /// The connection broke.
+    #[error("the connection broke during the TLS handshake")]
+    Io(#[source] std::io::Error),
+    /// The peer closed in the middle.
+    #[error("the peer closed during the TLS handshake")]
+    Closed,
+    /// What the peer sent is no TLS, or its certificate is refused.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] rustls::Error),
+    /// The peer's flight is longer than any sensible one.
+    #[error("the peer's handshake messages exceed {MAX_FLIGHT} bytes")]
+    TooLong,
+    /// The negotiated keys cannot be used.
+    #[error("the negotiated keys cannot be used")]
+    Keys(#[source] RecordError),
+}
+
+/// Makes the next keys of a session.
+pub(crate) enum Keys {
+    /// We dialled.
+    Client(Box<KernelConnection<rustls::client::ClientConnectionData>>),
+    /// We were dialled.
+    Server(Box<KernelConnection<rustls::server::ServerConnectionData>>),
+}
+
+impl Keys {
+    /// The next secrets for what we send.
+    pub(crate) fn next_tx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error> {
+        match self {
+            Self::Client(keys) => keys.update_tx_secret(),
+            Self::Server(keys) => keys.update_tx_secret(),
+        }
+    }
+
+    /// The next secrets for what the peer sends.
+    pub(crate) fn next_rx(&mut self) -> Result<(u64, ConnectionTrafficSecrets), rustls::Error> {
+        match self {
+            Self::Client(keys) => keys.update_rx_secret(),
+            Self::Server(keys) => keys.update_rx_secret(),
+        }
+    }
+}
+
+/// The dialler's side.
+///
+/// **Errors**: the connection broke, or the peer was refused.
+pub(crate) async fn connect(
+    stream: &TcpStream,
+    config: Arc<ClientConfig>,
+    to: IpAddr,
+) -> Result<Session, HandshakeError> {
+    let mut tls = UnbufferedClientConnection::new(config, ServerName::from(to)).map_err(HandshakeError::Tls)?;
+    let mut flights = Flights::default();
+    loop {
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
+        let step = flights.outbox.step(state);
+        flights.incoming.drain(..discard);
+        flights.offered -= discard;
+        if flights.advance(stream, step).await? {
+            break;
+        }
+    }
+    let peer = owned(tls.peer_certificates());
+    let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
+    session(secrets, Keys::Client(Box::new(keys)), peer, flights.incoming)
+}
+
+/// The dialled side.
+///
+/// **Errors**: the connection broke, or the peer was refused; the peer is told by an alert.
+pub(crate) async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> Result<Session, HandshakeError> {
+    let mut tls = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
+    let mut flights = Flights::default();
+    loop {
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
+        let step = flights.outbox.step(state);
+        flights.incoming.drain(..discard);
+        flights.offered -= discard;
+        if flights.advance(stream, step).await? {
+            break;
+        }
+    }
+    let peer = owned(tls.peer_certificates());
+    let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
+    session(secrets, Keys::Server(Box::new(keys)), peer, flights.incoming)
+}
+
+fn session(
+    secrets: rustls::ExtractedSecrets,
+    keys: Keys,
+    peer: Vec<CertificateDer<'static>>,
+    rest: Vec<u8>,
+) -> Result<Session, HandshakeError> {
+    Ok(Session {
+        sealer: Sealer::new(secrets.tx).map_err(HandshakeError::Keys)?,
+        opener: Opener::new(secrets.rx).map_err(HandshakeError::Keys)?,
+        keys,
+        peer,
+        rest,
+    })
+}
+
+fn owned(chain: Option<&[CertificateDer<'_>]>) -> Vec<CertificateDer<'static>> {
+    chain.unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect()
+}
+
+/// What the handshake wants next.
+enum Step {
+    Again,
+    Send,
+    Receive,
+    Done,
+    Failed(rustls::Error),
+}
+
+/// Bytes on their way out.
+#[derive(Default)]
+struct Outbox(Vec<u8>);
+
+impl Outbox {
+    /// Takes from rustls what it has to say. Generic over the side, which rustls tells apart by type.
+    fn step<Side>(&mut self, state: Result<ConnectionState<'_, '_, Side>, rustls::Error>) -> Step {
+        match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => self.encode(data),
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Step::Send
+            }
+            Ok(ConnectionState::BlockedHandshake) => Step::Receive,
+            Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
+            Ok(_) => Step::Failed(rustls::Error::General("unexpected state in a handshake".to_owned())),
+            Err(error) => Step::Failed(error),
+        }
+    }
+
+    fn encode<Side>(&mut self, mut data: EncodeTlsData<'_, Side>) -> Step {
+        let start = self.0.len();
+        let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) else { return Step::Again };
+        self.0.resize(start + needed.required_size, 0);
+        match data.encode(&mut self.0[start..]) {
+            Ok(written) => {
+                self.0.truncate(start + written);
+                Step::Again
+            }
+            Err(error) => Step::Failed(rustls::Error::General(error.to_string())),
+        }
+    }
+}
+
+/// A handshake's bytes and how it stands.
+#[derive(Default)]
+struct Flights {
+    incoming: Vec<u8>,
+    /// How much of `incoming` rustls may look at. It grows record by record, for what follows the handshake
+    /// belongs to our own record layer, and may arrive together with its end.
+    offered: usize,
+    outbox: Outbox,
+    /// The first failure; the alert that follows it is still sent.
+    failure: Option<rustls::Error>,
+}
+
+impl Flights {
+    /// Does the I/O for `step`; true when the handshake is complete.
+    async fn advance(&mut self, stream: &TcpStream, step: Step) -> Result<bool, HandshakeError> {
+        match step {
+            Step::Again => {}
+            Step::Send => self.send(stream).await?,
+            Step::Done => {
+                self.send(stream).await?;
+                return self.failure.take().map_or(Ok(true), |error| Err(HandshakeError::Tls(error)));
+            }
+            Step::Failed(error) if self.failure.is_none() => {
+                // Once more round: rustls has queued the alert that tells the peer. It must see nothing more of
+                // what the peer sent, for it panics at a second alert.
+                self.failure = Some(error);
+                self.incoming.clear();
+                self.offered = 0;
+            }
+            Step::Failed(_) | Step::Receive if self.failure.is_some() => {
+                let _best_effort = self.send(stream).await;
+                return self.failure.take().map_or(Ok(false), |error| Err(HandshakeError::Tls(error)));
+            }
+            Step::Failed(error) => return Err(HandshakeError::Tls(error)),
+            Step::Receive => self.receive(stream).await?,
+        }
+        Ok(false)
+    }
+
+    async fn send(&mut self, stream: &TcpStream) -> Result<(), HandshakeError> {
+        if !self.outbox.0.is_empty() {
+            io::write_all(stream, &self.outbox.0).await.map_err(HandshakeError::Io)?;
+            self.outbox.0.clear();
+        }
+        Ok(())
+    }
+
+    /// Offers one more record, as far as it is there; false if nothing is left to offer.
+    fn offer(&mut self) -> bool {
+        let rest = &self.incoming[self.offered..];
+        let record = match rest {
+            [_, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+            _ => rest.len(),
+        };
+        self.offered += record.min(rest.len());
+        !rest.is_empty()
+    }
+
+    async fn receive(&mut self, stream: &TcpStream) -> Result<(), HandshakeError> {
+        if self.offer() {
+            return Ok(());
+        }
+        if self.incoming.len() >= MAX_FLIGHT {
+            return Err(HandshakeError::TooLong);
+        }
+        loop {
+            stream.readable().await.map_err(HandshakeError::Io)?;
+            self.incoming.reserve(4096);
+            match stream.try_read_buf(&mut self.incoming) {
+                Ok(0) => return Err(HandshakeError::Closed),
+                Ok(_) => {
+                    self.offer();
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(HandshakeError::Io(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One thread that serves some of the pods, with everything it needs and shares with no other.
+//!
+//! In:  commands from [`super::Proxy`]; accepted connections of its pods.
+//! Out: served connections.
+//! Invariant: a pod's connections stay on one worker, so its pool, its open connections and its buffers need no lock.
+//! Invariant: no pod can use up what the others need: connections and unfinished handshakes are bounded for each.
+
+mod handshakes;
+
+use super::buffer::Buffers;
+use super::feed::Feed;
+use super::live::Live;
+use super::metrics::ProxyMetrics;
+use super::pool::Pool;
+use super::refusal::{self, Refusal};
+use super::report::Report;
+use super::{Config, PodTraffic, Totals, inbound, io, outbound};
+use crate::identity::Keyring;
+use crate::model::{Identity, MtlsMode};
+use crate::snapshot::{NodeSnapshot, PodKey};
+use crate::sys::netns::NetNs;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::tcp::{Edge, EdgeLabels, TcpMetrics};
+use crate::telemetry::{self, Side};
+use handshakes::Handshakes;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How often idle wires are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often a pod that stops is asked whether its last connection has ended.
+const IDLE_CHECK: Duration = Duration::from_millis(20);
+/// Rest after a failed accept; the cause, lack of descriptors, does not pass sooner.
+const ACCEPT_REST: Duration = Duration::from_millis(20);
+/// Label sets whose counters a worker remembers.
+const EDGES: usize = 4096;
+
+/// What a worker is told.
+pub(super) enum Command {
+    /// Serve a pod's connections.
+    Serve(PodTraffic),
+    /// Accept no more for a pod; answer when its last connection has ended.
+    Retire(PodKey, oneshot::Sender<()>),
+    /// The pod is gone: cut what is left of it.
+    Remove(PodKey),
+    /// Accept no more at all; answer when the last connection has ended or the deadline has passed.
+    Drain(Instant, oneshot::Sender<()>),
+}
+
+/// What a worker's connections share.
+pub(crate) struct Worker {
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) keyring: Keyring,
+    pub(crate) config: Config,
+    pub(crate) buffers: Buffers,
+    pub(crate) access: AccessLog,
+    pub(crate) metrics: ProxyMetrics,
+    pub(crate) handshakes: Handshakes,
+    /// No stream is to be kept for another one.
+    pub(crate) draining: Cell<bool>,
+    tcp: TcpMetrics,
+    edges: RefCell<HashMap<EdgeLabels, Arc<Edge>>>,
+    pods: RefCell<HashMap<PodKey, Rc<Pod>>>,
+}
+
+/// A pod as its worker serves it.
+pub(crate) struct Pod {
+    pub(crate) key: PodKey,
+    pub(crate) ns: Arc<NetNs>,
+    /// Offset of the next source port toward the application.
+    pub(crate) ports: Cell<u16>,
+    pub(crate) live: Live<Facts>,
+    pub(crate) pool: RefCell<Pool>,
+    /// What the pod's connections amount to, idle wires included.
+    pub(crate) totals: Arc<Totals>,
+    stopping: watch::Sender<bool>,
+}
+
+/// By what an open connection was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Facts {
+    /// Arrived in plain text on this port.
+    InboundPlain {
+        /// The pod's port.
+        port: u16,
+    },
+    /// Arrived over mutual TLS.
+    InboundMesh {
+        /// The client's address.
+        source: IpAddr,
+        /// Who it proved to be.
+        identity: Arc<Identity>,
+    },
+    /// Left for an endpoint.
+    Outbound {
+        /// The endpoint.
+        to: SocketAddr,
+        /// Who it proved to be; `None` in plain text.
+        identity: Option<Arc<Identity>>,
+    },
+}
+
+impl Facts {
+    /// Why the connection may not go on under `snapshot`; `None` if it may. An address that discovery no longer
+    /// gives to anyone does not condemn: the pod behind it is gone, and so will the connection be.
+    pub(crate) fn verdict(&self, snapshot: &NodeSnapshot, pod: Option<&PodKey>) -> Option<&'static str> {
+        let differs = |address: &IpAddr, identity: &Identity| {
+            snapshot.directory.workloads.get(address).is_some_and(|workload| *workload.identity != *identity)
+        };
+        match self {
+            Self::InboundPlain { port } => {
+                let modes = snapshot.pods.get(pod?)?.workload.inbound.as_ref()?;
+                (modes.mode(*port) == MtlsMode::Strict).then_some(refusal::MTLS_REQUIRED)
+            }
+            Self::InboundMesh { source, identity } => differs(source, identity).then_some(refusal::SOURCE_IDENTITY),
+            Self::Outbound { to, identity } => {
+                let identity = identity.as_ref()?;
+                differs(&to.ip(), identity).then_some(refusal::UPSTREAM_IDENTITY)
+            }
+        }
+    }
+}
+
+impl Pod {
+    /// The mode of one of the pod's ports. A pod that has left the mesh is plain.
+    pub(crate) fn mode(&self, worker: &Worker, port: u16) -> MtlsMode {
+        let snapshot = worker.feed.snapshot();
+        let modes = snapshot.pods.get(&self.key).and_then(|pod| pod.workload.inbound.as_ref());
+        modes.map_or(MtlsMode::Disable, |modes| modes.mode(port))
+    }
+
+    /// Who the pod is.
+    pub(crate) fn identity(&self, worker: &Worker) -> Result<Arc<Identity>, Refusal> {
+        match worker.feed.snapshot().pods.get(&self.key) {
+            Some(pod) => Ok(Arc::clone(&pod.workload.identity)),
+            None => Err(Refusal::new(refusal::POD_GONE, "the pod is no longer in the mesh")),
+        }
+    }
+
+    /// Waits until the pod stops taking connections.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender lives as long as the pod.
+        let _sender_gone = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    fn stop(&self) -> Vec<super::wire::Wire> {
+        self.stopping.send_replace(true);
+        self.pool.borrow_mut().clear()
+    }
+
+    fn open(&self) -> u64 {
+        self.totals.open.load(Ordering::Relaxed)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open() == 0 && self.live.len() == 0
+    }
+}
+
+impl Worker {
+    /// The counters of an edge.
+    pub(crate) fn edge(&self, labels: &EdgeLabels) -> Arc<Edge> {
+        if let Some(edge) = self.edges.borrow().get(labels) {
+            return Arc::clone(edge);
+        }
+        let edge = self.tcp.edge(labels);
+        let mut edges = self.edges.borrow_mut();
+        if edges.len() >= EDGES {
+            edges.clear();
+        }
+        edges.insert(labels.clone(), Arc::clone(&edge));
+        edge
+    }
+}
+
+/// What every worker is given.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) feed: Arc<Feed>,
+    pub(super) keyring: Keyring,
+    pub(super) access: AccessLog,
+    pub(super) tcp: TcpMetrics,
+    pub(super) metrics: ProxyMetrics,
+}
+
+/// Runs a worker until its commands end.
+pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker {
+        handshakes: Handshakes::new(parts.config.handshakes_per_source),
+        feed: parts.feed,
+        keyring: parts.keyring,
+        config: parts.config,
+        access: parts.access,
+        tcp: parts.tcp,
+        metrics: parts.metrics,
+        buffers: Buffers::default(),
+        draining: Cell::new(false),
+        edges: RefCell::default(),
+        pods: RefCell::default(),
+    });
+    let mut changes = worker.feed.changes();
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => worker.obey(command),
+                None => return,
+            },
+            Ok(()) = changes.changed() => worker.judge_again(),
+            _ = sweep.tick() => worker.sweep(),
+        }
+    }
+}
+
+impl Worker {
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Serve(traffic) => self.serve(traffic),
+            Command::Retire(key, done) => {
+                let pod = self.pods.borrow_mut().remove(&key);
+                let pods: Vec<_> = pod.into_iter().collect();
+                self.finish(pods, None, done);
+            }
+            Command::Remove(key) => {
+                if let Some(pod) = self.pods.borrow_mut().remove(&key) {
+                    self.dispose(pod.stop());
+                    pod.live.end(|_| Some(refusal::POD_GONE));
+                }
+            }
+            Command::Drain(deadline, done) => {
+                self.draining.set(true);
+                let pods = self.pods.borrow_mut().drain().map(|(_, pod)| pod).collect();
+                self.finish(pods, Some(deadline), done);
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, traffic: PodTraffic) {
+        let pod = Rc::new(Pod {
+            key: Arc::clone(&traffic.key),
+            ns: traffic.ns,
+            ports: Cell::new(fastrand::u16(..mesh_common::route::SOURCE_PORTS)),
+            live: Live::default(),
+            pool: RefCell::default(),
+            totals: traffic.totals,
+            stopping: watch::Sender::new(false),
+        });
+        for (listener, side) in traffic.listeners {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let accepting = accept(Rc::clone(self), Rc::clone(&pod), listener, side);
+                    telemetry::spawn_local("accept", accepting);
+                }
+                Err(error) => tracing::error!(pod = %pod.key, %error, "cannot listen for a pod"),
+            }
+        }
+        if let Some(before) = self.pods.borrow_mut().insert(traffic.key, pod) {
+            self.dispose(before.stop());
+        }
+    }
+
+    /// Waits for the pods' last connections without holding up the worker; at the deadline cuts them.
+    fn finish(self: &Rc<Self>, pods: Vec<Rc<Pod>>, deadline: Option<Instant>, done: oneshot::Sender<()>) {
+        for pod in &pods {
+            self.dispose(pod.stop());
+        }
+        telemetry::spawn_local("finish", async move {
+            while !pods.iter().all(|pod| pod.is_idle()) {
+                tokio::time::sleep(IDLE_CHECK).await;
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    for pod in &pods {
+                        pod.live.end(|_| Some(refusal::DRAINED));
+                    }
+                    // One turn for the connections to say so.
+                    tokio::time::sleep(IDLE_CHECK).await;
+                    break;
+                }
+            }
+            // Whoever asked may have stopped waiting.
+            let _nobody_waits = done.send(());
+        });
+    }
+
+    /// Closes wires in an orderly way, in the background.
+    fn dispose(&self, wires: Vec<super::wire::Wire>) {
+        for wire in wires {
+            telemetry::spawn_local("close", wire.close());
+        }
+    }
+
+    fn judge_again(&self) {
+        let snapshot = self.feed.snapshot();
+        for pod in self.pods.borrow().values() {
+            let ended = pod.live.end(|facts| facts.verdict(&snapshot, Some(&pod.key)));
+            if ended > 0 {
+                tracing::info!(pod = %pod.key, ended, "open connections are no longer allowed");
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        for pod in self.pods.borrow().values() {
+            let expired = pod.pool.borrow_mut().expire(now);
+            self.dispose(expired);
+        }
+    }
+}
+
+/// Accepts a pod's connections until it stops, then those that wait already.
+async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: TcpListener, side: Side) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = pod.stopped() => break,
+        };
+        match accepted {
+            Ok((stream, client)) => start(&worker, &pod, stream, client, side),
+            Err(_) => {
+                worker.metrics.accept_error();
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    // Connections that the kernel has completed for us are ours to serve.
+    while let Ok(Ok((stream, client))) = tokio::time::timeout(ACCEPT_REST, listener.accept()).await {
+        start(&worker, &pod, stream, client, side);
+    }
+}
+
+fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAddr, side: Side) {
+    if pod.open() >= worker.config.connections_per_pod {
+        let local = stream.local_addr().unwrap_or(client);
+        io::reset(stream);
+        let detail = format!("the pod has {} connections", pod.open());
+        let report = Report::new((Rc::clone(worker), Rc::clone(pod)), side, client, local);
+        return report.refused(Refusal::new(refusal::POD_LIMIT, detail));
+    }
+    pod.totals.open.fetch_add(1, Ordering::Relaxed);
+    let closing = Closing(Rc::clone(pod));
+    let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
+    match side {
+        Side::Outbound => telemetry::spawn_local("outbound", async move {
+            outbound::serve(worker, pod, stream, client).await;
+            drop(closing);
+        }),
+        Side::Inbound => telemetry::spawn_local("inbound", async move {
+            inbound::serve(worker, pod, stream, client).await;
+            drop(closing);
+        }),
+    };
+}
+
+/// Counts a connection as closed, also when its task panics.
+struct Closing(Rc<Pod>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.totals.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,185 @@
+//! Addresses, routes and rules of a network namespace.
+//!
+//! In:  a namespace, and the two kinds of routing entries that steering needs.
+//! Invariant: synchronous; a request is answered before the call returns.
+//! Source: `rtnetlink(7)`; `NLM_F_EXCL` tells an entry that was there from one that was made.
+
+use super::netns::NetNs;
+use mesh_common::route::{LO_IFINDEX, MARK_MASK, ROUTE_PROTOCOL, RULE_PRIORITY, TABLE};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::io;
+use std::net::IpAddr;
+
+/// The table of ordinary routes.
+pub const TABLE_MAIN: u32 = 254;
+
+/// One routing entry of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Everything is delivered locally, through `lo`, from this address: `local default dev lo src …`.
+    Local {
+        /// The pod's address.
+        source: IpAddr,
+    },
+    /// Packets with a mark of the mesh are looked up in a table.
+    Rule {
+        /// For IPv6?
+        v6: bool,
+        /// The mark, under the mesh's mask.
+        mark: u32,
+        /// The table.
+        table: u32,
+    },
+}
+
+/// A connection to the kernel's routing, in one namespace.
+pub struct Routing {
+    socket: Socket,
+}
+
+impl Routing {
+    /// The routing of `ns`.
+    ///
+    /// **Errors**: the namespace cannot be entered.
+    pub fn open(ns: &NetNs) -> io::Result<Self> {
+        let socket = ns.enter(|| Socket::new(NETLINK_ROUTE))?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket })
+    }
+
+    /// Every address of the namespace, on any device.
+    ///
+    /// **Errors**: the kernel refuses, or what it answers cannot be read.
+    pub fn addresses(&self) -> io::Result<Vec<IpAddr>> {
+        let mut addresses = Vec::new();
+        self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
+            if let RouteNetlinkMessage::NewAddress(message) = answer {
+                addresses.extend(own_address(&message.attributes));
+            }
+        })?;
+        Ok(addresses)
+    }
+
+    /// Makes the entry; true if it was not there before.
+    ///
+    /// **Errors**: the kernel refuses it.
+    pub fn add(&self, entry: Entry) -> io::Result<bool> {
+        let message = match entry {
+            Entry::Local { source } => RouteNetlinkMessage::NewRoute(route(source)),
+            Entry::Rule { v6, mark, table } => RouteNetlinkMessage::NewRule(rule(v6, mark, table)),
+        };
+        match self.request(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, |_| ()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the entry; false if it was not there.
+    ///
+    /// **Errors**: the kernel refuses.
+    pub fn remove(&self, entry: Entry) -> io::Result<bool> {
+        let message = match entry {
+            Entry::Local { source } => RouteNetlinkMessage::DelRoute(route(source)),
+            Entry::Rule { v6, mark, table } => RouteNetlinkMessage::DelRule(rule(v6, mark, table)),
+        };
+        match self.request(message, NLM_F_ACK, |_| ()) {
+            Ok(()) => Ok(true),
+            // A missing rule, and a missing route.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends one request and passes each part of the answer on, up to the end or the acknowledgement.
+    fn request(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<()> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let mut rest = answer.as_slice();
+            while !rest.is_empty() {
+                let part = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                if let NetlinkPayload::InnerMessage(inner) = part.payload {
+                    each(inner);
+                } else if let NetlinkPayload::Error(error) = part.payload {
+                    return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+                } else if let NetlinkPayload::Done(_) = part.payload {
+                    return Ok(());
+                }
+                // Messages are padded to four bytes.
+                let length = usize::try_from(NetlinkBuffer::new(rest).length()).map_err(io::Error::other)?;
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// On a point-to-point device `IFA_ADDRESS` is the peer, `IFA_LOCAL` the host.
+fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let (mut local, mut any) = (None, None);
+    for attribute in attributes {
+        if let AddressAttribute::Local(address) = attribute {
+            local = Some(*address);
+        } else if let AddressAttribute::Address(address) = attribute {
+            any = Some(*address);
+        }
+    }
+    local.or(any)
+}
+
+fn family(v6: bool) -> AddressFamily {
+    if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+fn route(source: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family(source.is_ipv6()),
+        table: RouteHeader::RT_TABLE_UNSPEC,
+        protocol: RouteProtocol::Other(ROUTE_PROTOCOL),
+        scope: RouteScope::Host,
+        kind: RouteType::Local,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Table(TABLE),
+        RouteAttribute::Oif(LO_IFINDEX),
+        RouteAttribute::PrefSource(match source {
+            IpAddr::V4(address) => RouteAddress::Inet(address),
+            IpAddr::V6(address) => RouteAddress::Inet6(address),
+        }),
+    ];
+    message
+}
+
+fn rule(v6: bool, mark: u32, table: u32) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header = RuleHeader { family: family(v6), action: RuleAction::ToTable, ..RuleHeader::default() };
+    message.attributes = vec![
+        RuleAttribute::Priority(RULE_PRIORITY),
+        RuleAttribute::FwMark(mark),
+        RuleAttribute::FwMask(MARK_MASK),
+        RuleAttribute::Table(table),
+        RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)),
+    ];
+    message
+}

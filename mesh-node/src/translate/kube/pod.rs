@@ -1,0 +1,258 @@
+//! Pods become workloads.
+//!
+//! In:  pods, namespaces, and the sandboxes of this node.
+//! Out: one `Workload` per pod that has not ended.
+//! Invariant: an address that two workloads claim belongs to neither.
+//! Source: Kubernetes `core/v1.Pod`; Istio's ambient enrolment label; Calico's `cni.projectcalico.org` annotations.
+
+use super::address;
+use crate::api::core::Pod;
+use crate::model::{Identity, Issue, Name, ObjectRef, TrustDomain, Workload};
+use crate::world::{Attachment, Kind, World};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The label of pods and namespaces that asks for the mesh.
+const MODE_LABEL: &str = "istio.io/dataplane-mode";
+/// The namespace whose pods a node needs to come up; they are never enrolled.
+const EXEMPT_NAMESPACE: &str = "kube-system";
+
+/// Every pod that has not ended, as a workload.
+pub(in crate::translate) fn workloads(
+    world: &World,
+    trust_domain: &TrustDomain,
+    issues: &mut Vec<Issue>,
+) -> BTreeMap<Name, Arc<Workload>> {
+    let namespaces = enrolled_namespaces(world, issues);
+    let sandboxes = sandboxes(world);
+    let mut identities = HashMap::new();
+    let mut workloads = Vec::with_capacity(world.pods().len());
+    for (name, pod) in world.pods() {
+        if has_ended(pod) {
+            continue;
+        }
+        let object = ObjectRef::new(Kind::Pod.name(), name.clone());
+        let account = service_account(pod);
+        let identity = identities
+            .entry((&*name.namespace, account))
+            .or_insert_with(|| Identity::new(trust_domain, &name.namespace, account));
+        let identity = match identity {
+            Ok(identity) => identity.clone(),
+            Err(error) => {
+                issues.push(Issue::new(
+                    &object,
+                    "spec.serviceAccountName",
+                    format!("{error}; the pod has no identity and stays out of the mesh"),
+                    "use a valid name for the service account",
+                ));
+                continue;
+            }
+        };
+        let in_mesh_namespace = namespaces.get(&*name.namespace).copied().unwrap_or(false);
+        let here = sandboxes.get(name).map_or(&[][..], Vec::as_slice);
+        workloads.push(Workload {
+            name: name.clone(),
+            uid: pod.metadata.uid.clone(),
+            node: pod.spec.node_name.clone().filter(|node| !node.is_empty()),
+            addresses: addresses(pod, here, &object, issues),
+            identity,
+            labels: Arc::clone(&pod.metadata.labels),
+            controller: controller(pod),
+            enrolled: is_enrolled(pod, in_mesh_namespace, &object, issues),
+            host_network: pod.spec.host_network,
+            port_names: port_names(pod),
+        });
+    }
+    disown_shared_addresses(&mut workloads, issues);
+    workloads.into_iter().map(|workload| (workload.name.clone(), Arc::new(workload))).collect()
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
+}
+
+fn service_account(pod: &Pod) -> &str {
+    Some(pod.spec.service_account_name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+/// Whether pods of a namespace are in the mesh unless they say otherwise.
+fn enrolled_namespaces<'a>(world: &'a World, issues: &mut Vec<Issue>) -> HashMap<&'a str, bool> {
+    let mut enrolled = HashMap::new();
+    for (name, namespace) in world.namespaces() {
+        let mode = namespace.metadata.labels.get(MODE_LABEL).map(String::as_str);
+        if let Some(mode) = mode.filter(|mode| !matches!(*mode, "ambient" | "none")) {
+            issues.push(Issue::new(
+                &ObjectRef::new(Kind::Namespace.name(), name.clone()),
+                format!("metadata.labels[{MODE_LABEL}]"),
+                format!("`{mode}` is no mode; its pods are not in the mesh unless they ask for it"),
+                "use `ambient` or `none`",
+            ));
+        }
+        enrolled.insert(&*name.name, mode == Some("ambient"));
+    }
+    enrolled
+}
+
+fn is_enrolled(pod: &Pod, in_mesh_namespace: bool, object: &ObjectRef, issues: &mut Vec<Issue>) -> bool {
+    let mode = pod.metadata.labels.get(MODE_LABEL).map(String::as_str);
+    let mut report = |problem: String, cure: &str| {
+        issues.push(Issue::new(object, format!("metadata.labels[{MODE_LABEL}]"), problem, cure));
+    };
+    let exempt = if pod.spec.host_network {
+        Some("it uses the node's network")
+    } else if &*pod.metadata.namespace == EXEMPT_NAMESPACE {
+        Some("the node needs the pods of kube-system to come up")
+    } else {
+        None
+    };
+    let wanted = match mode {
+        Some("ambient") => true,
+        Some("none") => false,
+        None => in_mesh_namespace,
+        Some(other) => {
+            let follows = if in_mesh_namespace { "it is in the mesh" } else { "it is not in the mesh" };
+            report(
+                format!("`{other}` is no mode; the namespace decides: {follows}"),
+                "use `ambient` or `none`, or remove the label",
+            );
+            in_mesh_namespace
+        }
+    };
+    if let Some(why) = exempt.filter(|_| mode == Some("ambient")) {
+        report(format!("the pod cannot be in the mesh: {why}"), "remove the label");
+    }
+    wanted && exempt.is_none()
+}
+
+/// The sandboxes of each pod of this node that belong to the pod as it is now, not to its predecessor.
+fn sandboxes(world: &World) -> HashMap<Name, Vec<&Attachment>> {
+    let mut sandboxes: HashMap<Name, Vec<&Attachment>> = HashMap::new();
+    for attachment in world.attachments() {
+        let name = Name::new(attachment.pod_namespace.as_str(), attachment.pod_name.as_str());
+        sandboxes.entry(name).or_default().push(attachment);
+    }
+    sandboxes
+}
+
+/// The addresses of a pod, primary first.
+///
+/// This node knows best what its own sandboxes have, provided that they are known to be this very pod's: the
+/// status of a pod whose sandbox was replaced lags behind. Calico empties its annotation when it takes an address
+/// back, which the status does not show either. Otherwise the status speaks, then the annotation, which precedes
+/// it, then a sandbox that only the name ties to the pod.
+fn addresses(pod: &Pod, sandboxes: &[&Attachment], object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
+    let uid = Some(pod.metadata.uid.as_str()).filter(|uid| !uid.is_empty());
+    let certain = uid.map_or_else(Vec::new, |uid| sandbox_addresses(sandboxes, |of| of == Some(uid)));
+    let annotation = annotation(pod);
+    let was_taken_back = annotation.is_some_and(|(_, texts)| texts.is_empty());
+    let found = [
+        certain,
+        if was_taken_back { Vec::new() } else { status_addresses(pod, object, issues) },
+        annotation.map_or_else(Vec::new, |(key, texts)| annotated_addresses(key, texts, object, issues)),
+        sandbox_addresses(sandboxes, |of| of.is_none() || uid.is_none()),
+    ];
+    let mut addresses = Vec::new();
+    for address in found.into_iter().find(|found| !found.is_empty()).unwrap_or_default() {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// Calico's annotation of addresses, with its key.
+fn annotation(pod: &Pod) -> Option<(&'static str, &str)> {
+    ["cni.projectcalico.org/podIPs", "cni.projectcalico.org/podIP"]
+        .into_iter()
+        .find_map(|key| Some((key, pod.metadata.annotations.get(key)?.as_str())))
+}
+
+fn status_addresses(pod: &Pod, object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
+    let (field, texts) = if pod.status.pod_ips.is_empty() {
+        ("status.podIP", vec![pod.status.pod_ip.as_str()])
+    } else {
+        ("status.podIPs", pod.status.pod_ips.iter().map(|entry| entry.ip.as_str()).collect())
+    };
+    texts.into_iter().filter(|text| !text.is_empty()).filter_map(|text| address(text, object, field, issues)).collect()
+}
+
+/// Addresses with their prefix lengths, as in `10.0.0.3/32,fd00::3/128`.
+fn annotated_addresses(key: &str, texts: &str, object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
+    let field = format!("metadata.annotations[{key}]");
+    texts
+        .split(',')
+        .map(|text| text.split_once('/').map_or(text, |(address, _prefix)| address).trim())
+        .filter(|text| !text.is_empty())
+        .filter_map(|text| address(text, object, &field, issues))
+        .collect()
+}
+
+fn sandbox_addresses(sandboxes: &[&Attachment], is_of_pod: impl Fn(Option<&str>) -> bool) -> Vec<IpAddr> {
+    sandboxes
+        .iter()
+        .filter(|sandbox| is_of_pod(sandbox.pod_uid.as_deref()))
+        .flat_map(|sandbox| sandbox.addresses.iter().map(IpAddr::to_canonical))
+        .collect()
+}
+
+/// The name of what created the pod, as Istio reports it: of a ReplicaSet the Deployment, of a Job the
+/// CronJob, otherwise the owner itself; the pod's own name if nothing did.
+fn controller(pod: &Pod) -> String {
+    let owners = &pod.metadata.owner_references;
+    let Some(owner) = owners.iter().find(|owner| owner.controller).or_else(|| owners.first()) else {
+        return pod.metadata.name.to_string();
+    };
+    let name = owner.name.as_str();
+    let creator = match owner.kind.as_str() {
+        "ReplicaSet" => pod
+            .metadata
+            .labels
+            .get("pod-template-hash")
+            .and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-')),
+        "Job" => name.rsplit_once('-').and_then(|(cron_job, minute)| {
+            ((8..=10).contains(&minute.len()) && minute.bytes().all(|b| b.is_ascii_digit())).then_some(cron_job)
+        }),
+        _ => None,
+    };
+    creator.filter(|creator| !creator.is_empty()).unwrap_or(name).to_owned()
+}
+
+fn port_names(pod: &Pod) -> BTreeMap<String, u16> {
+    let ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
+    ports
+        .filter(|port| matches!(port.protocol.as_str(), "" | "TCP") && !port.name.is_empty())
+        // The first container that declares a name has it, so later ones are written first.
+        .rev()
+        .map(|port| (port.name.clone(), port.container_port))
+        .collect()
+}
+
+/// Takes every address that several workloads claim from all of them: none may be believed. Pods in the
+/// node's network share its addresses by nature and keep them.
+fn disown_shared_addresses(workloads: &mut [Workload], issues: &mut Vec<Issue>) {
+    let mut claims: HashMap<IpAddr, (usize, Option<usize>)> = HashMap::new();
+    for (at, workload) in workloads.iter().enumerate() {
+        for address in &workload.addresses {
+            claims.entry(*address).and_modify(|(_, second)| *second = second.or(Some(at))).or_insert((at, None));
+        }
+    }
+    claims.retain(|_, (_, second)| second.is_some());
+    if claims.is_empty() {
+        return;
+    }
+    let names: Vec<Name> = workloads.iter().map(|workload| workload.name.clone()).collect();
+    for (at, workload) in workloads.iter_mut().enumerate().filter(|(_, workload)| !workload.host_network) {
+        workload.addresses.retain(|address| {
+            let Some(&(first, Some(second))) = claims.get(address) else { return true };
+            let other = &names[if first == at { second } else { first }];
+            issues.push(Issue::new(
+                &ObjectRef::new(Kind::Pod.name(), workload.name.clone()),
+                "status.podIPs",
+                format!("Pod {other} claims {address} too; neither is believed, the mesh knows nobody there"),
+                "delete the pod that does not run",
+            ));
+            false
+        });
+    }
+}

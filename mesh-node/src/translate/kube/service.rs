@@ -1,0 +1,232 @@
+//! Services and their endpoint slices become services with endpoints.
+//!
+//! In:  services and endpoint slices.
+//! Out: one `Service` per Kubernetes Service other than `ExternalName`, which has no endpoints of its own.
+//! Invariant: an address belongs to one service, the oldest that claims it.
+//! Source: Kubernetes `core/v1.Service`, `discovery.k8s.io/v1.EndpointSlice`; kube-proxy, which falls back to
+//! terminating endpoints for each address family, and for each node where only the node's own are used.
+
+use super::address;
+use crate::api;
+use crate::api::discovery::{EndpointSlice, SERVICE_NAME_LABEL};
+use crate::model::{Endpoint, Issue, Name, ObjectRef, Service, ServicePort};
+use crate::world::{Kind, World};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A slice whose addresses are understood.
+struct Slice<'a> {
+    ports: &'a [api::discovery::EndpointPort],
+    endpoints: Vec<(IpAddr, &'a api::discovery::Endpoint)>,
+}
+
+/// Slices by namespace and name of their service.
+type Slices<'a> = HashMap<(&'a str, &'a str), Vec<Slice<'a>>>;
+
+/// Every service with the endpoints behind it.
+pub(in crate::translate) fn services(world: &World, issues: &mut Vec<Issue>) -> BTreeMap<Name, Arc<Service>> {
+    let slices = slices(world, issues);
+    let mut owners = BTreeMap::new();
+    let mut by_age: Vec<_> = world.services().iter().filter(|(_, object)| !is_external_name(object)).collect();
+    by_age.sort_by_key(|(name, object)| (object.metadata.creation_timestamp.as_str(), *name));
+    let mut services = BTreeMap::new();
+    for (name, object) in by_age {
+        let mut reader = Reader { object: ObjectRef::new(Kind::Service.name(), name.clone()), issues: &mut *issues };
+        let local_only = reader.local_only(&object.spec);
+        let client_affinity = reader.client_affinity(&object.spec);
+        let addresses = reader.addresses(object, &mut owners);
+        let slices = slices.get(&(&*name.namespace, &*name.name)).map_or(&[][..], Vec::as_slice);
+        let ports = reader.ports(&object.spec, slices, local_only);
+        let service = Service { name: name.clone(), addresses, ports, client_affinity, local_only };
+        services.insert(name.clone(), Arc::new(service));
+    }
+    services
+}
+
+fn is_external_name(service: &api::core::Service) -> bool {
+    service.spec.kind == "ExternalName"
+}
+
+fn slices<'a>(world: &'a World, issues: &mut Vec<Issue>) -> Slices<'a> {
+    let mut slices = Slices::new();
+    for (name, slice) in world.endpoint_slices() {
+        // A slice without the label serves something other than services.
+        let Some(service) = slice.metadata.labels.get(SERVICE_NAME_LABEL) else { continue };
+        let object = ObjectRef::new(Kind::EndpointSlice.name(), name.clone());
+        if !world.services().contains_key(&Name::new(Arc::clone(&name.namespace), service.as_str())) {
+            issues.push(Issue::new(
+                &object,
+                format!("metadata.labels[{SERVICE_NAME_LABEL}]"),
+                format!("there is no Service {}/{service}; its endpoints answer for nothing", name.namespace),
+                "create the service or correct the label",
+            ));
+            continue;
+        }
+        let is_ipv6 = match slice.address_type.as_str() {
+            "IPv4" => false,
+            "IPv6" => true,
+            other => {
+                issues.push(Issue::new(
+                    &object,
+                    "addressType",
+                    format!("`{other}` is not supported; its endpoints are not used"),
+                    "use IPv4 or IPv6",
+                ));
+                continue;
+            }
+        };
+        let endpoints = usable_endpoints(slice, is_ipv6, &object, issues);
+        slices.entry((&*name.namespace, service.as_str())).or_default().push(Slice { ports: &slice.ports, endpoints });
+    }
+    slices
+}
+
+/// The endpoints whose first address, the one that clients use, is of the slice's type.
+fn usable_endpoints<'a>(
+    slice: &'a EndpointSlice,
+    is_ipv6: bool,
+    object: &ObjectRef,
+    issues: &mut Vec<Issue>,
+) -> Vec<(IpAddr, &'a api::discovery::Endpoint)> {
+    const FIELD: &str = "endpoints.addresses";
+    let mut usable = Vec::with_capacity(slice.endpoints.len());
+    for endpoint in &slice.endpoints {
+        let Some(text) = endpoint.addresses.first() else { continue };
+        let Some(address) = address(text, object, FIELD, issues) else { continue };
+        if address.is_ipv6() == is_ipv6 {
+            usable.push((address, endpoint));
+        } else {
+            let problem = format!("`{text}` is not of the slice's type, {}; it is not used", slice.address_type);
+            issues.push(Issue::new(object, FIELD, problem, "put it into a slice of its own type"));
+        }
+    }
+    usable
+}
+
+/// Reads one service; what it cannot take as written becomes an issue.
+struct Reader<'a> {
+    object: ObjectRef,
+    issues: &'a mut Vec<Issue>,
+}
+
+impl Reader<'_> {
+    fn report(&mut self, field: &str, problem: String, cure: &str) {
+        self.issues.push(Issue::new(&self.object, field, problem, cure));
+    }
+
+    fn local_only(&mut self, spec: &api::core::ServiceSpec) -> bool {
+        match spec.internal_traffic_policy.as_str() {
+            "" | "Cluster" => false,
+            "Local" => true,
+            other => {
+                let problem = format!("`{other}` is no policy; only endpoints on the client's node are used");
+                self.report("spec.internalTrafficPolicy", problem, "use `Cluster` or `Local`");
+                true
+            }
+        }
+    }
+
+    fn client_affinity(&mut self, spec: &api::core::ServiceSpec) -> bool {
+        match spec.session_affinity.as_str() {
+            "" | "None" => false,
+            "ClientIP" => true,
+            other => {
+                let problem = format!("`{other}` is no affinity; one client keeps to one endpoint");
+                self.report("spec.sessionAffinity", problem, "use `None` or `ClientIP`");
+                true
+            }
+        }
+    }
+
+    /// The addresses that clients dial, primary first; those that an older service has are left to it.
+    fn addresses(&mut self, service: &api::core::Service, owners: &mut BTreeMap<IpAddr, Name>) -> Vec<IpAddr> {
+        let spec = &service.spec;
+        let cluster_ips = if spec.cluster_ips.is_empty() {
+            ("spec.clusterIP", std::slice::from_ref(&spec.cluster_ip))
+        } else {
+            ("spec.clusterIPs", spec.cluster_ips.as_slice())
+        };
+        // A balancer in proxy mode does something to the traffic and must see it.
+        let ingress = service.status.load_balancer.ingress.iter().filter(|ingress| ingress.ip_mode != "Proxy");
+        let ingress: Vec<String> = ingress.map(|ingress| ingress.ip.clone()).collect();
+        let lists = [cluster_ips, ("spec.externalIPs", &spec.external_ips), ("status.loadBalancer.ingress", &ingress)];
+        let mut addresses = Vec::new();
+        for (field, texts) in lists {
+            for text in texts.iter().filter(|text| !matches!(text.as_str(), "" | "None")) {
+                let Some(address) = address(text, &self.object, field, self.issues) else { continue };
+                let owner = owners.entry(address).or_insert_with(|| self.object.name.clone());
+                if *owner != self.object.name {
+                    let problem = format!("{address} belongs to Service {owner}, which is older and keeps it");
+                    self.report(field, problem, "give each service an address of its own");
+                } else if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        addresses
+    }
+
+    /// The TCP ports; others are no business of the mesh.
+    fn ports(&mut self, spec: &api::core::ServiceSpec, slices: &[Slice<'_>], local_only: bool) -> Vec<ServicePort> {
+        let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
+        for port in &spec.ports {
+            match port.protocol.as_str() {
+                "" | "TCP" => {}
+                "UDP" | "SCTP" => continue,
+                other => {
+                    let problem = format!("`{other}` is no protocol; the port {} is refused", port.port);
+                    self.report("spec.ports.protocol", problem, "use TCP, UDP or SCTP");
+                    continue;
+                }
+            }
+            if let Some(first) = ports.get(&port.port) {
+                let problem = format!("port {} is listed twice; `{}`, the first, is used", port.port, first.name);
+                self.report("spec.ports.port", problem, "remove one");
+                continue;
+            }
+            let endpoints = endpoints(slices, &port.name, local_only);
+            ports.insert(port.port, ServicePort { name: port.name.clone(), port: port.port, endpoints });
+        }
+        ports.into_values().collect()
+    }
+}
+
+/// What is known of one endpoint, which several slices may list while it moves from one to another.
+#[derive(Default)]
+struct State {
+    node: Option<String>,
+    ready: bool,
+    leaving_but_serving: bool,
+}
+
+/// The endpoints that take traffic for a port of this name.
+fn endpoints(slices: &[Slice<'_>], port_name: &str, local_only: bool) -> Vec<Endpoint> {
+    let mut states: BTreeMap<(IpAddr, u16), State> = BTreeMap::new();
+    for slice in slices {
+        let ports =
+            slice.ports.iter().filter(|port| matches!(port.protocol.as_str(), "" | "TCP") && port.name == port_name);
+        for port in ports.filter_map(|port| port.port.filter(|&port| port != 0)) {
+            for &(address, endpoint) in &slice.endpoints {
+                let state = states.entry((address, port)).or_default();
+                let conditions = endpoint.conditions;
+                let ready = conditions.ready.unwrap_or(true);
+                let serving = conditions.serving.unwrap_or(ready);
+                state.ready |= ready;
+                state.leaving_but_serving |= serving && conditions.terminating.unwrap_or(false);
+                state.node = std::mem::take(&mut state.node).max(endpoint.node_name.clone());
+            }
+        }
+    }
+    // Where one of these has a ready endpoint, terminating ones are not used.
+    let group = |address: &IpAddr, state: &State| (address.is_ipv6(), state.node.clone().filter(|_| local_only));
+    let ready: BTreeSet<_> =
+        states.iter().filter(|(_, state)| state.ready).map(|((address, _), state)| group(address, state)).collect();
+    states
+        .into_iter()
+        .filter(|((address, _), state)| {
+            state.ready || (state.leaving_but_serving && !ready.contains(&group(address, state)))
+        })
+        .map(|((address, port), state)| Endpoint { address, port, node: state.node })
+        .collect()
+}

@@ -1,0 +1,319 @@
+//! What is measured, against which target, and what the samples say.
+//!
+//! In:  [`Sample`]s of one run.
+//! Out: one [`Summary`] for each measure: medians for each way, ratios, and whether the target is reached.
+//! Invariant: pure; the same samples in any order give the same summaries.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A round in which other processes used more of the machine than this is marked, and left out if another is clean.
+pub(crate) const FOREIGN_LIMIT: f64 = 0.25;
+
+/// By which way a client reached its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Way {
+    /// Nothing in between.
+    Direct,
+    /// Both pods enrolled.
+    Mesh,
+    /// haproxy beside both pods, mutual TLS between them.
+    Haproxy,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::Mesh, Self::Haproxy];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Mesh => "mesh",
+            Self::Haproxy => "haproxy",
+        }
+    }
+}
+
+/// What a run measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Measure {
+    /// Resident memory without traffic.
+    Idle,
+    /// One stream as fast as it goes.
+    Bulk,
+    /// Requests over connections that stay.
+    Keepalive,
+    /// A connection for each request.
+    Connections,
+    /// Latency at a fixed rate.
+    Latency,
+    /// Memory for each connection that is held open.
+    Held,
+    /// Memory for each pod the daemon knows of.
+    Workloads,
+}
+
+/// One figure of a measure: its key and its title.
+pub(crate) type Column = (&'static str, &'static str);
+
+/// A figure that the mesh must not exceed.
+pub(crate) struct Target {
+    pub(crate) key: &'static str,
+    pub(crate) at_most: f64,
+    pub(crate) text: &'static str,
+}
+
+/// How a measure is shown and judged.
+pub(crate) struct Sheet {
+    pub(crate) title: &'static str,
+    pub(crate) columns: &'static [Column],
+    /// The figure compared with `direct`, and the one compared with `haproxy`.
+    pub(crate) against: [Option<&'static str>; 2],
+    pub(crate) target: Option<Target>,
+}
+
+const REQUESTS: &[Column] = &[
+    ("per_second", "per s"),
+    ("p50_ms", "p50 ms"),
+    ("p99_ms", "p99 ms"),
+    ("errors", "errors"),
+    ("proxy_cpu", "proxies CPU s/100k"),
+    ("all_cpu", "all CPU s/100k"),
+];
+
+impl Measure {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Idle, Self::Bulk, Self::Keepalive, Self::Connections, Self::Latency, Self::Held, Self::Workloads];
+
+    pub(crate) const fn sheet(self) -> Sheet {
+        match self {
+            Self::Idle => Sheet {
+                title: "Idle: resident memory without traffic",
+                columns: &[
+                    ("rss_each_mb", "MB each"),
+                    ("anonymous_each_mb", "of it no file's"),
+                    ("rss_all_mb", "MB all"),
+                    ("cpu_percent", "CPU %"),
+                ],
+                against: [None, Some("rss_each_mb")],
+                target: Some(Target { key: "rss_each_mb", at_most: 12.0, text: "at most 12 MB for each daemon" }),
+            },
+            Self::Bulk => Sheet {
+                title: "Bulk: one iperf3 stream between nodes",
+                columns: &[("gbit", "Gbit/s"), ("proxy_cpu", "proxies CPU s/GB"), ("all_cpu", "all CPU s/GB")],
+                against: [Some("all_cpu"), Some("proxy_cpu")],
+                target: Some(Target { key: "proxy_cpu", at_most: 1.3, text: "at most 1.3 CPU s/GB, both proxies" }),
+            },
+            Self::Keepalive => Sheet {
+                title: "Keepalive: HTTP/1.1 requests over 32 lasting connections (wrk)",
+                columns: REQUESTS,
+                against: [Some("all_cpu"), Some("proxy_cpu")],
+                target: Some(Target { key: "proxy_cpu", at_most: 3.0, text: "at most 3.0 CPU s/100k, both proxies" }),
+            },
+            Self::Connections => Sheet {
+                title: "New connections: one request each, 32 at a time (wrk)",
+                columns: REQUESTS,
+                against: [Some("all_cpu"), Some("proxy_cpu")],
+                target: Some(Target { key: "proxy_cpu", at_most: 15.0, text: "at most 15 CPU s/100k, both proxies" }),
+            },
+            Self::Latency => Sheet {
+                title: "Latency at 2,000 requests per second over 16 connections (open loop)",
+                columns: &[
+                    ("p50_ms", "p50 ms"),
+                    ("p99_ms", "p99 ms"),
+                    ("p999_ms", "p99.9 ms"),
+                    ("p99_added_ms", "p99 added ms"),
+                    ("errors", "errors"),
+                    ("proxy_cpu", "proxies CPU s/100k"),
+                ],
+                against: [Some("p99_ms"), Some("p99_ms")],
+                target: Some(Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }),
+            },
+            Self::Held => Sheet {
+                title: "Held: memory for each idle connection, both proxies",
+                columns: &[("held", "held"), ("failed", "failed"), ("kb_each", "KB each")],
+                against: [None, Some("kb_each")],
+                target: Some(Target { key: "kb_each", at_most: 8.0, text: "at most 8 KB for each connection" }),
+            },
+            Self::Workloads => Sheet {
+                title: "Workloads: memory for each pod of the directory, one daemon",
+                columns: &[
+                    ("pods", "pods"),
+                    ("kb_each", "KB each"),
+                    ("rss_mb", "MB after"),
+                    ("seconds", "s to take in"),
+                    ("cpu_s", "CPU s"),
+                ],
+                against: [None, None],
+                target: None,
+            },
+        }
+    }
+}
+
+/// One load by one way, or one reading of memory.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sample {
+    pub(crate) measure: Measure,
+    pub(crate) way: Way,
+    pub(crate) round: usize,
+    /// The share of the machine that processes outside this run used meanwhile.
+    pub(crate) foreign: f64,
+    pub(crate) figures: BTreeMap<&'static str, f64>,
+}
+
+/// What the samples of one measure say.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) measure: Measure,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// The samples of one way.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) way: Way,
+    pub(crate) medians: BTreeMap<&'static str, f64>,
+    pub(crate) rounds: usize,
+    /// How many rounds other processes disturbed.
+    pub(crate) disturbed: usize,
+    pub(crate) foreign: f64,
+    pub(crate) against_direct: Option<f64>,
+    pub(crate) against_haproxy: Option<f64>,
+}
+
+/// Is the target reached?
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) target: &'static str,
+    pub(crate) at_most: f64,
+    pub(crate) measured: f64,
+    pub(crate) reached: bool,
+}
+
+/// Summaries of every measure that has samples, in the order of [`Measure::ALL`].
+pub(crate) fn summarize(samples: &[Sample]) -> Vec<Summary> {
+    let samples = with_added_latency(samples);
+    Measure::ALL.into_iter().filter_map(|measure| summary(measure, &samples)).collect()
+}
+
+/// Adds `p99_added_ms`: over the `direct` sample of the same round.
+fn with_added_latency(samples: &[Sample]) -> Vec<Sample> {
+    let direct: BTreeMap<usize, f64> = samples
+        .iter()
+        .filter(|sample| sample.measure == Measure::Latency && sample.way == Way::Direct)
+        .filter_map(|sample| Some((sample.round, *sample.figures.get("p99_ms")?)))
+        .collect();
+    let mut samples = samples.to_vec();
+    for sample in samples.iter_mut().filter(|sample| sample.measure == Measure::Latency) {
+        if let (Some(p99), Some(base)) = (sample.figures.get("p99_ms").copied(), direct.get(&sample.round))
+            && sample.way != Way::Direct
+        {
+            sample.figures.insert("p99_added_ms", p99 - base);
+        }
+    }
+    samples
+}
+
+fn summary(measure: Measure, samples: &[Sample]) -> Option<Summary> {
+    let sheet = measure.sheet();
+    let mut rows: Vec<Row> = Way::ALL
+        .into_iter()
+        .filter_map(|way| {
+            let all: Vec<&Sample> = samples.iter().filter(|s| s.measure == measure && s.way == way).collect();
+            (!all.is_empty()).then(|| row(way, &all, &sheet))
+        })
+        .collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let base = |way: Way, key: Option<&str>| rows.iter().find(|row| row.way == way)?.medians.get(key?).copied();
+    let (direct, haproxy) = (base(Way::Direct, sheet.against[0]), base(Way::Haproxy, sheet.against[1]));
+    for row in &mut rows {
+        row.against_direct = ratio(&row.medians, sheet.against[0], direct);
+        row.against_haproxy = ratio(&row.medians, sheet.against[1], haproxy);
+    }
+    let verdict = sheet.target.and_then(|target| {
+        let measured = *rows.iter().find(|row| row.way == Way::Mesh)?.medians.get(target.key)?;
+        Some(Verdict { target: target.text, at_most: target.at_most, measured, reached: measured <= target.at_most })
+    });
+    Some(Summary { measure, rows, verdict })
+}
+
+fn row(way: Way, all: &[&Sample], sheet: &Sheet) -> Row {
+    let clean: Vec<&Sample> = all.iter().copied().filter(|sample| sample.foreign <= FOREIGN_LIMIT).collect();
+    let disturbed = all.len() - clean.len();
+    let used = if clean.is_empty() { all } else { &clean };
+    let medians = sheet
+        .columns
+        .iter()
+        .filter_map(|&(key, _)| {
+            let values = used.iter().filter_map(|sample| sample.figures.get(key).copied()).collect();
+            Some((key, median(values)?))
+        })
+        .collect();
+    let foreign = median(used.iter().map(|sample| sample.foreign).collect()).unwrap_or(0.0);
+    Row { way, medians, rounds: all.len(), disturbed, foreign, against_direct: None, against_haproxy: None }
+}
+
+fn ratio(medians: &BTreeMap<&'static str, f64>, key: Option<&str>, base: Option<f64>) -> Option<f64> {
+    let base = base.filter(|base| *base > 0.0)?;
+    Some(medians.get(key?)? / base)
+}
+
+/// The middle value; of an even number, the mean of the two in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => values.get(middle).copied(),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(measure: Measure, way: Way, round: usize, foreign: f64, figures: &[(&'static str, f64)]) -> Sample {
+        Sample { measure, way, round, foreign, figures: figures.iter().copied().collect() }
+    }
+
+    #[test]
+    fn disturbed_rounds_are_left_out_when_a_clean_one_exists() {
+        let samples = [
+            sample(Measure::Bulk, Way::Mesh, 0, 0.1, &[("proxy_cpu", 1.0)]),
+            sample(Measure::Bulk, Way::Mesh, 1, 0.9, &[("proxy_cpu", 9.0)]),
+            sample(Measure::Bulk, Way::Haproxy, 0, 0.9, &[("proxy_cpu", 2.0)]),
+        ];
+        let summary = &summarize(&samples)[0];
+        assert_eq!((summary.rows[0].medians["proxy_cpu"], summary.rows[0].disturbed), (1.0, 1));
+        assert_eq!((summary.rows[1].medians["proxy_cpu"], summary.rows[1].disturbed), (2.0, 1));
+        assert_eq!(summary.rows[0].against_haproxy, Some(0.5));
+        assert!(summary.verdict.as_ref().unwrap().reached);
+    }
+
+    #[test]
+    fn added_latency_is_paired_by_round() {
+        let mut samples = Vec::new();
+        for (round, direct, mesh) in [(0, 1.0, 1.5), (1, 5.0, 5.6), (2, 2.0, 9.0)] {
+            samples.push(sample(Measure::Latency, Way::Direct, round, 0.0, &[("p99_ms", direct)]));
+            samples.push(sample(Measure::Latency, Way::Mesh, round, 0.0, &[("p99_ms", mesh)]));
+        }
+        let forward = summarize(&samples);
+        samples.reverse();
+        let verdict = summarize(&samples)[0].verdict.as_ref().map(|verdict| (verdict.measured * 10.0).round());
+        assert_eq!(verdict, Some(6.0));
+        assert_eq!(format!("{forward:?}"), format!("{:?}", summarize(&samples)));
+    }
+
+    #[test]
+    fn the_median_of_nothing_is_nothing() {
+        assert_eq!(median(Vec::new()), None);
+        assert_eq!(median(vec![3.0, 1.0]), Some(2.0));
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+    }
+}

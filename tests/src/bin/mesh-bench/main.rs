@@ -1,0 +1,198 @@
+//! Measures the mesh beside a direct connection and haproxy, in one run.
+//!
+//! In:  programs built for speed, bounds.
+//! Out: a table for each measure, the targets, and a report as JSON.
+//! Invariant: the ways take turns within each round, so that a busy neighbour hits all of them alike; every load is
+//! bounded in time and count.
+
+mod crowd;
+mod figures;
+mod haproxy;
+mod loads;
+mod memory;
+mod report;
+mod stage;
+mod usage;
+
+use anyhow::Context as _;
+use clap::Parser;
+use figures::{Measure, Sample, Way, summarize};
+use loads::{Lengths, Meshload, Pair};
+use stage::Stage;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+#[derive(Parser)]
+struct Options {
+    /// Where logs, keys and the report go.
+    #[arg(long)]
+    work: PathBuf,
+    /// Short loads.
+    #[arg(long)]
+    quick: bool,
+    /// Only these measures.
+    #[arg(long)]
+    only: Vec<Measure>,
+    /// Only these ways.
+    #[arg(long)]
+    way: Vec<Way>,
+}
+
+/// How much is done.
+struct Plan {
+    rounds: usize,
+    lengths: Lengths,
+    held: usize,
+    workloads: usize,
+    measures: Vec<Measure>,
+    /// How long a quiet moment is waited for before each load.
+    patience: Duration,
+    /// No further round begins after this.
+    end: Instant,
+}
+
+impl Plan {
+    fn new(options: &Options, begun: Instant) -> Self {
+        let seconds = Duration::from_secs;
+        let measures = if options.only.is_empty() { Measure::ALL.to_vec() } else { options.only.clone() };
+        if options.quick {
+            let lengths = Lengths { load: seconds(1), latency: seconds(2) };
+            return Self {
+                rounds: 3,
+                lengths,
+                held: 2000,
+                workloads: 2000,
+                measures,
+                patience: Duration::ZERO,
+                end: begun + seconds(100),
+            };
+        }
+        let lengths = Lengths { load: seconds(4), latency: seconds(8) };
+        Self {
+            rounds: 3,
+            lengths,
+            held: 10_000,
+            workloads: 10_000,
+            measures,
+            patience: seconds(5),
+            end: begun + seconds(520),
+        }
+    }
+}
+
+/// What to know when reading haproxy's figures.
+const HAPROXY: &str = "haproxy works at the level of TCP as the mesh does: a TLS connection, resumed where it can be, for \
+                       each connection of a client, and no log; the mesh writes an access record for each connection";
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    let started = Instant::now();
+    std::fs::create_dir_all(&options.work).with_context(|| format!("cannot create {}", options.work.display()))?;
+    let plan = Plan::new(options, started);
+    let ways = if options.way.is_empty() { Way::ALL.to_vec() } else { options.way.clone() };
+    println!("bench: two nodes, a pair of pods for each of {}", names(&ways));
+    let stage = Stage::up(&options.work, &ways)?;
+    let mut notes = Vec::new();
+    let mut samples = Vec::new();
+    if ways.contains(&Way::Haproxy) {
+        notes.push(HAPROXY.to_owned());
+    }
+    for &measure in &plan.measures {
+        measure_one(measure, &plan, &stage, &mut samples, &mut notes)?;
+        if let Some(summary) = summarize(&samples).iter().find(|summary| summary.measure == measure) {
+            print!("{}", report::table(summary));
+        }
+    }
+    let summaries = summarize(&samples);
+    print!("{}", report::verdicts(&summaries));
+    for note in &notes {
+        println!("  note: {note}");
+    }
+    let report = report::Report {
+        quick: options.quick,
+        machine: machine(),
+        notes: &notes,
+        summaries: &summaries,
+        samples: &samples,
+    };
+    let path = options.work.join("report.json");
+    report::save(&report, &path)?;
+    println!("\nbench: {} s, report in {}", started.elapsed().as_secs(), path.display());
+    Ok(())
+}
+
+fn measure_one(
+    measure: Measure,
+    plan: &Plan,
+    stage: &Stage,
+    samples: &mut Vec<Sample>,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    match measure {
+        Measure::Idle => samples.extend(memory::idle(&stage.pairs)?),
+        Measure::Held => samples.extend(memory::held(stage, plan.held, notes)?),
+        Measure::Workloads => samples.extend(memory::workloads(stage, plan.workloads, notes)?),
+        Measure::Bulk | Measure::Keepalive | Measure::Connections | Measure::Latency => {
+            rounds(measure, plan, stage, samples, notes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a load by each way in turn, for as many rounds as there is time.
+fn rounds(
+    measure: Measure,
+    plan: &Plan,
+    stage: &Stage,
+    samples: &mut Vec<Sample>,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    for round in 0..plan.rounds {
+        if Instant::now() > plan.end {
+            notes.push(format!("{measure:?}: only {round} of {} rounds, the time was up", plan.rounds));
+            break;
+        }
+        for pair in &stage.pairs {
+            usage::quiet(0.15, plan.patience)?;
+            match load(measure, round, pair, plan.lengths, &stage.meshload) {
+                Ok(sample) => samples.push(sample),
+                Err(error) => notes.push(format!("{measure:?}, round {round}, {}: {error:#}", pair.way.name())),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load(measure: Measure, round: usize, pair: &Pair, lengths: Lengths, tool: &Meshload) -> anyhow::Result<Sample> {
+    let (figures, foreign) = loads::run(measure, pair, lengths, tool)?;
+    Ok(Sample { measure, way: pair.way, round, foreign, figures })
+}
+
+fn names(ways: &[Way]) -> String {
+    ways.iter().map(|way| way.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn machine() -> report::Machine {
+    let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
+    let model = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()))
+        .unwrap_or_default();
+    let haproxy = Command::new("haproxy").arg("-v").output().map(|output| output.stdout).unwrap_or_default();
+    report::Machine {
+        cpus: usage::cpus(),
+        model,
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        haproxy: String::from_utf8_lossy(&haproxy).lines().next().unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,253 @@
+//! The mesh's daemon on a node: started, asked, replaced, killed.
+//!
+//! In:  a node; the directories that daemons of one node share.
+//! Out: [`Daemon`], which answers on its admin port, and whose log is shown when it ends.
+
+use crate::env;
+use crate::exec::{Process, create};
+use crate::leftovers;
+use crate::mesh::Cluster;
+use crate::node::Node;
+use crate::traffic;
+use crate::wait::{self, PATIENCE};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// The admin port of the first daemon on a node; each further one takes a port of its own.
+const ADMIN_PORT: u16 = 15000;
+/// How much of a log is shown at the end.
+const LOG_TAIL: usize = 60;
+
+/// How many daemons this process started on each node, for the names of logs and for admin ports.
+static STARTED: [AtomicU16; 2] = [AtomicU16::new(0), AtomicU16::new(0)];
+
+/// An answer of the admin server.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status code.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// A running daemon. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    cluster: Arc<Cluster>,
+    node: Node,
+    process: Process,
+    admin: SocketAddr,
+    access: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon; gives it back before it is ready.
+    pub(crate) fn start(cluster: &Arc<Cluster>, node: Node) -> Result<Self> {
+        let net = cluster.node(node);
+        let number = STARTED[usize::from(node.number() - 1)].fetch_add(1, Ordering::Relaxed);
+        let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT + number);
+        let dir = net.dir();
+        let (log, access) = (dir.join(format!("daemon-{number}.log")), dir.join(format!("access-{number}.log")));
+        let mut command = net.ns().command(env::built("mesh-node")?);
+        command
+            .args(["run", "--node-name", node.name()])
+            .arg("--objects")
+            .arg(cluster.kube().dir())
+            .arg("--state-dir")
+            .arg(dir.join("state"))
+            .arg("--bpf-dir")
+            .arg(cluster.bpf_dir(node))
+            .arg("--ca-dir")
+            .arg(cluster.ca_dir())
+            .arg("--cni-socket")
+            .arg(cluster.socket(node))
+            .args(["--admin-addr", &admin.to_string(), "--access-log", "json"])
+            .args(cluster.daemon_arguments())
+            .stdout(create(&access)?)
+            .stderr(create(&log)?);
+        let process = Process::start_with(&mut command, &log)?;
+        Ok(Self { cluster: Arc::clone(cluster), node, process, admin, access })
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub const fn node(&self) -> Node {
+        self.node
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks the admin server for `path`.
+    ///
+    /// **Errors**: it does not answer.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        let ns = self.cluster.node(self.node).ns();
+        let stream = traffic::connect(ns, self.admin, PATIENCE)?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = traffic::exchange_open(stream, request.as_bytes())?;
+        parse(&String::from_utf8_lossy(&answer)).with_context(|| format!("the admin server's answer to GET {path}"))
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// **Errors**: it ends, or is not ready within [`PATIENCE`]; its log is shown.
+    pub fn ready(&self) -> Result<()> {
+        wait::until_true(&format!("the daemon on node {} is ready", self.node.name()), PATIENCE, || {
+            if let Some(status) = self.process.ended()? {
+                bail!("the daemon on node {} ended ({status}):\n{}", self.node.name(), self.process.log());
+            }
+            Ok(self.get("/readyz").is_ok_and(|answer| answer.status == 200))
+        })
+    }
+
+    /// Everything it counts, in the OpenMetrics text format.
+    ///
+    /// **Errors**: it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(self.get("/metrics")?.body)
+    }
+
+    /// The sum of a metric over every set of labels that has all of `labels`; zero if there is none.
+    ///
+    /// **Errors**: it does not answer.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(sum(&self.metrics()?, name, labels))
+    }
+
+    /// A debug page, such as `snapshot`.
+    ///
+    /// **Errors**: it does not answer, or not with JSON.
+    pub fn debug(&self, page: &str) -> Result<Value> {
+        let answer = self.get(&format!("/debug/{page}"))?;
+        serde_json::from_str(&answer.body).with_context(|| format!("/debug/{page} answered {}", answer.body))
+    }
+
+    /// The records in its access log so far.
+    ///
+    /// **Errors**: the log cannot be read, or a whole line of it is no JSON.
+    pub fn access_log(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(&self.access).context("cannot read the access log")?;
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("in the access log: {line}")))
+            .collect()
+    }
+
+    /// Waits for a record in the access log.
+    ///
+    /// **Errors**: none comes within [`PATIENCE`].
+    pub fn wait_access(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Result<Value> {
+        wait::until(&format!("in the access log: {what}"), PATIENCE, || {
+            Ok(self.access_log()?.into_iter().find(|record| wanted(record)))
+        })
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Asks it to drain and end.
+    ///
+    /// **Errors**: it is gone.
+    pub fn terminate(&self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)
+    }
+
+    /// Kills it without a word, and waits until it is gone.
+    ///
+    /// **Errors**: it was gone.
+    pub fn kill(&self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.wait(PATIENCE).map(drop)
+    }
+
+    /// Waits for its end.
+    ///
+    /// **Errors**: it has not ended within `patience`.
+    pub fn wait(&self, patience: Duration) -> Result<ExitStatus> {
+        self.process.wait(patience)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// **Errors**: the kernel does not say.
+    pub fn ended(&self) -> Result<Option<ExitStatus>> {
+        self.process.ended()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Test runners show this only of a test that failed.
+        if self.cluster.shows_logs() && !leftovers::kept() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+            eprintln!("--- the end of the log of the daemon on node {}:\n{}", self.node.name(), tail.join("\n"));
+        }
+    }
+}
+
+/// Status and body of an HTTP/1.1 answer that ends with its connection.
+fn parse(answer: &str) -> Result<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP head")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok(Answer { status, body: if chunked { unchunked(body) } else { body.to_owned() } })
+}
+
+/// A chunked body put together.
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        let Some(chunk) = rest.get(..size).filter(|_| size > 0) else { break };
+        whole.push_str(chunk);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
+/// The sum of the samples of `name` that have all of `labels`.
+fn sum(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let matches = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+            && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))
+    };
+    metrics.lines().filter(matches).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_over_labels() {
+        let metrics = "# TYPE a counter\na_total{x=\"1\",y=\"2\"} 3\na_total{x=\"1\",y=\"3\"} 4\na_total{x=\"2\"} 5\na_total_b 9\n";
+        assert!((sum(metrics, "a_total", &[("x", "1")]) - 7.0).abs() < f64::EPSILON);
+        assert!((sum(metrics, "a_total", &[]) - 12.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn answers_are_read_whole_and_in_chunks() {
+        let plain = parse("HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nnot yet").unwrap();
+        assert_eq!((plain.status, plain.body.as_str()), (503, "not yet"));
+        let chunked =
+            parse("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").unwrap();
+        assert_eq!(chunked.body, "abcde");
+    }
+}

@@ -1,0 +1,203 @@
+//! Installs what the build, the demo and the tests need.
+//!
+//! In:  the command that will run, as a [`Group`]; what the machine has.
+//! Out: the machine has everything; services that came along are not running.
+//! Invariant: what is there is left as it is; a second run installs nothing and takes a second.
+//! Source: `invoke-rc.d(8)` for `policy-rc.d`, which keeps Debian from starting services.
+
+mod apt;
+mod needs;
+
+pub(crate) use needs::Group;
+
+use crate::{env, run};
+use anyhow::{Context, Result, bail};
+use needs::{CargoTool, GoTool};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+/// Something that a machine lacks.
+enum Missing {
+    Components(Vec<String>),
+    Packages(Vec<&'static needs::Package>),
+    Cargo(&'static CargoTool),
+    Go(&'static GoTool),
+}
+
+impl Missing {
+    /// What it is, for people.
+    fn describe(&self) -> String {
+        match self {
+            Self::Components(names) => format!("Rust components {}", names.join(", ")),
+            Self::Packages(packages) => {
+                let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+                format!("Debian packages {}", names.join(", "))
+            }
+            Self::Cargo(tool) => format!("{} {}", tool.name, tool.version),
+            Self::Go(tool) => tool.name.to_owned(),
+        }
+    }
+
+    /// How long it takes on two cores with a good network.
+    const fn expected(&self) -> &'static str {
+        match self {
+            Self::Components(_) | Self::Packages(_) => "about a minute",
+            Self::Cargo(tool) => tool.expected,
+            Self::Go(tool) => tool.expected,
+        }
+    }
+
+    fn install(&self) -> Result<()> {
+        match self {
+            Self::Components(names) => add_components(names),
+            Self::Packages(packages) => apt::install(packages),
+            Self::Cargo(tool) => install_cargo_tool(tool),
+            Self::Go(tool) => build_go_tool(tool),
+        }
+    }
+}
+
+/// Installs whatever `group` needs and the machine lacks.
+///
+/// **Errors**: something could not be installed; the error says what to do.
+pub(crate) fn ensure(group: Group) -> Result<()> {
+    let missing = missing(group)?;
+    if missing.is_empty() {
+        println!("setup: everything for `{group}` is there");
+        return Ok(());
+    }
+    println!("setup: {} thing(s) to install for `{group}`", missing.len());
+    for (index, what) in missing.iter().enumerate() {
+        println!("[{}/{}] {} ({})", index + 1, missing.len(), what.describe(), what.expected());
+        let started = Instant::now();
+        what.install().with_context(|| format!("setup could not install {}", what.describe()))?;
+        println!("       done in {}", run::duration(started.elapsed()));
+    }
+    let left = self::missing(group)?;
+    if !left.is_empty() {
+        let left: Vec<_> = left.iter().map(Missing::describe).collect();
+        bail!("installed without an error, and yet missing: {}; is another version earlier on PATH?", left.join("; "));
+    }
+    Ok(())
+}
+
+/// Lists what `group` needs and the machine lacks.
+///
+/// **Errors**: something is missing.
+pub(crate) fn check(group: Group) -> Result<()> {
+    let missing = missing(group)?;
+    for what in &missing {
+        println!("missing: {}", what.describe());
+    }
+    if !missing.is_empty() {
+        bail!("install it with `cargo xtask setup {group}`");
+    }
+    println!("setup: everything for `{group}` is there");
+    Ok(())
+}
+
+fn missing(group: Group) -> Result<Vec<Missing>> {
+    let mut missing = Vec::new();
+    let components = missing_components()?;
+    if !components.is_empty() {
+        missing.push(Missing::Components(components));
+    }
+    let packages: Vec<_> =
+        needs::PACKAGES.iter().filter(|package| group.includes(package.group) && !package.is_there()).collect();
+    if !packages.is_empty() {
+        missing.push(Missing::Packages(packages));
+    }
+    for tool in needs::CARGO_TOOLS.iter().filter(|tool| group.includes(tool.group)) {
+        if installed_version(tool).as_deref() != Some(tool.version) {
+            missing.push(Missing::Cargo(tool));
+        }
+    }
+    for tool in needs::GO_TOOLS.iter().filter(|tool| group.includes(tool.group)) {
+        if std::fs::read_to_string(stamp(tool)).ok() != Some(go_key(tool)?) {
+            missing.push(Missing::Go(tool));
+        }
+    }
+    Ok(missing)
+}
+
+/// The components of `rust-toolchain.toml` which the toolchain lacks.
+fn missing_components() -> Result<Vec<String>> {
+    let toolchain = std::fs::read_to_string(env::root().join("rust-toolchain.toml")).context("rust-toolchain.toml")?;
+    let wanted = needs::components(&toolchain);
+    if env::program("rustup").is_none() {
+        let sysroot = run::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(env::root()))?;
+        if Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
+            return Ok(Vec::new());
+        }
+        bail!(
+            "the eBPF build needs the source of Rust's core library: install rustup, then `rustup toolchain install`"
+        );
+    }
+    let installed =
+        run::output(Command::new("rustup").args(["component", "list", "--installed"]).current_dir(env::root()))
+            .context("the pinned toolchain is not installed: run `rustup toolchain install` in this directory")?;
+    Ok(wanted
+        .into_iter()
+        .filter(|name| !installed.lines().any(|line| line == name || line.starts_with(&format!("{name}-"))))
+        .collect())
+}
+
+fn add_components(names: &[String]) -> Result<()> {
+    run::open(Command::new("rustup").args(["component", "add"]).args(names).current_dir(env::root()))
+}
+
+/// The version that `tool` says it has, if it is installed at all.
+fn installed_version(tool: &CargoTool) -> Option<String> {
+    let text = run::output(Command::new(env::program(tool.program)?).args(tool.version_arguments)).ok()?;
+    text.split_whitespace().nth(1).map(str::to_owned)
+}
+
+fn install_cargo_tool(tool: &CargoTool) -> Result<()> {
+    run::open(
+        Command::new("cargo")
+            .args(["install", tool.name, "--version", tool.version, "--locked", "--force"])
+            // A common place, so that the tools share what they have in common.
+            .arg("--target-dir")
+            .arg(env::target_dir().join("tools/cargo"))
+            .current_dir(env::root()),
+    )
+    .with_context(|| {
+        format!(
+            "it comes from the crate registry; try `cargo install {} --version {} --locked`",
+            tool.name, tool.version
+        )
+    })
+}
+
+fn build_go_tool(tool: &GoTool) -> Result<()> {
+    let go = env::program("go").context("Go is not on PATH")?;
+    let version = run::output(Command::new(&go).arg("version"))?;
+    if !needs::is_go_recent(&version) {
+        bail!("it needs Go 1.21 or newer, and this is {}: put a newer one first on PATH", version.trim());
+    }
+    let output = env::target_dir().join("tools").join(tool.name);
+    run::open(
+        Command::new(go)
+            .args(["build", "-trimpath", "-o"])
+            .arg(&output)
+            .arg(tool.package)
+            .env("CGO_ENABLED", "0")
+            .current_dir(env::root().join(tool.module)),
+    )?;
+    std::fs::write(stamp(tool), go_key(tool)?).context("cannot note what was built")
+}
+
+/// Says what a Go tool was built from, beside it.
+fn stamp(tool: &GoTool) -> std::path::PathBuf {
+    env::target_dir().join("tools").join(format!("{}.built-from", tool.name))
+}
+
+/// What a Go tool is built from: its module's pinned sums.
+fn go_key(tool: &GoTool) -> Result<String> {
+    let module = env::root().join(tool.module);
+    let read = |name: &str| {
+        std::fs::read_to_string(module.join(name)).with_context(|| format!("cannot read {}/{name}", tool.module))
+    };
+    Ok(format!("{}\n{}", read("go.mod")?, read("go.sum")?))
+}
