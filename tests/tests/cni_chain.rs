@@ -35,10 +35,10 @@ impl Node {
     fn new(test: &str) -> Self {
         let own = fs::metadata("/proc/self").unwrap().uid();
         assert_eq!(own, 0, "network namespaces need root: run this suite with sudo");
-        let name = format!("cn-{test}");
-        let directory = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        sweep(test);
+        let name = format!("cn-{test}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(&name);
         let node = Self { name, directory };
-        node.clean();
         fs::create_dir_all(node.directory.join("net.d")).unwrap();
         for namespace in [node.namespace(), node.pod()] {
             run(Command::new("ip").args(["netns", "add", &namespace]));
@@ -221,6 +221,19 @@ fn cnitool() -> PathBuf {
     let path = std::env::var_os("MESH_CNITOOL").map_or_else(built, PathBuf::from);
     assert!(path.is_file(), "{} is missing: run `cargo xtask setup`", path.display());
     path
+}
+
+/// Removes the namespaces of earlier runs of a test that were killed; a run that is under way keeps its own.
+fn sweep(test: &str) {
+    let prefix = format!("cn-{test}-");
+    for entry in fs::read_dir("/run/netns").into_iter().flatten() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let process = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('-'));
+        if process.is_some_and(|(process, _)| !Path::new("/proc").join(process).exists()) {
+            // Another run may sweep at the same time.
+            drop(Command::new("ip").args(["netns", "del", &name]).output());
+        }
+    }
 }
 
 fn run(command: &mut Command) {
