@@ -10,12 +10,8 @@ const WORDS: &[(&str, &str)] = &[
     ("todo!", "write it"),
     ("unimplemented!", "write it"),
     ("dbg!", "take it out"),
-    ("/work/", "a path of one machine"),
     ("/root/", "a path of one machine"),
     ("/home/", "a path of one machine"),
-    ("deb.debian.org", "name the package, not where it was fetched from"),
-    ("index.crates.io", "name the crate, not where it was fetched from"),
-    ("proxy.golang.org", "name the module, not where it was fetched from"),
     ("github.com/projectcalico/calico/blob", "cite paths and symbols, never lines"),
 ];
 
