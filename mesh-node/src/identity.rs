@@ -28,7 +28,7 @@ pub use peer::{Peer, PeerError, peer, refusal};
 pub use tls::ALPN;
 
 use crate::model::{Identity, TrustDomain};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Metrics, explain};
 use arc_swap::ArcSwap;
 use rotation::Rotation;
 use std::collections::{BTreeSet, HashMap};
@@ -246,16 +246,4 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// An error with its causes, in one line.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

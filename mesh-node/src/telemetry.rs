@@ -118,6 +118,19 @@ where
     tokio::task::spawn_local(future)
 }
 
+/// An error with its causes, in one line.
+#[must_use]
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// Every metric of the daemon. Each module registers its own and keeps the handles.
 #[derive(Clone, Default)]
 pub struct Metrics {

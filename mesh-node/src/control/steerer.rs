@@ -7,6 +7,7 @@
 use crate::proxy::Proxy;
 use crate::snapshot::{LocalPod, PodKey};
 use crate::steer::{PodNet, Steering};
+use crate::telemetry::explain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
@@ -158,9 +159,9 @@ impl Thread {
 
     /// Listeners first, then someone who accepts, then the kernel: no connection meets a closed door.
     fn enrol(&mut self, pod: &Arc<LocalPod>) -> Result<(), String> {
-        let net = self.steering.open(pod).map_err(|error| chain(&error))?;
-        self.proxy.serve(&pod.key, &net.ns, &net.listeners).map_err(|error| chain(&error))?;
-        self.steering.enrol(pod, &net).map_err(|error| chain(&error))?;
+        let net = self.steering.open(pod).map_err(|error| explain(&error))?;
+        self.proxy.serve(&pod.key, &net.ns, &net.listeners).map_err(|error| explain(&error))?;
+        self.steering.enrol(pod, &net).map_err(|error| explain(&error))?;
         self.nets.insert(Arc::clone(&pod.key), net);
         Ok(())
     }
@@ -172,7 +173,7 @@ impl Thread {
                 tracing::warn!(made = ?repairs.made, "steering was disturbed and is repaired");
             }
             for (pod, error) in &repairs.failed {
-                tracing::error!(pod = pod.as_deref(), "steering cannot be repaired: {}", chain(error));
+                tracing::error!(pod = pod.as_deref(), "steering cannot be repaired: {}", explain(error));
             }
         }
     }
@@ -185,18 +186,6 @@ impl Thread {
 
 fn log(attempt: &str, result: Result<(), impl Error>) {
     if let Err(error) = result {
-        tracing::error!("cannot {attempt}: {}", chain(&error));
+        tracing::error!("cannot {attempt}: {}", explain(&error));
     }
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

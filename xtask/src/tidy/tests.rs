@@ -79,8 +79,8 @@ fn the_table_has_no_cycle() {
     let mut settled: Vec<&str> = Vec::new();
     loop {
         let before = settled.len();
-        for (module, allowed) in layers::TABLE {
-            if !settled.contains(module) && allowed.iter().all(|allowed| settled.contains(allowed)) {
+        for (module, allowed) in layers::table() {
+            if !settled.contains(&module) && allowed.iter().all(|allowed| settled.contains(allowed)) {
                 settled.push(module);
             }
         }
@@ -88,7 +88,7 @@ fn the_table_has_no_cycle() {
             break;
         }
     }
-    assert_eq!(settled.len(), layers::TABLE.len(), "only these are free of cycles: {settled:?}");
+    assert_eq!(settled.len(), layers::table().count(), "only these are free of cycles: {settled:?}");
 }
 
 #[test]

@@ -89,19 +89,14 @@ pub(crate) async fn connect(
     to: IpAddr,
 ) -> Result<Session, HandshakeError> {
     let mut tls = UnbufferedClientConnection::new(config, ServerName::from(to)).map_err(HandshakeError::Tls)?;
-    let mut flights = Flights::default();
-    loop {
-        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
-        let step = flights.outbox.step(state);
-        flights.incoming.drain(..discard);
-        flights.offered -= discard;
-        if flights.advance(stream, step).await? {
-            break;
-        }
-    }
+    let rest = shake(stream, |incoming, outbox| {
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(incoming);
+        (discard, outbox.step(state))
+    })
+    .await?;
     let peer = owned(tls.peer_certificates());
     let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
-    session(secrets, Keys::Client(Box::new(keys)), peer, flights.incoming)
+    session(secrets, Keys::Client(Box::new(keys)), peer, rest)
 }
 
 /// The dialled side.
@@ -109,19 +104,31 @@ pub(crate) async fn connect(
 /// **Errors**: the connection broke, or the peer was refused; the peer is told by an alert.
 pub(crate) async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> Result<Session, HandshakeError> {
     let mut tls = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
+    let rest = shake(stream, |incoming, outbox| {
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(incoming);
+        (discard, outbox.step(state))
+    })
+    .await?;
+    let peer = owned(tls.peer_certificates());
+    let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
+    session(secrets, Keys::Server(Box::new(keys)), peer, rest)
+}
+
+/// Drives one side's handshake to its end and returns what the peer sent after it. `process` shows rustls the bytes
+/// it is given and returns how many of them are done with, and what is wanted next.
+async fn shake(
+    stream: &TcpStream,
+    mut process: impl FnMut(&mut [u8], &mut Outbox) -> (usize, Step),
+) -> Result<Vec<u8>, HandshakeError> {
     let mut flights = Flights::default();
     loop {
-        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut flights.incoming[..flights.offered]);
-        let step = flights.outbox.step(state);
+        let (discard, step) = process(&mut flights.incoming[..flights.offered], &mut flights.outbox);
         flights.incoming.drain(..discard);
         flights.offered -= discard;
         if flights.advance(stream, step).await? {
-            break;
+            return Ok(flights.incoming);
         }
     }
-    let peer = owned(tls.peer_certificates());
-    let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
-    session(secrets, Keys::Server(Box::new(keys)), peer, flights.incoming)
 }
 
 fn session(
