@@ -21,6 +21,7 @@ use super::wire::Wire;
 use super::worker::{Facts, Pod, Worker};
 use crate::identity::{self, Peer};
 use crate::model::MtlsMode;
+use crate::snapshot::NodeSnapshot;
 use crate::sys::socket;
 use crate::telemetry::{Security, Side};
 use mesh_common::route::DSCP_MESH;
@@ -45,19 +46,26 @@ enum Speaks {
 /// Serves one arriving connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
     let Ok(local) = downstream.local_addr() else { return };
-    let report = new_report(&worker, &pod, client, local);
+    let snapshot = worker.feed.snapshot();
+    let report = new_report(&worker, &pod, &snapshot, (client, local));
     if local.ip().is_loopback() {
         return refuse(downstream, report, Refusal::new(refusal::OWN_PORT, "the mesh's own port was dialled"));
     }
-    match speaks(&worker, &pod, &downstream, client, local) {
+    let speaks = speaks(&pod, &snapshot, &downstream, (client, local));
+    drop(snapshot);
+    match speaks {
         Speaks::Plain => in_plain(&worker, &pod, downstream, None, report).await,
         Speaks::MutualTls => over_mesh(worker, pod, downstream, report).await,
         Speaks::Unclear => unclear(worker, pod, downstream, report).await,
     }
 }
 
-fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, client: SocketAddr, local: SocketAddr) -> Report {
-    let snapshot = worker.feed.snapshot();
+fn new_report(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    snapshot: &NodeSnapshot,
+    (client, local): (SocketAddr, SocketAddr),
+) -> Report {
     let mut report = Report::new((Rc::clone(worker), Rc::clone(pod)), Side::Inbound, client, local);
     report.upstream = Some(local);
     report.source_workload = snapshot.directory.workloads.get(&client.ip()).cloned();
@@ -72,14 +80,18 @@ fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
 }
 
 /// What the connection speaks, from the port's mode, the mark on its SYN and who the client is.
-fn speaks(worker: &Worker, pod: &Pod, downstream: &TcpStream, client: SocketAddr, local: SocketAddr) -> Speaks {
-    match pod.mode(worker, local.port()) {
+fn speaks(
+    pod: &Pod,
+    snapshot: &NodeSnapshot,
+    downstream: &TcpStream,
+    (client, local): (SocketAddr, SocketAddr),
+) -> Speaks {
+    match pod.mode(snapshot, local.port()) {
         MtlsMode::Disable => Speaks::Plain,
         MtlsMode::Strict => Speaks::MutualTls,
         MtlsMode::Permissive => {
             // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
             let mark = socket::syn_dscp(downstream).ok().flatten();
-            let snapshot = worker.feed.snapshot();
             let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
             match mark {
                 Some(DSCP_MESH) => Speaks::MutualTls,

@@ -130,8 +130,7 @@ impl Facts {
 
 impl Pod {
     /// The mode of one of the pod's ports. A pod that has left the mesh is plain.
-    pub(crate) fn mode(&self, worker: &Worker, port: u16) -> MtlsMode {
-        let snapshot = worker.feed.snapshot();
+    pub(crate) fn mode(&self, snapshot: &NodeSnapshot, port: u16) -> MtlsMode {
         let modes = snapshot.pods.get(&self.key).and_then(|pod| pod.workload.inbound.as_ref());
         modes.map_or(MtlsMode::Disable, |modes| modes.mode(port))
     }

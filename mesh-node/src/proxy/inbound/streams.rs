@@ -7,12 +7,14 @@
 use crate::proxy::connect;
 use crate::proxy::frame::Control;
 use crate::proxy::io;
+use crate::proxy::live::Cancelled;
 use crate::proxy::pool::Peered;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::relay::{self, Ended, Role};
 use crate::proxy::report::Report;
 use crate::proxy::wire::{Event, WireError};
 use crate::proxy::worker::{Facts, Pod, Worker};
+use crate::snapshot::NodeSnapshot;
 use crate::telemetry::Security;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -37,33 +39,32 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
             Err(error) => {
                 // A connection on which nothing was ever asked is itself what failed.
                 if streams == 0 {
-                    let report = new_report(&worker, &pod, ends, None);
+                    let report = new_report(&worker, &pod, &worker.feed.snapshot(), ends);
                     report.refused(Refusal::wire(&error));
                 }
                 return;
             }
         };
         streams += 1;
-        let report = new_report(&worker, &pod, ends, Some(original));
-        if !stream(&worker, &pod, &mut peered, report).await {
+        let snapshot = worker.feed.snapshot();
+        let mut report = new_report(&worker, &pod, &snapshot, ends);
+        if let Some(service) = snapshot.directory.services.get(&original.ip()) {
+            report.service = Some(Arc::clone(&service.name));
+        }
+        let facts = Facts::InboundMesh { source: ends.0.ip(), identity: Arc::clone(&peered.identity) };
+        let admitted = judge(&snapshot, &peered, &facts);
+        drop(snapshot);
+        let registration = pod.live.register(facts);
+        let admitted = admitted.map(|()| registration.cancelled());
+        if !stream(&worker, &pod, &mut peered, (admitted, report)).await {
             return;
         }
     }
 }
 
-fn new_report(
-    worker: &Rc<Worker>,
-    pod: &Rc<Pod>,
-    ends: (SocketAddr, SocketAddr),
-    original: Option<SocketAddr>,
-) -> Report {
-    let (client, local) = ends;
-    let mut report = super::new_report(worker, pod, client, local);
+fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, snapshot: &NodeSnapshot, ends: (SocketAddr, SocketAddr)) -> Report {
+    let mut report = super::new_report(worker, pod, snapshot, ends);
     report.security = Security::MutualTls;
-    let snapshot = worker.feed.snapshot();
-    if let Some(service) = original.and_then(|original| snapshot.directory.services.get(&original.ip())) {
-        report.service = Some(Arc::clone(&service.name));
-    }
     report
 }
 
@@ -84,20 +85,22 @@ async fn open(worker: &Worker, peered: &mut Peered) -> Result<Option<SocketAddr>
     }
 }
 
-/// Serves one stream; true if the wire can serve another.
-async fn stream(worker: &Rc<Worker>, pod: &Rc<Pod>, peered: &mut Peered, mut report: Report) -> bool {
-    let client = report.source.ip();
-    let facts = Facts::InboundMesh { source: client, identity: Arc::clone(&peered.identity) };
-    let admitted = judge(worker, peered, &facts);
-    let registration = pod.live.register(facts);
+/// Serves one stream that was judged; true if the wire can serve another.
+async fn stream(
+    worker: &Worker,
+    pod: &Pod,
+    peered: &mut Peered,
+    (admitted, mut report): (Result<&Cancelled, Refusal>, Report),
+) -> bool {
     let connected = match admitted {
-        Ok(()) => connect::to_application(&pod.ns, &pod.ports, client, report.destination)
+        Ok(cancelled) => connect::to_application(&pod.ns, &pod.ports, report.source.ip(), report.destination)
             .await
+            .map(|upstream| (upstream, cancelled))
             .map_err(|error| Refusal::connect(&error)),
         Err(refusal) => Err(refusal),
     };
-    let upstream = match connected {
-        Ok(upstream) => upstream,
+    let (upstream, cancelled) = match connected {
+        Ok(connected) => connected,
         Err(refusal) => {
             let _peer_may_be_gone = peered.wire.split().0.control(&Control::Reset(refusal.reason.to_owned())).await;
             report.refused(refusal);
@@ -110,7 +113,7 @@ async fn stream(worker: &Rc<Worker>, pod: &Rc<Pod>, peered: &mut Peered, mut rep
         report.ended(&Ended::Failed(error));
         return false;
     }
-    let context = (&worker.buffers, &report.counts, registration.cancelled());
+    let context = (&worker.buffers, &report.counts, cancelled);
     let ended = relay::over_wire(&upstream, &mut peered.wire, Role::Dialled, context).await;
     let clean = matches!(ended, Ended::Clean);
     if !clean {
@@ -120,12 +123,12 @@ async fn stream(worker: &Rc<Worker>, pod: &Rc<Pod>, peered: &mut Peered, mut rep
     clean
 }
 
-fn judge(worker: &Worker, peered: &Peered, facts: &Facts) -> Result<(), Refusal> {
+fn judge(snapshot: &NodeSnapshot, peered: &Peered, facts: &Facts) -> Result<(), Refusal> {
     if peered.expires <= SystemTime::now() {
         let detail = format!("the certificate of {} expired while the connection was open", peered.identity);
         return Err(Refusal::new(refusal::EXPIRED_CERTIFICATE, detail));
     }
-    match facts.verdict(&worker.feed.snapshot(), None) {
+    match facts.verdict(snapshot, None) {
         Some(reason) => Err(Refusal::new(reason, format!("the connection of {} was judged again", peered.identity))),
         None => Ok(()),
     }
