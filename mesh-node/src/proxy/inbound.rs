@@ -12,6 +12,7 @@ mod streams;
 
 use super::connect;
 use super::io;
+use super::live::Registration;
 use super::pool::Peered;
 use super::refusal::{self, Refusal};
 use super::relay::{self, Ended};
@@ -53,10 +54,15 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     }
     let speaks = speaks(&pod, &snapshot, &downstream, (client, local));
     drop(snapshot);
+    // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
+    let plain = || pod.live.register(Facts::InboundPlain { port: local.port() });
     match speaks {
-        Speaks::Plain => in_plain(&worker, &pod, downstream, None, report).await,
+        Speaks::Plain => in_plain(&worker, &pod, (downstream, None), plain(), report).await,
         Speaks::MutualTls => over_mesh(worker, pod, downstream, report).await,
-        Speaks::Unclear => unclear(worker, pod, downstream, report).await,
+        Speaks::Unclear => {
+            let registration = plain();
+            unclear(worker, pod, downstream, registration, report).await;
+        }
     }
 }
 
@@ -103,8 +109,13 @@ fn speaks(
 }
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.
-async fn in_plain(worker: &Worker, pod: &Pod, downstream: TcpStream, upstream: Option<TcpStream>, mut report: Report) {
-    let registration = pod.live.register(Facts::InboundPlain { port: report.destination.port() });
+async fn in_plain(
+    worker: &Worker,
+    pod: &Pod,
+    (downstream, upstream): (TcpStream, Option<TcpStream>),
+    registration: Registration<Facts>,
+    mut report: Report,
+) {
     let connected = match upstream {
         Some(upstream) => Ok(upstream),
         None => connect::to_application(&pod.ns, &pod.ports, report.source.ip(), report.destination).await,
@@ -204,7 +215,13 @@ async fn known(worker: &Worker, client: SocketAddr, peer: &Peer) -> Result<(), R
 
 /// A client in the mesh whose SYN was not marked. It may speak plain text, perhaps waiting for the server to
 /// speak first, so the application is connected at once and whoever speaks first decides.
-async fn unclear(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, report: Report) {
+async fn unclear(
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    downstream: TcpStream,
+    registration: Registration<Facts>,
+    report: Report,
+) {
     let (client, local) = (report.source, report.destination);
     // A failure is told a mesh client by a frame, a plain one by a reset: which it is remains to be seen.
     let upstream = connect::to_application(&pod.ns, &pod.ports, client.ip(), local).await.ok();
@@ -220,8 +237,9 @@ async fn unclear(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, report
         if let Some(upstream) = upstream {
             io::reset(upstream);
         }
+        drop(registration);
         over_mesh(worker, pod, downstream, report).await;
     } else {
-        in_plain(&worker, &pod, downstream, upstream, report).await;
+        in_plain(&worker, &pod, (downstream, upstream), registration, report).await;
     }
 }
