@@ -9,9 +9,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The protocol's name in ALPN.
-pub const ALPN: &[u8] = b"mesh/1";
-
 const OPEN: u8 = 1;
 const ACCEPT: u8 = 2;
 pub(crate) const DATA: u8 = 3;

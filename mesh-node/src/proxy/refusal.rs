@@ -44,6 +44,8 @@ pub(crate) const NO_CREDENTIALS: &str = "no_credentials";
 pub(crate) const MTLS_REQUIRED: &str = "mtls_required";
 /// What arrived is no TLS at all; the id is that of [`identity::refusal`].
 pub(crate) const NOT_TLS: &str = "not_tls";
+/// The peer does not speak `mesh/1`; the id is that of [`identity::refusal`].
+pub(crate) const NO_COMMON_PROTOCOL: &str = "no_common_protocol";
 /// The certificate's identity is not the one that discovery gives for the source address.
 pub(crate) const SOURCE_IDENTITY: &str = "source_identity";
 /// Discovery knows no workload at the source address.
@@ -99,6 +101,7 @@ impl Refusal {
             HandshakeError::Tls(cause) => Self::new(identity::refusal(cause), cause.to_string()),
             HandshakeError::Io(cause) => Self::new(PEER_LOST, cause.to_string()),
             HandshakeError::Closed => Self::new(PEER_LOST, error.to_string()),
+            HandshakeError::NoProtocol => Self::new(NO_COMMON_PROTOCOL, error.to_string()),
             HandshakeError::TooLong | HandshakeError::Keys(_) => Self::new(PEER_PROTOCOL, error.to_string()),
         }
     }

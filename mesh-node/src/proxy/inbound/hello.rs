@@ -5,7 +5,7 @@
 //! Invariant: arbitrary bytes give an answer, never a panic.
 //! Cancel: safe; nothing is consumed.
 
-use crate::proxy::frame::ALPN;
+use crate::identity::ALPN;
 use rustls::server::Acceptor;
 use std::time::Duration;
 use tokio::net::TcpStream;

@@ -7,6 +7,7 @@
 
 use super::super::io;
 use super::record::{Opener, RecordError, Sealer};
+use crate::identity::ALPN;
 use rustls::client::UnbufferedClientConnection;
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -49,6 +50,9 @@ pub(crate) enum HandshakeError {
     /// The peer's flight is longer than any sensible one.
     #[error("the peer's handshake messages exceed {MAX_FLIGHT} bytes")]
     TooLong,
+    /// The peer has a certificate, but does not speak the mesh's protocol.
+    #[error("the peer did not agree on the protocol mesh/1")]
+    NoProtocol,
     /// The negotiated keys cannot be used.
     #[error("the negotiated keys cannot be used")]
     Keys(#[source] RecordError),
@@ -94,6 +98,7 @@ pub(crate) async fn connect(
         (discard, outbox.step(state))
     })
     .await?;
+    agreed(tls.alpn_protocol())?;
     let peer = owned(tls.peer_certificates());
     let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
     session(secrets, Keys::Client(Box::new(keys)), peer, rest)
@@ -109,6 +114,7 @@ pub(crate) async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> Res
         (discard, outbox.step(state))
     })
     .await?;
+    agreed(tls.alpn_protocol())?;
     let peer = owned(tls.peer_certificates());
     let (secrets, keys) = tls.dangerous_into_kernel_connection().map_err(HandshakeError::Tls)?;
     session(secrets, Keys::Server(Box::new(keys)), peer, rest)
@@ -129,6 +135,11 @@ async fn shake(
             return Ok(flights.incoming);
         }
     }
+}
+
+/// The session is for `mesh/1`. A peer that offers no protocol at all would otherwise pass.
+fn agreed(protocol: Option<&[u8]>) -> Result<(), HandshakeError> {
+    if protocol == Some(ALPN) { Ok(()) } else { Err(HandshakeError::NoProtocol) }
 }
 
 fn session(
@@ -283,6 +294,9 @@ impl Flights {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity;
+    use crate::model::Identity;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn records_are_offered_one_by_one_and_whole() {
@@ -298,6 +312,52 @@ mod tests {
         assert!(flights.offer());
         assert_eq!(flights.offered, 13, "the second");
         assert!(!flights.offer());
+    }
+
+    #[test]
+    fn only_the_meshs_protocol_will_do() {
+        assert!(agreed(Some(b"mesh/1")).is_ok());
+        for protocol in [None, Some(&b"h2"[..]), Some(b"")] {
+            assert!(matches!(agreed(protocol), Err(HandshakeError::NoProtocol)), "{protocol:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certified_peer_without_the_protocol_is_refused_by_both_sides() {
+        let directory = std::env::temp_dir().join(format!("mesh-handshake-{}", std::process::id()));
+        let identity = Arc::new("spiffe://cluster.local/ns/a/sa/b".parse::<Identity>().expect("an identity"));
+        let config = identity::Config::new(directory.join("ca"), directory.join("state"), "cluster.local".into());
+        let keyring = identity::Keyring::start(config, &Metrics::default()).expect("a keyring");
+        keyring.want([Arc::clone(&identity)].into());
+        keyring.ready(&identity).await.expect("a certificate");
+        let credentials = keyring.current(&identity).expect("credentials");
+
+        let shake = async |client: Arc<ClientConfig>, server: Arc<ServerConfig>| {
+            let (dialler, dialled) = pair().await;
+            let (connected, accepted) = tokio::join!(connect(&dialler, client, LOCALHOST), accept(&dialled, server));
+            (connected.err(), accepted.err())
+        };
+        let mut mute = (*credentials.client).clone();
+        mute.alpn_protocols.clear();
+        let (_, accepted) = shake(mute.into(), Arc::clone(&credentials.server)).await;
+        assert!(matches!(accepted, Some(HandshakeError::NoProtocol)), "{accepted:?}");
+        let mut mute = (*credentials.server).clone();
+        mute.alpn_protocols.clear();
+        let (connected, _) = shake(Arc::clone(&credentials.client), mute.into()).await;
+        assert!(matches!(connected, Some(HandshakeError::NoProtocol)), "{connected:?}");
+        let outcome = shake(Arc::clone(&credentials.client), Arc::clone(&credentials.server)).await;
+        assert!(matches!(outcome, (None, None)), "{outcome:?}");
+        std::fs::remove_dir_all(directory).expect("the directory goes");
+    }
+
+    const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind((LOCALHOST, 0)).await.expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let dialler = tokio::net::TcpSocket::new_v4().expect("a socket").connect(address);
+        let (dialler, accepted) = tokio::join!(dialler, listener.accept());
+        (dialler.expect("a connection"), accepted.expect("a connection").0)
     }
 
     #[test]
