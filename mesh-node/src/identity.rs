@@ -1,7 +1,7 @@
 //! Certificates for the workloads of this node, and what peers' certificates prove.
 //!
 //! In:  the identities wanted here ([`Keyring::want`]); an [`Issuer`]; a private directory for what was issued.
-//! Out: one [`Credentials`] per identity, renewed at half-life; [`peer`] and [`refusal`] for the other side.
+//! Out: one [`Credentials`] per identity, renewed at half-life; [`peer()`] and [`refusal`] for the other side.
 //! Invariant: a key never leaves the node; no certificate is used or accepted outside its time, its trust domain or
 //! the bundle; while the issuer fails, the last certificate serves until it expires.
 //! Source: SPIFFE X509-SVID; RFC 5280 section 6; RFC 8446 section 4.4.2.

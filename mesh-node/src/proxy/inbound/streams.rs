@@ -3,6 +3,7 @@
 //! In:  a wire whose peer is known.
 //! Out: each stream carried to the application; a refused one answered by RESET.
 //! Invariant: each stream is judged by the snapshot of its own time.
+//! Invariant: a wire ends with the certificate that opened it; a stream that meets its end was not acted on.
 
 use crate::proxy::connect;
 use crate::proxy::frame::Control;
@@ -45,6 +46,12 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
                 return;
             }
         };
+        if streams > 0 && peered.expires <= SystemTime::now() {
+            // The client saw the certificate valid when it sent OPEN, and may have a new one by now. It opens the
+            // stream again on a new wire; if it has none, the handshake refuses it.
+            peered.wire.close().await;
+            return;
+        }
         streams += 1;
         let snapshot = worker.feed.snapshot();
         let mut report = new_report(&worker, &pod, &snapshot, ends);
