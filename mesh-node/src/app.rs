@@ -113,7 +113,8 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let proxy = Arc::new(proxy);
     let steering = Steering::start(steer_config(&run), &metrics)?;
     let (reported, reports) = mpsc::unbounded_channel();
-    let steerer = Steerer::start(steering, Arc::clone(&proxy), reported).map_err(AppError::Runtime)?;
+    let steerer =
+        Steerer::start(steering, run.netns_dir.clone(), Arc::clone(&proxy), reported).map_err(AppError::Runtime)?;
 
     let (changed, changes) = mpsc::channel(CHANGES);
     let _watching = file::watch(file::Config::new(&run.objects), changed)?;

@@ -12,7 +12,7 @@ use crate::model::{Issue, Model, Name, ObjectRef, Workload};
 use crate::snapshot::{Directory, LocalPod, NodeSnapshot, PodKey};
 use crate::translate;
 use crate::world::{Attachment, Kind, World};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -69,6 +69,23 @@ pub fn compile<'a>(
     issues.sort();
     issues.dedup();
     NodeSnapshot { pods, directory: Arc::new(directory), issues }
+}
+
+/// Pods of this node that are to be steered, but whose sandbox nobody told of: they ran before the plugin was in the
+/// chain, or are about to be told of. Ordered by name.
+#[must_use]
+pub fn strangers<'m>(model: &'m Model, world: &World, settings: &Settings) -> Vec<&'m Arc<Workload>> {
+    let told: HashSet<(&str, &str)> = world
+        .attachments()
+        .map(|attachment| (attachment.pod_namespace.as_str(), attachment.pod_name.as_str()))
+        .collect();
+    let here = |workload: &&Arc<Workload>| {
+        workload.node.as_deref() == Some(&settings.node)
+            && workload.enrolled
+            && !workload.addresses.is_empty()
+            && !told.contains(&(&*workload.name.namespace, &*workload.name.name))
+    };
+    model.workloads.values().filter(here).collect()
 }
 
 /// The workload that a sandbox belongs to.

@@ -81,6 +81,9 @@ pub struct Run {
     /// Where the CNI plugin asks.
     #[arg(long, env = "MESH_CNI_SOCKET", default_value = mesh_common::cni::DEFAULT_SOCKET)]
     pub cni_socket: PathBuf,
+    /// Where the runtime keeps the network namespaces of pods, to find those that ran before the plugin was there.
+    #[arg(long, env = "MESH_NETNS_DIR", default_value = "/var/run/netns")]
+    pub netns_dir: PathBuf,
     /// Where the admin server listens; loopback only.
     #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
     pub admin_addr: SocketAddr,

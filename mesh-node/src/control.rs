@@ -9,6 +9,7 @@
 mod inspect;
 mod pods;
 mod requests;
+mod running;
 mod steerer;
 
 pub use inspect::Inspect;
@@ -26,6 +27,7 @@ use pods::Enrolments;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use requests::Waiting;
+use running::Strangers;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +77,7 @@ pub struct Control {
     world: Arc<Mutex<World>>,
     enrolments: Enrolments,
     waiting: Vec<Waiting>,
+    strangers: Strangers,
     inspect: Arc<Inspect>,
     gauges: Gauges,
     /// Does the CNI plugin ask this daemon?
@@ -128,6 +131,7 @@ impl Control {
             world,
             enrolments: Enrolments::default(),
             waiting: Vec::new(),
+            strangers: Strangers::default(),
             inspect,
             listening: false,
             first: watch::Sender::new(false),
@@ -202,6 +206,9 @@ impl Control {
         let (model, snapshot) = compile::snapshot(&self.world(), &self.parts.names, &self.parts.node);
         let micros = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.gauges.compile_microseconds.set(micros);
+        if self.set_strangers(self.unattached(&model)) {
+            return self.publish();
+        }
         self.inspect.set_model(model);
         if self.published.as_deref() == Some(&snapshot) {
             return;
@@ -264,6 +271,7 @@ impl Control {
 
     fn tick(&mut self) {
         self.drop_vanished();
+        self.look_for_strangers();
         self.retry_failed();
         self.answer_late();
     }

@@ -57,6 +57,8 @@ pub struct Workload {
     pub node: Option<String>,
     /// Its addresses; the first is the primary one. Empty until it has one.
     pub addresses: Vec<IpAddr>,
+    /// The runtime's id of its sandbox, where the network plugin tells.
+    pub container_id: Option<String>,
     /// What it proves about itself.
     pub identity: Identity,
     /// Its labels.

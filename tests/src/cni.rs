@@ -86,6 +86,12 @@ impl Chain {
         Ok(Self { runtime, dir, plugins })
     }
 
+    /// The same chain before the mesh came to it.
+    pub(crate) fn without_mesh(&self) -> Self {
+        let plugins = self.plugins.iter().filter(|plugin| plugin["type"] != "mesh-cni").cloned().collect();
+        Self { runtime: Runtime::Direct, dir: self.dir.clone(), plugins }
+    }
+
     /// Adds a pod; gives its addresses.
     pub(crate) fn add(&self, node: &NodeNet, sandbox: &Sandbox) -> Result<Vec<IpAddr>> {
         let result = match self.runtime {

@@ -29,12 +29,21 @@ pub struct PodBuilder {
     account: String,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    before_the_mesh: bool,
 }
 
 impl PodBuilder {
     pub(crate) fn new(cluster: Arc<Cluster>, name: &str) -> Self {
         let (labels, annotations) = (BTreeMap::new(), BTreeMap::new());
-        Self { cluster, name: name.to_owned(), node: Node::A, account: "default".to_owned(), labels, annotations }
+        Self {
+            cluster,
+            name: name.to_owned(),
+            node: Node::A,
+            account: "default".to_owned(),
+            labels,
+            annotations,
+            before_the_mesh: false,
+        }
     }
 
     /// Where it runs; on A unless said.
@@ -65,6 +74,13 @@ impl PodBuilder {
         self
     }
 
+    /// Joins it to the node by a chain without the mesh's plugin, as if it had run before that was there.
+    #[must_use]
+    pub const fn before_the_mesh(mut self) -> Self {
+        self.before_the_mesh = true;
+        self
+    }
+
     /// Creates the pod, and waits until the CNI chain has it and Kubernetes knows its addresses.
     ///
     /// **Errors**: the name has no namespace, or the chain refuses the pod, in which case everything is undone.
@@ -89,7 +105,10 @@ impl PodBuilder {
         let container_id = uid.replace('-', "");
         let sandbox = Sandbox { container_id, netns: ns.path(), namespace, name, uid };
         let mut pod = Pod { cluster: self.cluster, node: self.node, ns, sandbox, addresses: Vec::new() };
-        match pod.cluster.chain(pod.node).add(pod.cluster.node(pod.node), &pod.sandbox) {
+        let chain = pod.cluster.chain(pod.node);
+        let plain = self.before_the_mesh.then(|| chain.without_mesh());
+        let chain = plain.as_ref().unwrap_or(chain);
+        match chain.add(pod.cluster.node(pod.node), &pod.sandbox) {
             Ok(addresses) => pod.addresses = addresses,
             Err(error) => {
                 pod.cluster.kube().delete("Pod", &pod.sandbox.namespace, &pod.sandbox.name)?;

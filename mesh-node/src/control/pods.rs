@@ -149,17 +149,9 @@ impl Control {
 
     /// The steering thread has done something.
     pub(super) fn hear(&mut self, report: super::Report) {
-        let key = report.key;
-        match (report.outcome, self.enrolments.state(&key)) {
-            (Outcome::Enrolled(Ok(())), Some(State::Steering)) => {
-                self.enrolments.set(&key, State::InForce);
-                tracing::info!(pod = %key, "a pod's traffic is steered");
-            }
-            (Outcome::Enrolled(Err(error)), Some(State::Steering)) => {
-                tracing::error!(pod = %key, error, "a pod cannot be enrolled; it is tried again");
-                self.enrolments.set(&key, State::Failed(error, Instant::now() + RETRY));
-            }
-            (Outcome::Left, Some(State::Leaving)) => {
+        match report.0 {
+            Outcome::Enrolled(key, outcome) => self.hear_enrolled(&key, outcome),
+            Outcome::Left(key) if self.enrolments.state(&key) == Some(&State::Leaving) => {
                 let (proxy, retired) = (Arc::clone(&self.parts.proxy), self.retired.0.clone());
                 telemetry::spawn("retire", async move {
                     proxy.retire(&key).await;
@@ -167,7 +159,25 @@ impl Control {
                 });
             }
             // The pod has moved on since the order was given.
-            (Outcome::Enrolled(_) | Outcome::Left, _) => {}
+            Outcome::Left(_) => {}
+            Outcome::Found(found) => self.take_found(found),
+        }
+    }
+
+    fn hear_enrolled(&mut self, key: &PodKey, outcome: Result<(), String>) {
+        // The pod may have moved on since the order was given.
+        if self.enrolments.state(key) != Some(&State::Steering) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.enrolments.set(key, State::InForce);
+                tracing::info!(pod = %key, "a pod's traffic is steered");
+            }
+            Err(error) => {
+                tracing::error!(pod = %key, error, "a pod cannot be enrolled; it is tried again");
+                self.enrolments.set(key, State::Failed(error, Instant::now() + RETRY));
+            }
         }
     }
 

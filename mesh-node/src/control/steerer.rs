@@ -4,13 +4,16 @@
 //! Out: reports; repairs once a second.
 //! Invariant: one thread alone touches the kernel's steering.
 
+use super::running::Found;
 use crate::proxy::Proxy;
 use crate::snapshot::{LocalPod, PodKey};
+use crate::source::running::{self, Stranger};
 use crate::steer::{PodNet, Steering};
 use crate::telemetry::explain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -26,19 +29,18 @@ enum Order {
     Restore(PodKey),
     Forget(PodKey),
     Sweep(BTreeSet<PodKey>),
+    Find(Vec<Stranger>),
     LetGo,
     Describe(Sender<serde_json::Value>),
 }
 
 /// What became of an order.
-pub struct Report {
-    pub(super) key: PodKey,
-    pub(super) outcome: Outcome,
-}
+pub struct Report(pub(super) Outcome);
 
 pub(super) enum Outcome {
-    Enrolled(Result<(), String>),
-    Left,
+    Enrolled(PodKey, Result<(), String>),
+    Left(PodKey),
+    Found(Vec<Found>),
 }
 
 /// Gives orders to the steering thread; it ends with the last of these.
@@ -48,12 +50,17 @@ pub struct Steerer {
 }
 
 impl Steerer {
-    /// Starts the thread.
+    /// Starts the thread. The runtime keeps network namespaces in the directory `namespaces`.
     ///
     /// **Errors**: it could not be started.
-    pub fn start(steering: Steering, proxy: Arc<Proxy>, reports: mpsc::UnboundedSender<Report>) -> io::Result<Self> {
+    pub fn start(
+        steering: Steering,
+        namespaces: PathBuf,
+        proxy: Arc<Proxy>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> io::Result<Self> {
         let (orders, received) = channel();
-        let thread = Thread { steering, proxy, reports, nets: BTreeMap::new(), let_go: false };
+        let thread = Thread { steering, namespaces, proxy, reports, nets: BTreeMap::new(), let_go: false };
         std::thread::Builder::new().name("steer".to_owned()).spawn(move || thread.run(&received))?;
         Ok(Self { orders })
     }
@@ -82,6 +89,11 @@ impl Steerer {
         self.give(Order::Sweep(keep));
     }
 
+    /// Looks for the sandboxes of pods that no ADD told of.
+    pub(super) fn find(&self, strangers: Vec<Stranger>) {
+        self.give(Order::Find(strangers));
+    }
+
     /// Closes this daemon's listeners, so that only those who accept keep them open, and repairs nothing any more.
     /// What is in the kernel stays: pods of a daemon that is gone are closed, not open.
     pub fn let_go(&self) {
@@ -103,6 +115,7 @@ impl Steerer {
 
 struct Thread {
     steering: Steering,
+    namespaces: PathBuf,
     proxy: Arc<Proxy>,
     reports: mpsc::UnboundedSender<Report>,
     /// The listeners that pods are steered to.
@@ -131,11 +144,11 @@ impl Thread {
             Order::TakeOver => log("take over the steering of this node", self.steering.take_over()),
             Order::Enrol(pod) => {
                 let enrolled = self.enrol(&pod);
-                self.report(Arc::clone(&pod.key), Outcome::Enrolled(enrolled));
+                self.report(Outcome::Enrolled(Arc::clone(&pod.key), enrolled));
             }
             Order::Leave(key) => {
                 log("let a pod leave", self.steering.leave(&key));
-                self.report(key, Outcome::Left);
+                self.report(Outcome::Left(key));
             }
             Order::Restore(key) => {
                 log("restore a pod's namespace", self.steering.restore(&key));
@@ -146,6 +159,10 @@ impl Thread {
                 self.nets.remove(&key);
             }
             Order::Sweep(keep) => log("sweep what unknown pods left", self.steering.sweep(&keep)),
+            Order::Find(strangers) => {
+                let found = self.find(&strangers);
+                self.report(Outcome::Found(found));
+            }
             Order::LetGo => {
                 self.let_go = true;
                 self.nets.clear();
@@ -178,9 +195,22 @@ impl Thread {
         }
     }
 
-    fn report(&self, key: PodKey, outcome: Outcome) {
+    fn find(&self, strangers: &[Stranger]) -> Vec<Found> {
+        let found = running::find(&self.namespaces, strangers);
+        let mut outcomes = match found {
+            Ok(outcomes) => outcomes.into_iter().map(|outcome| outcome.map_err(|error| explain(&error))).collect(),
+            Err(error) => {
+                let why = format!("{}: {error}", self.namespaces.display());
+                vec![Err(why); strangers.len()]
+            }
+        };
+        let names = strangers.iter().map(|stranger| stranger.name.clone());
+        names.zip(outcomes.drain(..)).map(|(name, attachment)| Found { name, attachment }).collect()
+    }
+
+    fn report(&self, outcome: Outcome) {
         // The loop ends before this thread only when the daemon stops.
-        let _loop_ended = self.reports.send(Report { key, outcome });
+        let _loop_ended = self.reports.send(Report(outcome));
     }
 }
 

@@ -10,6 +10,8 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -18,6 +20,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// The table of ordinary routes.
 pub const TABLE_MAIN: u32 = 254;
@@ -41,6 +44,24 @@ pub enum Entry {
     },
 }
 
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its other end, if it is one of a pair.
+    pub peer: Option<Peer>,
+}
+
+/// The other end of a pair of devices, in another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The number by which this namespace knows the other one; see [`Routing::id_of`].
+    pub namespace: i32,
+    /// The device's index there.
+    pub ifindex: u32,
+}
+
 /// A connection to the kernel's routing, in one namespace.
 pub struct Routing {
     socket: Socket,
@@ -56,6 +77,15 @@ impl Routing {
         Ok(Self { socket })
     }
 
+    /// The routing of the namespace that this thread is in.
+    ///
+    /// **Errors**: the kernel has no socket to give.
+    pub fn here() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket })
+    }
+
     /// Every address of the namespace, on any device.
     ///
     /// **Errors**: the kernel refuses, or what it answers cannot be read.
@@ -67,6 +97,71 @@ impl Routing {
             }
         })?;
         Ok(addresses)
+    }
+
+    /// The device through which packets to `address` leave; `None` if there is no route.
+    ///
+    /// **Errors**: the kernel refuses.
+    pub fn device_to(&self, address: IpAddr) -> io::Result<Option<u32>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(address.is_ipv6());
+        message.header.destination_prefix_length = if address.is_ipv6() { 128 } else { 32 };
+        message.attributes = vec![RouteAttribute::Destination(match address {
+            IpAddr::V4(address) => RouteAddress::Inet(address),
+            IpAddr::V6(address) => RouteAddress::Inet6(address),
+        })];
+        let mut device = None;
+        let asked = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_ACK, |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                device = route.attributes.iter().find_map(|attribute| {
+                    if let RouteAttribute::Oif(device) = attribute { Some(*device) } else { None }
+                });
+            }
+        });
+        match asked {
+            Ok(()) => Ok(device),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The device with this index; `None` if there is none.
+    ///
+    /// **Errors**: the kernel refuses.
+    pub fn link(&self, ifindex: u32) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        let mut link = None;
+        let asked = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, |answer| {
+            if let RouteNetlinkMessage::NewLink(message) = answer {
+                link = read_link(&message.attributes);
+            }
+        });
+        match asked {
+            Ok(()) => Ok(link),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The number by which this namespace knows `ns`; `None` if no device of it leads there.
+    ///
+    /// **Errors**: the kernel refuses.
+    pub fn id_of(&self, ns: &NetNs) -> io::Result<Option<i32>> {
+        let descriptor = u32::try_from(ns.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+        let mut message = NsidMessage::default();
+        message.attributes = vec![NsidAttribute::Fd(descriptor)];
+        let mut id = None;
+        self.request(RouteNetlinkMessage::GetNsId(message), NLM_F_ACK, |answer| {
+            if let RouteNetlinkMessage::NewNsId(message) = answer {
+                // A number below zero says that there is none.
+                id = message
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| if let NsidAttribute::Id(id @ 0..) = attribute { Some(*id) } else { None });
+            }
+        })?;
+        Ok(id)
     }
 
     /// Makes the entry; true if it was not there before.
@@ -144,6 +239,21 @@ fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
         }
     }
     local.or(any)
+}
+
+fn read_link(attributes: &[LinkAttribute]) -> Option<Link> {
+    let (mut name, mut namespace, mut ifindex) = (None, None, None);
+    for attribute in attributes {
+        if let LinkAttribute::IfName(text) = attribute {
+            name = Some(text.clone());
+        } else if let LinkAttribute::LinkNetNsId(id) = attribute {
+            namespace = Some(*id);
+        } else if let LinkAttribute::Link(index) = attribute {
+            ifindex = Some(*index);
+        }
+    }
+    let peer = namespace.zip(ifindex).map(|(namespace, ifindex)| Peer { namespace, ifindex });
+    Some(Link { name: name?, peer })
 }
 
 fn family(v6: bool) -> AddressFamily {

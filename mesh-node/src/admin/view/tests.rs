@@ -133,6 +133,7 @@ fn a_model_shows_workloads_services_and_policies() {
         uid: "u1".into(),
         node: Some("n1".into()),
         addresses: vec!["10.0.0.3".parse().expect("an address")],
+        container_id: None,
         identity: identity("reviews"),
         labels: stored(model::Labels::from([("app".to_owned(), "reviews".to_owned())])),
         controller: "reviews-v1".into(),

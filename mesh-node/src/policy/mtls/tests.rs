@@ -54,6 +54,7 @@ fn check(policies: &str, expected: &Expect) {
         uid: String::new(),
         node: None,
         addresses: Vec::new(),
+        container_id: None,
         identity: "spiffe://cluster.local/ns/shop/sa/a".parse::<Identity>().expect("valid"),
         labels: Arc::new(labels),
         controller: "a".to_owned(),

@@ -18,6 +18,9 @@ const MODE_LABEL: &str = "istio.io/dataplane-mode";
 /// The namespace whose pods a node needs to come up; they are never enrolled.
 const EXEMPT_NAMESPACE: &str = "kube-system";
 
+/// Calico's annotation of the sandbox that it gave the addresses to.
+const SANDBOX_ANNOTATION: &str = "cni.projectcalico.org/containerID";
+
 /// Every pod that has not ended, as a workload.
 pub(in crate::translate) fn workloads(
     world: &World,
@@ -56,6 +59,7 @@ pub(in crate::translate) fn workloads(
             uid: pod.metadata.uid.clone(),
             node: pod.spec.node_name.clone().filter(|node| !node.is_empty()),
             addresses: addresses(pod, here, &object, issues),
+            container_id: pod.metadata.annotations.get(SANDBOX_ANNOTATION).filter(|id| !id.is_empty()).cloned(),
             identity,
             labels: Arc::clone(&pod.metadata.labels),
             controller: controller(pod),

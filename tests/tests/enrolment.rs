@@ -1,0 +1,66 @@
+//! Pods that join the mesh in other ways than by being created in it.
+
+use anyhow::{Result, ensure};
+use mesh_tests::Node::{A, B};
+use mesh_tests::{Mesh, wait};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::Path;
+
+#[test]
+fn a_pod_that_ran_before_the_plugin_joins_and_keeps_its_connections() -> Result<()> {
+    let mesh = Mesh::builder("ran before").build()?;
+    mesh.kube().namespace("old", &[])?;
+    let web = mesh.pod("old/web").on(A).account("web").before_the_mesh().start()?;
+    let client = mesh.pod("old/client").on(B).account("client").before_the_mesh().start()?;
+    let _echo = web.echo(8080)?;
+    let mut open = client.connect(web.address(8080))?;
+    open.write_all(b"before")?;
+    open.read_exact(&mut [0; 6])?;
+
+    mesh.kube().namespace("old", &[("istio.io/dataplane-mode", "ambient")])?;
+    let enrolled = |node| -> Result<bool> { Ok(mesh.daemon(node)?.metric("mesh_control_pods_in_force", &[])? >= 1.0) };
+    for node in [A, B] {
+        wait::until_true("the pod is found", wait::PATIENCE, || enrolled(node))?;
+    }
+    mesh.kube().peer_authentication("old/default", json!({"mtls": {"mode": "STRICT"}}))?;
+    wait::until_true("the client is served", wait::PATIENCE, || {
+        Ok(client.exchange(web.address(8080), b"hello").is_ok_and(|answer| answer == b"hello"))
+    })?;
+    let record = mesh.daemon(A)?.wait_access("the stream that arrived", |record| {
+        record["side"] == "inbound" && record["connection_security_policy"] == "mutual_tls"
+    })?;
+    ensure!(record["source_principal"].as_str().is_some_and(|principal| principal.ends_with("/sa/client")), "{record}");
+
+    open.write_all(b"after!")?;
+    let mut answer = [0; 6];
+    open.read_exact(&mut answer)?;
+    ensure!(&answer == b"after!", "the connection from before says {answer:?}");
+    Ok(())
+}
+
+#[test]
+fn a_pod_cannot_pass_for_another_by_taking_its_address() -> Result<()> {
+    let mesh = Mesh::builder("impostor").build()?;
+    mesh.kube().namespace("old", &[])?;
+    let victim = mesh.pod("old/victim").on(A).account("victim").before_the_mesh().start()?;
+    let impostor = mesh.pod("old/impostor").on(A).account("impostor").before_the_mesh().start()?;
+    for address in victim.addresses() {
+        impostor.ns().run("ip", ["address", "add", &address.to_string(), "dev", "eth0"])?;
+    }
+    mesh.kube().namespace("old", &[("istio.io/dataplane-mode", "ambient")])?;
+    let daemon = mesh.daemon(A)?;
+    wait::until_true("both pods are found", wait::PATIENCE, || {
+        Ok(daemon.metric("mesh_control_pods_in_force", &[])? >= 2.0)
+    })?;
+    let snapshot = daemon.debug("snapshot")?;
+    let pods = snapshot["pods"].as_array().into_iter().flatten();
+    let netns: BTreeMap<_, _> =
+        pods.filter_map(|pod| Some((pod["name"].as_str()?, Path::new(pod["netns"].as_str()?).file_name()?))).collect();
+    for pod in [&victim, &impostor] {
+        let found = netns.get(format!("old/{}", pod.name()).as_str());
+        ensure!(found.is_some_and(|name| *name == pod.ns().name()), "{} is taken to be in {found:?}", pod.name());
+    }
+    Ok(())
+}
