@@ -132,6 +132,7 @@ fn local_pod(attachment: &Attachment, workload: &Workload, directory: &Directory
         ifname: attachment.ifname.clone(),
         addresses: own_addresses(workload, attachment),
         workload: Arc::clone(entry),
+        probe_ports: workload.probe_ports.iter().copied().collect(),
     })
 }
 

@@ -13,7 +13,7 @@ pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef};
 pub use name::Name;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,6 +71,8 @@ pub struct Workload {
     pub host_network: bool,
     /// Named container ports, for services that target them by name.
     pub port_names: BTreeMap<String, u16>,
+    /// Ports on which its node's kubelet asks how it is.
+    pub probe_ports: BTreeSet<u16>,
 }
 
 /// A Kubernetes Service with the endpoints behind it.

@@ -39,6 +39,8 @@ pub struct LocalPod {
     pub addresses: Vec<IpAddr>,
     /// The pod in the directory.
     pub workload: Arc<WorkloadEntry>,
+    /// Ports on which the kubelet asks how the pod is, in order.
+    pub probe_ports: Box<[u16]>,
 }
 
 /// Workloads and services by address.

@@ -241,6 +241,7 @@ fn workload(workload: &model::Workload) -> Value {
         "enrolled": workload.enrolled,
         "host_network": workload.host_network,
         "port_names": workload.port_names,
+        "probe_ports": workload.probe_ports,
     })
 }
 

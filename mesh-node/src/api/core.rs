@@ -49,14 +49,84 @@ pub struct PodSpec {
     /// Its containers.
     #[serde(default, deserialize_with = "nullable")]
     pub containers: Vec<Container>,
+    /// Those that start before; with a restart policy of `Always` they stay, as sidecars.
+    #[serde(default, deserialize_with = "nullable")]
+    pub init_containers: Vec<Container>,
 }
 
 /// A container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Container {
     /// The ports it declares.
     #[serde(default, deserialize_with = "nullable")]
     pub ports: Vec<ContainerPort>,
+    /// Does it live?
+    #[serde(default)]
+    pub liveness_probe: Option<Probe>,
+    /// Can it serve?
+    #[serde(default)]
+    pub readiness_probe: Option<Probe>,
+    /// Has it started?
+    #[serde(default)]
+    pub startup_probe: Option<Probe>,
+    /// What it is told of its life.
+    #[serde(default)]
+    pub lifecycle: Option<Lifecycle>,
+}
+
+/// What the kubelet tells a container of its life.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lifecycle {
+    /// After it started.
+    #[serde(default)]
+    pub post_start: Option<Probe>,
+    /// Before it is stopped.
+    #[serde(default)]
+    pub pre_stop: Option<Probe>,
+}
+
+/// What the kubelet does to learn of a container, or to tell it something. One of the fields is set, or it runs a
+/// program, which needs no network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// An HTTP request.
+    #[serde(default)]
+    pub http_get: Option<ProbeTarget>,
+    /// A TCP connection.
+    #[serde(default)]
+    pub tcp_socket: Option<ProbeTarget>,
+    /// A call of the gRPC health service.
+    #[serde(default)]
+    pub grpc: Option<ProbeTarget>,
+}
+
+/// Where a probe goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ProbeTarget {
+    /// Another host than the pod; empty means the pod.
+    #[serde(default, deserialize_with = "nullable")]
+    pub host: String,
+    /// The port.
+    pub port: PortOrName,
+}
+
+/// A port, or the name of one that the container declares.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum PortOrName {
+    /// The port.
+    Port(u16),
+    /// Its name.
+    Name(String),
+}
+
+impl Default for PortOrName {
+    fn default() -> Self {
+        Self::Port(0)
+    }
 }
 
 /// A port that a container declares.

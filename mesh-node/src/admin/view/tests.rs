@@ -46,6 +46,7 @@ fn node() -> NodeSnapshot {
         netns: "/run/netns/reviews-1".into(),
         ifname: "eth0".into(),
         addresses: vec![address],
+        probe_ports: [8080].into(),
         workload: Arc::clone(&entry),
     };
     NodeSnapshot {
@@ -140,6 +141,7 @@ fn a_model_shows_workloads_services_and_policies() {
         enrolled: true,
         host_network: false,
         port_names: [("http".to_owned(), 9080)].into(),
+        probe_ports: [8080].into(),
     };
     let endpoint =
         model::Endpoint { address: "10.0.0.3".parse().expect("an address"), port: 9080, node: Some("n1".into()) };
@@ -176,6 +178,7 @@ fn a_model_shows_workloads_services_and_policies() {
                 "enrolled": true,
                 "host_network": false,
                 "port_names": { "http": 9080 },
+                "probe_ports": [8080],
             }],
             "services": [{
                 "name": "default/reviews",

@@ -1,7 +1,7 @@
 use super::mtls_modes;
 use crate::model::{Identity, Labels, MtlsMode, Name, PeerAuthentication, Scope, Workload};
 use expect_test::{Expect, expect};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ fn check(policies: &str, expected: &Expect) {
         enrolled: true,
         host_network: false,
         port_names: BTreeMap::new(),
+        probe_ports: BTreeSet::new(),
     };
     let policies: Vec<_> = policies.lines().filter(|line| !line.trim().is_empty()).map(policy).collect();
     let modes = mtls_modes(&workload, &policies);

@@ -6,10 +6,10 @@
 //! Source: Kubernetes `core/v1.Pod`; Istio's ambient enrolment label; Calico's `cni.projectcalico.org` annotations.
 
 use super::address;
-use crate::api::core::Pod;
+use crate::api::core::{Pod, PortOrName};
 use crate::model::{Identity, Issue, Name, ObjectRef, TrustDomain, Workload};
 use crate::world::{Attachment, Kind, World};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,6 +66,7 @@ pub(in crate::translate) fn workloads(
             enrolled: is_enrolled(pod, in_mesh_namespace, &object, issues),
             host_network: pod.spec.host_network,
             port_names: port_names(pod),
+            probe_ports: probe_ports(pod),
         });
     }
     disown_shared_addresses(&mut workloads, issues);
@@ -230,6 +231,27 @@ fn port_names(pod: &Pod) -> BTreeMap<String, u16> {
         .rev()
         .map(|port| (port.name.clone(), port.container_port))
         .collect()
+}
+
+/// The ports of the pod that the kubelet connects to by itself.
+fn probe_ports(pod: &Pod) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    for container in pod.spec.containers.iter().chain(&pod.spec.init_containers) {
+        let hooks = container.lifecycle.iter().flat_map(|lifecycle| [&lifecycle.post_start, &lifecycle.pre_stop]);
+        let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+        let probes = probes.into_iter().chain(hooks).flatten();
+        let targets = probes.flat_map(|probe| [&probe.http_get, &probe.tcp_socket, &probe.grpc]).flatten();
+        // A probe of another host does not arrive at the pod.
+        for target in targets.filter(|target| target.host.is_empty()) {
+            ports.extend(match &target.port {
+                PortOrName::Port(port) => Some(*port),
+                PortOrName::Name(name) => {
+                    container.ports.iter().find(|port| port.name == *name).map(|port| port.container_port)
+                }
+            });
+        }
+    }
+    ports
 }
 
 /// Takes every address that several workloads claim from all of them: none may be believed. Pods in the

@@ -373,3 +373,27 @@ spec:
     let ports = &model.workloads[&Name::new("default", "a")].port_names;
     expect![[r#"{"admin": 9091, "http": 8080}"#]].assert_eq(&format!("{ports:?}"));
 }
+
+#[test]
+fn the_ports_of_probes_are_those_that_the_kubelet_connects_to() {
+    let (model, issues) = model(
+        "
+kind: Pod
+metadata: {name: a}
+spec:
+  initContainers:
+  - startupProbe: {grpc: {port: 7070}}
+  containers:
+  - ports: [{name: http, containerPort: 8080}]
+    livenessProbe: {httpGet: {port: http, path: /}}
+    readinessProbe: {tcpSocket: {port: 9090}}
+    startupProbe: {exec: {command: [\"true\"]}}
+    lifecycle: {preStop: {httpGet: {port: 8081}}}
+  - livenessProbe: {httpGet: {port: http}}
+    readinessProbe: {tcpSocket: {port: 6060, host: 10.0.0.1}}
+",
+    );
+    assert_eq!(issues, []);
+    let ports = &model.workloads[&Name::new("default", "a")].probe_ports;
+    expect![[r#"{7070, 8080, 8081, 9090}"#]].assert_eq(&format!("{ports:?}"));
+}
