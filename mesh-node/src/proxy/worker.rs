@@ -304,7 +304,8 @@ impl Worker {
         for pod in self.pods.borrow().values() {
             let ended = pod.live.end(|facts| facts.verdict(&snapshot, Some(&pod.key)));
             if ended > 0 {
-                tracing::info!(pod = %pod.key, ended, "open connections are no longer allowed");
+                let name = snapshot.pods.get(&pod.key).map(|local| local.name.to_string());
+                tracing::info!(pod = name, sandbox = %pod.key, ended, "open connections are no longer allowed");
             }
         }
     }
