@@ -214,6 +214,7 @@ fn identity_config(run: &Run) -> identity::Config {
         svid_ttl: run.svid_ttl,
         root_ttl: run.ca.root_ttl,
         root_overlap: run.root_overlap,
+        reread: run.root_reread,
         ..identity::Config::new(run.ca.ca_dir.clone(), run.state_dir.join("identity"), trust_domain)
     }
 }

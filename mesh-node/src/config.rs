@@ -96,6 +96,9 @@ pub struct Run {
     /// How long a new root is only trusted before it signs.
     #[arg(long, env = "MESH_ROOT_OVERLAP", default_value = "1h", value_parser = humantime::parse_duration)]
     pub root_overlap: Duration,
+    /// How often roots are read again.
+    #[arg(long, env = "MESH_ROOT_REREAD", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub root_reread: Duration,
     /// The namespace whose policies without a selector hold for the whole mesh.
     #[arg(long, env = "MESH_ROOT_NAMESPACE", default_value = "istio-system")]
     pub root_namespace: String,

@@ -7,6 +7,7 @@
 //! Invariant: ADD is answered only when identity, policy and steering of its pod are in force.
 
 mod inspect;
+mod issues;
 mod pods;
 mod requests;
 mod running;
@@ -23,6 +24,7 @@ use crate::source::cni::AttachmentStore;
 use crate::telemetry::Metrics;
 use crate::world::{Change, SourceId, World};
 use crate::{compile, translate};
+use issues::Issues;
 use pods::Enrolments;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -80,6 +82,7 @@ pub struct Control {
     strangers: Strangers,
     inspect: Arc<Inspect>,
     gauges: Gauges,
+    issues: Issues,
     /// Does the CNI plugin ask this daemon?
     listening: bool,
     /// Has the first snapshot been published?
@@ -130,6 +133,7 @@ impl Control {
             gauges: Gauges::new(&parts.metrics),
             world,
             enrolments: Enrolments::default(),
+            issues: Issues::default(),
             waiting: Vec::new(),
             strangers: Strangers::default(),
             inspect,
@@ -214,7 +218,7 @@ impl Control {
             return;
         }
         let first = self.published.is_none();
-        self.log_issues(&snapshot);
+        self.issues.set(&snapshot.issues, Instant::now());
         let snapshot = Arc::new(snapshot);
         self.published = Some(Arc::clone(&snapshot));
         self.gauges.snapshots.inc();
@@ -229,14 +233,6 @@ impl Control {
         if first {
             self.parts.steerer.sweep(self.kept());
             self.first.send_replace(true);
-        }
-    }
-
-    /// Says what is newly wrong, once.
-    fn log_issues(&self, snapshot: &NodeSnapshot) {
-        let known: BTreeSet<_> = self.published.iter().flat_map(|published| &published.issues).collect();
-        for issue in snapshot.issues.iter().filter(|issue| !known.contains(issue)) {
-            tracing::warn!(object = %issue.object, field = issue.field, "{}; {}", issue.problem, issue.cure);
         }
     }
 
@@ -270,6 +266,9 @@ impl Control {
     }
 
     fn tick(&mut self) {
+        for issue in self.issues.due(Instant::now()) {
+            tracing::warn!(object = %issue.object, field = issue.field, "{}; {}", issue.problem, issue.cure);
+        }
         self.drop_vanished();
         self.look_for_strangers();
         self.retry_failed();

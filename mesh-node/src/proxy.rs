@@ -4,7 +4,8 @@
 //! Out: traffic; Istio's TCP metrics and access records through `telemetry`.
 //! Invariant: a connection lives on one thread; nothing on its way takes a lock or waits for another pod.
 //! Invariant: every accepted connection has a counted fate and a reason.
-//! Invariant: memory is bounded: an idle connection holds no buffer, a stuck one at most two.
+//! Invariant: memory is bounded: an idle connection holds no buffer, a stuck one at most two, of one record each once
+//! its pod has many.
 
 mod buffer;
 mod connect;

@@ -12,12 +12,17 @@ use crate::exec::{Process, create};
 use crate::netns::NetNs;
 use crate::wait::{self, PATIENCE};
 use anyhow::{Context, Result, bail, ensure};
+use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use pcap::Segment;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::{Path, PathBuf};
 
+/// Every node on a link: RFC 4291, section 2.7.1.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// The port of nobody who answers: RFC 863.
+const DISCARD: u16 = 9;
 /// The longest TLS record, with what encryption may add.
 const LONGEST_RECORD: usize = 16_384 + 256;
 
@@ -26,6 +31,9 @@ const LONGEST_RECORD: usize = 16_384 + 256;
 pub struct Capture {
     tcpdump: Process,
     file: PathBuf,
+    /// Sends to every node on the device that is listened on.
+    marker: UdpSocket,
+    everybody: SocketAddrV6,
 }
 
 impl Capture {
@@ -47,13 +55,25 @@ impl Capture {
             }
             Ok(tcpdump.log().contains("listening on"))
         })?;
-        Ok(Self { tcpdump, file: file.to_owned() })
+        let (marker, everybody) = ns.enter(|| {
+            let index = if_nametoindex(device).with_context(|| format!("no device {device}"))?;
+            let marker = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("cannot make a socket")?;
+            Ok((marker, SocketAddrV6::new(ALL_NODES, DISCARD, 0, index)))
+        })?;
+        Ok(Self { tcpdump, file: file.to_owned(), marker, everybody })
     }
 
-    /// Ends the capture.
+    /// Ends the capture, once all that has passed so far is in it.
     ///
     /// **Errors**: packets were missed, or the file cannot be read.
     pub fn stop(self) -> Result<Captured> {
+        // When told to end, tcpdump leaves what it has not read yet: a last packet shows that it has read the rest.
+        let last = format!("the end of {}", self.file.display());
+        self.marker.send_to(last.as_bytes(), self.everybody).context("cannot mark the end of the capture")?;
+        wait::until_true("tcpdump has the last packet", PATIENCE, || {
+            let bytes = std::fs::read(&self.file).context("cannot read the capture")?;
+            Ok(bytes.windows(last.len()).rev().any(|window| window == last.as_bytes()))
+        })?;
         self.tcpdump.signal(Signal::SIGINT)?;
         self.tcpdump.wait(PATIENCE)?;
         let log = self.tcpdump.log();

@@ -61,15 +61,15 @@ impl Daemon {
             .arg("--objects")
             .arg(cluster.kube().dir())
             .arg("--state-dir")
-            .arg(dir.join("state"))
+            .arg(cluster.state_dir(node))
             .arg("--bpf-dir")
             .arg(cluster.bpf_dir(node))
             .arg("--ca-dir")
-            .arg(cluster.ca_dir())
+            .arg(cluster.ca_dir(node))
             .arg("--cni-socket")
             .arg(cluster.socket(node))
             .args(["--admin-addr", &admin.to_string(), "--access-log", "json"])
-            .args(cluster.daemon_arguments())
+            .args(cluster.daemon_arguments(node))
             .stdout(create(&access)?)
             .stderr(create(&log)?);
         let process = Process::start_with(&mut command, &log)?;
@@ -86,6 +86,16 @@ impl Daemon {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Its memory: what is resident now, in bytes.
+    ///
+    /// **Errors**: it is gone.
+    pub fn memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        Ok(kib.context("no VmRSS")?.trim().parse::<u64>().context("VmRSS")? * 1024)
     }
 
     /// Asks the admin server for `path`.

@@ -4,7 +4,7 @@
 //! Out: a lock for as long as the run lives; removal of what belongs to runs that are gone.
 //! Invariant: nothing is removed while the lock of its run is held by a live process, or while it was kept on purpose.
 
-use crate::{env, netns};
+use crate::{env, netns, wait};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -15,11 +15,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Directories and locks of all runs.
 const RUNS: &str = "/run/mesh-tests";
 /// In a run's directory: leave it alone although nobody holds its lock.
 const KEEP: &str = "keep";
+/// How long another process may take to sweep what a run of the same scenario left.
+const SWEEPING: Duration = Duration::from_secs(3);
 /// The most characters of a scenario's name in an id.
 const MOST_OF_NAME: usize = 24;
 
@@ -48,7 +51,9 @@ impl Run {
         // Two work trees may run the same scenario at the same time.
         (name, std::env::current_exe().ok()).hash(&mut hasher);
         let id = format!("{}-{:04x}", family(name), hasher.finish() & 0xffff);
-        let lock = lock_named(&id)?.with_context(|| format!("the scenario {name} already runs"))?;
+        // Who sweeps holds the lock of what a dead run left, for a moment.
+        let lock = wait::until("the lock of the scenario", SWEEPING, || lock_named(&id))
+            .with_context(|| format!("the scenario {name} already runs"))?;
         let dir = Path::new(RUNS).join(&id);
         if dir.exists() {
             // It was kept, and this one takes its place.

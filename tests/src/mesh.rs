@@ -26,7 +26,8 @@ pub(crate) struct Cluster {
     kube: Kube,
     chains: [Chain; 2],
     nodes: [NodeNet; 2],
-    daemon_arguments: Vec<String>,
+    daemon_arguments: Vec<(Option<Node>, String)>,
+    foreign: Option<Node>,
     shows_logs: bool,
     run: Run,
     _root_link: Option<Flock<File>>,
@@ -59,16 +60,21 @@ impl Cluster {
         self.run.dir.join(BPF_DIR).join(node.name())
     }
 
-    pub(crate) fn ca_dir(&self) -> PathBuf {
-        self.run.dir.join("ca")
+    pub(crate) fn ca_dir(&self, node: Node) -> PathBuf {
+        self.run.dir.join(if self.foreign == Some(node) { "foreign-ca" } else { "ca" })
+    }
+
+    pub(crate) fn state_dir(&self, node: Node) -> PathBuf {
+        self.node(node).dir().join("state")
     }
 
     pub(crate) fn socket(&self, node: Node) -> PathBuf {
         self.node(node).dir().join("cni.sock")
     }
 
-    pub(crate) fn daemon_arguments(&self) -> &[String] {
-        &self.daemon_arguments
+    pub(crate) fn daemon_arguments(&self, of: Node) -> impl Iterator<Item = &str> {
+        let meant = move |(node, _): &&(Option<Node>, String)| node.is_none_or(|node| node == of);
+        self.daemon_arguments.iter().filter(meant).map(|(_, argument)| argument.as_str())
     }
 
     pub(crate) const fn shows_logs(&self) -> bool {
@@ -84,7 +90,8 @@ pub struct Builder {
     reachable: bool,
     shows_logs: bool,
     runtime: Runtime,
-    daemon_arguments: Vec<String>,
+    daemon_arguments: Vec<(Option<Node>, String)>,
+    foreign: Option<Node>,
 }
 
 impl Builder {
@@ -119,7 +126,21 @@ impl Builder {
     /// Gives every daemon one more argument, such as `--svid-ttl=10s`.
     #[must_use]
     pub fn daemon_argument(mut self, argument: &str) -> Self {
-        self.daemon_arguments.push(argument.to_owned());
+        self.daemon_arguments.push((None, argument.to_owned()));
+        self
+    }
+
+    /// Gives the daemons of one node one more argument.
+    #[must_use]
+    pub fn daemon_argument_on(mut self, node: Node, argument: &str) -> Self {
+        self.daemon_arguments.push((Some(node), argument.to_owned()));
+        self
+    }
+
+    /// Gives this node a certificate authority of its own, which the other does not know.
+    #[must_use]
+    pub const fn foreign_authority(mut self, node: Node) -> Self {
+        self.foreign = Some(node);
         self
     }
 
@@ -146,6 +167,7 @@ impl Builder {
             chains,
             nodes,
             daemon_arguments: self.daemon_arguments,
+            foreign: self.foreign,
             shows_logs: self.shows_logs,
             run,
             _root_link: root_link,
@@ -190,6 +212,7 @@ impl Mesh {
             shows_logs: true,
             runtime: Runtime::Reference,
             daemon_arguments: Vec::new(),
+            foreign: None,
         }
     }
 
@@ -246,7 +269,13 @@ impl Mesh {
     /// Where roots and their keys are.
     #[must_use]
     pub fn ca_dir(&self) -> PathBuf {
-        self.cluster.ca_dir()
+        self.cluster.ca_dir(Node::A)
+    }
+
+    /// Where a node's daemon keeps what is to outlive it.
+    #[must_use]
+    pub fn state_dir(&self, node: Node) -> PathBuf {
+        self.cluster.state_dir(node)
     }
 
     /// Where the daemon of a node listens for the CNI plugin.

@@ -219,18 +219,3 @@ fn certificates_are_renewed_under_traffic() -> Result<()> {
     ensure!(served > 100, "only {served} connections were made");
     Ok(())
 }
-
-#[test]
-fn a_silent_flood_from_one_pod_leaves_the_others_served() -> Result<()> {
-    let shop = Shop::open("node flood")?;
-    let to = shop.web.address(8080);
-    shop.served(to)?;
-    let outsider = shop.mesh.pod("default/outsider").on(B).start()?;
-    // More than the daemon lets one source begin without finishing: the rest is refused, not kept.
-    let flood: Vec<_> = (0..700).filter_map(|_| outsider.connect(to).ok()).collect();
-    ensure!(flood.len() >= 500, "only {} silent connections came about", flood.len());
-    shop.mesh.daemon(A)?.wait_access("the refusal of the flood", |record| record["reason"] == "handshake_limit")?;
-    shop.served(to)?;
-    drop(flood);
-    Ok(())
-}

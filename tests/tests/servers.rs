@@ -61,6 +61,43 @@ fn mariadb_which_speaks_first_is_used_by_its_own_client() -> Result<()> {
 }
 
 #[test]
+fn opensmtpd_which_speaks_first_takes_a_mail() -> Result<()> {
+    let (mesh, server, client) = strict("servers smtp")?;
+    let directory = Directory::new("smtp")?;
+    let (configuration, mail, resolver) = (directory.join("conf"), directory.join("mail"), directory.join("resolver"));
+    let rules = format!(
+        "listen on 0.0.0.0 port 25 hostname mail.example\n\
+         action keep maildir \"{}\"\n\
+         match from any for domain mail.example action keep\n",
+        directory.join("inbox")
+    );
+    std::fs::write(&configuration, rules)?;
+    std::fs::write(&mail, "Subject: through the mesh\r\n\r\nhello\r\n")?;
+    std::fs::write(&resolver, "")?;
+    // Its queue and its control socket have fixed places, and it asks for the name of each client: in a mount
+    // namespace these are its own.
+    let own = "mount -t tmpfs -o mode=711 none /var/spool && mkdir -m 711 /var/spool/smtpd && \
+               mount -t tmpfs none /run && mount --bind \"$1\" /etc/resolv.conf && exec smtpd -d -f \"$0\"";
+    let mut command = server.command("unshare");
+    command.args(["--mount", "sh", "-c", own, &configuration, &resolver]);
+    let smtpd = server.spawn(&mut command, "smtpd")?;
+
+    let wire = mesh.capture("smtp")?;
+    let url = format!("smtp://{}", server.address(25));
+    let sending = ["--silent", "--show-error", "--max-time", "10", "--mail-from", "visitor@shop.example"];
+    let to = ["--mail-rcpt", "root@mail.example", "--upload-file", &mail, &url];
+    wait::until_true("the mail is taken", wait::PATIENCE, || {
+        ensure!(smtpd.ended()?.is_none(), "OpenSMTPD ended: {}", smtpd.log());
+        Ok(client.run("curl", sending.iter().chain(&to))?.status.success())
+    })
+    .with_context(|| smtpd.log())?;
+    wire.stop()?.only_tls_on(&[25])?;
+    let (log, address) = (smtpd.log(), format!("address={}", client.addresses()[0]));
+    ensure!(log.contains("from=<visitor@shop.example>") && log.contains(&address), "{log}");
+    Ok(())
+}
+
+#[test]
 fn redis_is_used_by_its_own_client() -> Result<()> {
     let (mesh, server, client) = strict("servers redis")?;
     let mut command = server.command("redis-server");

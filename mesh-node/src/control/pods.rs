@@ -69,6 +69,11 @@ impl Enrolments {
         })
     }
 
+    /// A pod's name, for people.
+    fn name(&self, key: &str) -> Option<String> {
+        self.0.get(key).map(|enrolment| enrolment.pod.name.to_string())
+    }
+
     fn set(&mut self, key: &str, state: State) {
         if let Some(enrolment) = self.0.get_mut(key) {
             enrolment.state = state;
@@ -137,7 +142,7 @@ impl Control {
             Some(_) if exists => {
                 self.enrolments.set(key, State::Leaving);
                 self.parts.steerer.leave(Arc::clone(key));
-                tracing::info!(pod = %key, "a pod leaves the mesh; its open connections go on");
+                tracing::info!(pod = self.enrolments.name(key), sandbox = %key, "a pod leaves the mesh; its open connections go on");
             }
             Some(_) => {
                 self.enrolments.0.remove(key);
@@ -172,10 +177,11 @@ impl Control {
         match outcome {
             Ok(()) => {
                 self.enrolments.set(key, State::InForce);
-                tracing::info!(pod = %key, "a pod's traffic is steered");
+                tracing::info!(pod = self.enrolments.name(key), sandbox = %key, "a pod's traffic is steered");
             }
             Err(error) => {
-                tracing::error!(pod = %key, error, "a pod cannot be enrolled; it is tried again");
+                let pod = self.enrolments.name(key);
+                tracing::error!(pod, sandbox = %key, error, "a pod cannot be enrolled; it is tried again");
                 self.enrolments.set(key, State::Failed(error, Instant::now() + RETRY));
             }
         }

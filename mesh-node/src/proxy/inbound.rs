@@ -5,6 +5,7 @@
 //! Phases: identify (plain text or mutual TLS, and who), authorize, connect, relay, record.
 //! Invariant: in STRICT mode no byte of plain text reaches the application.
 //! Invariant: nothing ever waits for a client to speak first, unless that client must.
+//! Invariant: a client that cannot be a mesh peer costs a STRICT pod nothing but its refusal.
 //! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
 
 pub(super) mod hello;
@@ -38,10 +39,15 @@ const DISCOVERY_PATIENCE: Duration = Duration::from_secs(2);
 /// What an arriving connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speaks {
-    MutualTls,
+    MutualTls {
+        /// The SYN is known to lack the mark.
+        unmarked: bool,
+    },
     Plain,
     /// The mark is missing, but the client is in the mesh: a network between may have removed it.
     Unclear,
+    /// Plain text where mutual TLS is required. A mesh peer marks its SYN; one whose mark was removed is known.
+    Forbidden,
 }
 
 /// Serves one arriving connection to its end.
@@ -57,8 +63,12 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
     let plain = || pod.live.register(Facts::InboundPlain { port: local.port() });
     match speaks {
-        Speaks::Plain => in_plain(&worker, &pod, (downstream, None), plain(), report).await,
-        Speaks::MutualTls => over_mesh(worker, pod, downstream, report).await,
+        Speaks::Plain => in_plain(&pod, (downstream, None), plain(), report).await,
+        Speaks::MutualTls { unmarked } => over_mesh(worker, pod, (downstream, unmarked), report).await,
+        Speaks::Forbidden => {
+            let detail = "mutual TLS is required, and the client is not in the mesh";
+            refuse(downstream, report, Refusal::new(refusal::MTLS_REQUIRED, detail));
+        }
         Speaks::Unclear => {
             let registration = plain();
             unclear(worker, pod, downstream, registration, report).await;
@@ -92,25 +102,21 @@ fn speaks(
     downstream: &TcpStream,
     (client, local): (SocketAddr, SocketAddr),
 ) -> Speaks {
-    match pod.mode(snapshot, local.port()) {
-        MtlsMode::Disable => Speaks::Plain,
-        MtlsMode::Strict => Speaks::MutualTls,
-        MtlsMode::Permissive => {
-            // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
-            let mark = socket::syn_dscp(downstream).ok().flatten();
-            let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
-            match mark {
-                Some(DSCP_MESH) => Speaks::MutualTls,
-                _ if meshed => Speaks::Unclear,
-                _ => Speaks::Plain,
-            }
-        }
+    // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
+    let mark = socket::syn_dscp(downstream).ok().flatten();
+    let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
+    match (pod.mode(snapshot, local.port()), mark) {
+        (MtlsMode::Disable, _) => Speaks::Plain,
+        (MtlsMode::Strict | MtlsMode::Permissive, Some(DSCP_MESH)) => Speaks::MutualTls { unmarked: false },
+        (MtlsMode::Strict, Some(_)) if !meshed => Speaks::Forbidden,
+        (MtlsMode::Strict, mark) => Speaks::MutualTls { unmarked: mark.is_some() },
+        (MtlsMode::Permissive, _) if meshed => Speaks::Unclear,
+        (MtlsMode::Permissive, _) => Speaks::Plain,
     }
 }
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.
 async fn in_plain(
-    worker: &Worker,
     pod: &Pod,
     (downstream, upstream): (TcpStream, Option<TcpStream>),
     registration: Registration<Facts>,
@@ -125,7 +131,7 @@ async fn in_plain(
         Err(error) => return refuse(downstream, report, Refusal::connect(&error)),
     };
     report.opened();
-    let context = (&worker.buffers, &report.counts, registration.cancelled());
+    let context = (&pod.buffers, &report.counts, registration.cancelled());
     let ended = relay::plain(&downstream, &upstream, context).await;
     if !matches!(ended, Ended::Clean) {
         io::reset(downstream);
@@ -135,14 +141,17 @@ async fn in_plain(
 }
 
 /// Mutual TLS on a connection, then one stream after another.
-async fn over_mesh(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, mut report: Report) {
+async fn over_mesh(worker: Rc<Worker>, pod: Rc<Pod>, (downstream, unmarked): (TcpStream, bool), mut report: Report) {
     report.security = Security::MutualTls;
     let client = report.source;
     match establish(&worker, &pod, &downstream, client).await {
         Ok((session, peer)) => {
             worker.metrics.handshake(Side::Inbound);
+            if unmarked {
+                worker.metrics.unmarked(client.ip());
+            }
             let peered = Peered {
-                wire: Wire::new(downstream, session, &worker.buffers),
+                wire: Wire::new(downstream, session, &pod.buffers),
                 identity: Arc::new(peer.identity),
                 expires: peer.not_after,
             };
@@ -173,7 +182,7 @@ async fn establish(
         .map_err(|error| match Refusal::handshake(&error) {
             refusal if refusal.reason == refusal::NOT_TLS => Refusal::new(
                 refusal::MTLS_REQUIRED,
-                "the client sent plain text where mutual TLS is required or was announced",
+                "the client sent plain text where mutual TLS is required or was announced by its SYN",
             ),
             refusal => refusal,
         })?;
@@ -230,16 +239,18 @@ async fn unclear(
             hello = hello::is_mesh(&downstream) => hello,
             _ = upstream.readable() => false,
         },
-        None => hello::is_mesh(&downstream).await,
+        // A client that stays silent hears of the failure, too.
+        None => {
+            tokio::time::timeout(worker.config.handshake_timeout, hello::is_mesh(&downstream)).await.unwrap_or(false)
+        }
     };
     if hello {
-        worker.metrics.unmarked(client.ip());
         if let Some(upstream) = upstream {
             io::reset(upstream);
         }
         drop(registration);
-        over_mesh(worker, pod, downstream, report).await;
+        over_mesh(worker, pod, (downstream, true), report).await;
     } else {
-        in_plain(&worker, &pod, (downstream, upstream), registration, report).await;
+        in_plain(&pod, (downstream, upstream), registration, report).await;
     }
 }

@@ -6,6 +6,7 @@
 //! Invariant: no byte leaves before the upstream has proved the identity that discovery gives for it.
 //! Invariant: a refused or unreachable upstream resets the downstream at once.
 
+use super::buffer::Buffer;
 use super::connect;
 use super::frame::Control;
 use super::io;
@@ -137,7 +138,7 @@ impl Captured<'_> {
             .await
             .map_err(|error| Refusal::connect(&error))?;
         report.opened();
-        let context = (&self.worker.buffers, &report.counts, self.cancelled);
+        let context = (&self.pod.buffers, &report.counts, self.cancelled);
         let ended = relay::plain(self.downstream, &upstream, context).await;
         if !matches!(ended, Ended::Clean) {
             io::reset(upstream);
@@ -151,11 +152,13 @@ impl Captured<'_> {
         identity: &Arc<Identity>,
         report: &mut Report,
     ) -> Result<Ended, Refusal> {
-        let early = early(self.worker, self.downstream);
-        let mut peered = open(self.worker, self.pod, (endpoint, identity), report.destination, &early).await?;
-        relay::add(&report.counts.request, early.len());
+        let early = early(self.pod, self.downstream);
+        let mut peered = open(self.worker, self.pod, (endpoint, identity), report.destination, early.bytes()).await?;
+        relay::add(&report.counts.request, early.bytes().len());
+        // The connection may last.
+        drop(early);
         report.opened();
-        let context = (&self.worker.buffers, &report.counts, self.cancelled);
+        let context = (&self.pod.buffers, &report.counts, self.cancelled);
         let ended = relay::over_wire(self.downstream, &mut peered.wire, Role::Dialler, context).await;
         if matches!(ended, Ended::Clean) && !self.worker.draining.get() {
             self.pod.pool.borrow_mut().put(endpoint, peered);
@@ -165,13 +168,21 @@ impl Captured<'_> {
 }
 
 /// What the application has sent already; it rides with OPEN.
-fn early(worker: &Worker, downstream: &TcpStream) -> Vec<u8> {
-    let mut buffer = worker.buffers.take();
+struct Early(Option<(Buffer, usize)>);
+
+impl Early {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |(buffer, length)| &buffer[..*length])
+    }
+}
+
+fn early(pod: &Pod, downstream: &TcpStream) -> Early {
+    let mut buffer = pod.buffers.take();
     let room = buffer.len();
     match io::read_now(downstream, &mut [IoSliceMut::new(&mut buffer)], room) {
-        Ok(Some(length)) => buffer[..length].to_vec(),
+        Ok(Some(length)) if length > 0 => Early(Some((buffer, length))),
         // The relay meets the same condition.
-        Ok(None) | Err(_) => Vec::new(),
+        Ok(_) | Err(_) => Early(None),
     }
 }
 
@@ -191,7 +202,7 @@ async fn open(
             None => dial(worker, pod, endpoint, identity).await?,
         };
         let patience = worker.config.connect_timeout;
-        match tokio::time::timeout(patience, ask(worker, &mut peered.wire, original, early)).await {
+        match tokio::time::timeout(patience, ask(pod, &mut peered.wire, original, early)).await {
             Ok(Ok(())) => return Ok(peered),
             // The other side closed while idle: it did not act on what we sent. If it broke off without a
             // word, it may have, so only a stream without payload is tried again.
@@ -222,11 +233,11 @@ impl From<WireError> for Asked {
 }
 
 /// Opens a stream on a wire.
-async fn ask(worker: &Worker, wire: &mut Wire, original: SocketAddr, early: &[u8]) -> Result<(), Asked> {
+async fn ask(pod: &Pod, wire: &mut Wire, original: SocketAddr, early: &[u8]) -> Result<(), Asked> {
     let (mut sender, mut receiver) = wire.split();
     let sent = sender.control_with_data(&Control::Open(original), early).await;
     // A peer that refuses may have closed already: what it said last tells more than the failed write.
-    let answer = receiver.next(&worker.buffers).await;
+    let answer = receiver.next(&pod.buffers).await;
     receiver.release();
     match answer.map(|batch| (batch.is_empty(), batch.then)) {
         Ok((true, Some(Event::Control(Control::Accept)))) => Ok(sent?),
@@ -259,7 +270,7 @@ async fn dial(worker: &Worker, pod: &Pod, endpoint: SocketAddr, identity: &Arc<I
     }
     worker.metrics.handshake(Side::Outbound);
     Ok(Peered {
-        wire: Wire::new(stream, session, &worker.buffers),
+        wire: Wire::new(stream, session, &pod.buffers),
         identity: Arc::clone(identity),
         expires: peer.not_after.min(credentials.not_after),
     })

@@ -11,7 +11,9 @@ use super::buffer::{Buffer, Buffers, RECORDS};
 use super::frame::{Control, DATA, Frame, FrameError};
 use super::io;
 use super::tls::handshake::{Keys, Session};
-use super::tls::record::{self, Content, HEADER, MAX_PAYLOAD, MAX_RECORD, Opener, RecordError, Sealer, TAIL};
+use super::tls::record::{
+    self, Content, HEADER, MAX_PAYLOAD, MAX_PEER_RECORD, MAX_RECORD, Opener, RecordError, Sealer, TAIL,
+};
 use std::cell::{Cell, RefCell};
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
@@ -85,7 +87,8 @@ impl Wire {
     pub(crate) fn new(stream: TcpStream, session: Session, buffers: &Buffers) -> Self {
         let mut held = Held::default();
         if !session.rest.is_empty() {
-            let mut buffer = buffers.take();
+            let small = session.rest.len() <= MAX_PEER_RECORD;
+            let mut buffer = if small { buffers.take() } else { buffers.take_large() };
             let length = session.rest.len().min(buffer.len());
             buffer[..length].copy_from_slice(&session.rest[..length]);
             held = Held { buffer: Some(buffer), start: 0, end: length };
@@ -235,7 +238,8 @@ pub(crate) fn read_application(stream: &TcpStream, buffer: &mut Buffer) -> std::
         .map(|slot| IoSliceMut::new(&mut slot[HEADER + 1..][..MAX_DATA]));
     let mut slices: [IoSliceMut<'_>; RECORDS] =
         std::array::from_fn(|_| slots.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-    io::read_now(stream, &mut slices, RECORDS * MAX_DATA)
+    let room = slices.iter().map(|slice| slice.len()).sum();
+    io::read_now(stream, &mut slices, room)
 }
 
 /// What came from the peer at once: an application's bytes, then perhaps a control frame.

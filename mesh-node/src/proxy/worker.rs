@@ -59,7 +59,7 @@ pub(crate) struct Worker {
     pub(crate) feed: Arc<Feed>,
     pub(crate) keyring: Keyring,
     pub(crate) config: Config,
-    pub(crate) buffers: Buffers,
+    buffers: Buffers,
     pub(crate) access: AccessLog,
     pub(crate) metrics: ProxyMetrics,
     pub(crate) handshakes: Handshakes,
@@ -78,6 +78,8 @@ pub(crate) struct Pod {
     pub(crate) ports: Cell<u16>,
     pub(crate) live: Live<Facts>,
     pub(crate) pool: RefCell<Pool>,
+    /// The pod's share of the worker's buffers.
+    pub(crate) buffers: Buffers,
     /// What the pod's connections amount to, idle wires included.
     pub(crate) totals: Arc<Totals>,
     stopping: watch::Sender<bool>,
@@ -250,6 +252,7 @@ impl Worker {
             ports: Cell::new(fastrand::u16(..mesh_common::route::SOURCE_PORTS)),
             live: Live::default(),
             pool: RefCell::default(),
+            buffers: self.buffers.share(),
             totals: traffic.totals,
             stopping: watch::Sender::new(false),
         });
@@ -301,7 +304,8 @@ impl Worker {
         for pod in self.pods.borrow().values() {
             let ended = pod.live.end(|facts| facts.verdict(&snapshot, Some(&pod.key)));
             if ended > 0 {
-                tracing::info!(pod = %pod.key, ended, "open connections are no longer allowed");
+                let name = snapshot.pods.get(&pod.key).map(|local| local.name.to_string());
+                tracing::info!(pod = name, sandbox = %pod.key, ended, "open connections are no longer allowed");
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 /// The longest ClientHello that is looked at, in bytes.
 const LONGEST: usize = 16 * 1024;
-/// How long an incomplete ClientHello is waited for. Only a client that began one gets to wait.
+/// How long a ClientHello may take from its first byte on. Only a client that began one gets to wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What first bytes are.
@@ -53,6 +53,7 @@ pub fn classify(bytes: &[u8]) -> Hello {
 /// Does the client begin as a mesh peer does? Waits for its first bytes.
 pub(super) async fn is_mesh(stream: &TcpStream) -> bool {
     let mut seen = 0;
+    let mut deadline = None;
     let mut bytes = vec![0; 4096];
     loop {
         let Ok(length) = stream.peek(&mut bytes).await else { return false };
@@ -68,7 +69,8 @@ pub(super) async fn is_mesh(stream: &TcpStream) -> bool {
             continue;
         }
         // Peeking does not empty the socket, so the runtime cannot tell new bytes from old ones.
-        if tokio::time::timeout(PATIENCE, more(stream, seen)).await.is_err() {
+        let deadline = *deadline.get_or_insert_with(|| tokio::time::Instant::now() + PATIENCE);
+        if tokio::time::timeout_at(deadline, more(stream, seen)).await.is_err() {
             return false;
         }
     }

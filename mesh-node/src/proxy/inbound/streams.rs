@@ -28,7 +28,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
     loop {
         let original = tokio::select! {
             biased;
-            original = open(&worker, &mut peered) => original,
+            original = open(&pod, &mut peered) => original,
             () = pod.stopped() => {
                 peered.wire.close().await;
                 return;
@@ -63,7 +63,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         drop(snapshot);
         let registration = pod.live.register(facts);
         let admitted = admitted.map(|()| registration.cancelled());
-        if !stream(&worker, &pod, &mut peered, (admitted, report)).await {
+        if !stream(&pod, &mut peered, (admitted, report)).await {
             return;
         }
     }
@@ -76,9 +76,9 @@ fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, snapshot: &NodeSnapshot, ends:
 }
 
 /// The address that the next stream is for; `None` when the peer is done with the connection.
-async fn open(worker: &Worker, peered: &mut Peered) -> Result<Option<SocketAddr>, WireError> {
+async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<SocketAddr>, WireError> {
     let (_, mut receiver) = peered.wire.split();
-    let batch = match receiver.next(&worker.buffers).await {
+    let batch = match receiver.next(&pod.buffers).await {
         Ok(batch) => batch,
         // Between streams a peer may go without a word: its node may have lost power.
         Err(WireError::CutOff | WireError::Io(_)) => return Ok(None),
@@ -93,12 +93,7 @@ async fn open(worker: &Worker, peered: &mut Peered) -> Result<Option<SocketAddr>
 }
 
 /// Serves one stream that was judged; true if the wire can serve another.
-async fn stream(
-    worker: &Worker,
-    pod: &Pod,
-    peered: &mut Peered,
-    (admitted, mut report): (Result<&Cancelled, Refusal>, Report),
-) -> bool {
+async fn stream(pod: &Pod, peered: &mut Peered, (admitted, mut report): (Result<&Cancelled, Refusal>, Report)) -> bool {
     let connected = match admitted {
         Ok(cancelled) => connect::to_application(&pod.ns, &pod.ports, report.source.ip(), report.destination)
             .await
@@ -120,7 +115,7 @@ async fn stream(
         report.ended(&Ended::Failed(error));
         return false;
     }
-    let context = (&worker.buffers, &report.counts, cancelled);
+    let context = (&pod.buffers, &report.counts, cancelled);
     let ended = relay::over_wire(&upstream, &mut peered.wire, Role::Dialled, context).await;
     let clean = matches!(ended, Ended::Clean);
     if !clean {

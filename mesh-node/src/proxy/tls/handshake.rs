@@ -95,7 +95,8 @@ pub(crate) async fn connect(
     let mut tls = UnbufferedClientConnection::new(config, ServerName::from(to)).map_err(HandshakeError::Tls)?;
     let rest = shake(stream, |incoming, outbox| {
         let UnbufferedStatus { discard, state } = tls.process_tls_records(incoming);
-        (discard, outbox.step(state))
+        let step = outbox.step(state);
+        (discard, step, tls.wants_write())
     })
     .await?;
     agreed(tls.alpn_protocol())?;
@@ -111,7 +112,8 @@ pub(crate) async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> Res
     let mut tls = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
     let rest = shake(stream, |incoming, outbox| {
         let UnbufferedStatus { discard, state } = tls.process_tls_records(incoming);
-        (discard, outbox.step(state))
+        let step = outbox.step(state);
+        (discard, step, tls.wants_write())
     })
     .await?;
     agreed(tls.alpn_protocol())?;
@@ -121,16 +123,30 @@ pub(crate) async fn accept(stream: &TcpStream, config: Arc<ServerConfig>) -> Res
 }
 
 /// Drives one side's handshake to its end and returns what the peer sent after it. `process` shows rustls the bytes
-/// it is given and returns how many of them are done with, and what is wanted next.
+/// it is given and returns how many of them are done with, what is wanted next, and whether there is more to say.
 async fn shake(
     stream: &TcpStream,
-    mut process: impl FnMut(&mut [u8], &mut Outbox) -> (usize, Step),
+    mut process: impl FnMut(&mut [u8], &mut Outbox) -> (usize, Step, bool),
 ) -> Result<Vec<u8>, HandshakeError> {
     let mut flights = Flights::default();
     loop {
-        let (discard, step) = process(&mut flights.incoming[..flights.offered], &mut flights.outbox);
+        let (discard, step, queued) = process(&mut flights.incoming[..flights.offered], &mut flights.outbox);
         flights.incoming.drain(..discard);
         flights.offered -= discard;
+        let step = match (step, flights.failure.take()) {
+            (Step::Failed(error), None) | (_, Some(error)) => {
+                // The alert that tells the peer may be queued, and rustls hands it out before it looks at anything
+                // else. It must look at nothing more then: it panics at a second alert, and without the bytes that
+                // it has begun to read.
+                if !queued {
+                    let _best_effort = flights.send(stream).await;
+                    return Err(HandshakeError::Tls(error));
+                }
+                flights.failure = Some(error);
+                continue;
+            }
+            (step, None) => step,
+        };
         if flights.advance(stream, step).await? {
             return Ok(flights.incoming);
         }
@@ -212,8 +228,10 @@ struct Flights {
     /// belongs to our own record layer, and may arrive together with its end.
     offered: usize,
     outbox: Outbox,
-    /// The first failure; the alert that follows it is still sent.
+    /// The first failure, while the alert that follows it is taken out.
     failure: Option<rustls::Error>,
+    /// The peer sent something that is no record at all: an alert would be noise to it.
+    speaks_no_tls: bool,
 }
 
 impl Flights {
@@ -224,18 +242,7 @@ impl Flights {
             Step::Send => self.send(stream).await?,
             Step::Done => {
                 self.send(stream).await?;
-                return self.failure.take().map_or(Ok(true), |error| Err(HandshakeError::Tls(error)));
-            }
-            Step::Failed(error) if self.failure.is_none() => {
-                // Once more round: rustls has queued the alert that tells the peer. It must see nothing more of
-                // what the peer sent, for it panics at a second alert.
-                self.failure = Some(error);
-                self.incoming.clear();
-                self.offered = 0;
-            }
-            Step::Failed(_) | Step::Receive if self.failure.is_some() => {
-                let _best_effort = self.send(stream).await;
-                return self.failure.take().map_or(Ok(false), |error| Err(HandshakeError::Tls(error)));
+                return Ok(true);
             }
             Step::Failed(error) => return Err(HandshakeError::Tls(error)),
             Step::Receive => self.receive(stream).await?,
@@ -244,7 +251,7 @@ impl Flights {
     }
 
     async fn send(&mut self, stream: &TcpStream) -> Result<(), HandshakeError> {
-        if !self.outbox.0.is_empty() {
+        if !self.outbox.0.is_empty() && !self.speaks_no_tls {
             io::write_all(stream, &self.outbox.0).await.map_err(HandshakeError::Io)?;
             self.outbox.0.clear();
         }
@@ -259,7 +266,10 @@ impl Flights {
             [] => return false,
             [20..=23, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([high, low])),
             [20..=23, ..] => return false,
-            _ => rest.len(),
+            _ => {
+                self.speaks_no_tls = true;
+                rest.len()
+            }
         };
         if length > rest.len() {
             return false;
@@ -350,6 +360,41 @@ mod tests {
         std::fs::remove_dir_all(directory).expect("the directory goes");
     }
 
+    #[tokio::test]
+    async fn a_peer_that_is_refused_in_the_middle_of_a_record_or_a_message_hears_why() {
+        let directory = std::env::temp_dir().join(format!("mesh-handshake-refused-{}", std::process::id()));
+        let identity = Arc::new("spiffe://cluster.local/ns/a/sa/b".parse::<Identity>().expect("an identity"));
+        let mut sides = Vec::new();
+        for side in ["one", "two"] {
+            let directory = directory.join(side);
+            let config = identity::Config::new(directory.join("ca"), directory.join("state"), "cluster.local".into());
+            let keyring = identity::Keyring::start(config, &Metrics::default()).expect("a keyring");
+            keyring.want([Arc::clone(&identity)].into());
+            keyring.ready(&identity).await.expect("a certificate");
+            sides.push(keyring.current(&identity).expect("credentials"));
+        }
+        // The server's certificate is followed by more in the same record.
+        let (dialler, dialled) = pair().await;
+        let (client, server) = (Arc::clone(&sides[0].client), Arc::clone(&sides[1].server));
+        let (connected, accepted) = tokio::join!(connect(&dialler, client, LOCALHOST), accept(&dialled, server));
+        let reason = |error: Option<HandshakeError>| match error {
+            Some(HandshakeError::Tls(error)) => identity::refusal(&error),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(connected.err()), "untrusted_root");
+        assert_eq!(reason(accepted.err()), "peer_says_untrusted_root");
+        // Half a ClientHello, then something else.
+        for other in [[21, 3, 3, 0, 2, 2, 40], [23, 3, 3, 0, 2, 1, 1], [22, 3, 3, 0, 2, 1, 0]] {
+            let (dialler, dialled) = pair().await;
+            io::write_all(&dialler, &[22, 3, 1, 0, 6, 1, 0, 1, 0, 3, 3]).await.expect("written");
+            io::write_all(&dialler, &other).await.expect("written");
+            let accepting = accept(&dialled, Arc::clone(&sides[0].server));
+            let accepted = tokio::time::timeout(std::time::Duration::from_millis(200), accepting).await;
+            assert!(accepted.is_err() || accepted.is_ok_and(|accepted| accepted.is_err()), "{other:?}");
+        }
+        std::fs::remove_dir_all(directory).expect("the directory goes");
+    }
+
     const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -365,5 +410,6 @@ mod tests {
         let mut flights = Flights { incoming: b"GET / HTTP/1.1\r\n".to_vec(), ..Flights::default() };
         assert!(flights.offer());
         assert_eq!(flights.offered, flights.incoming.len());
+        assert!(flights.speaks_no_tls);
     }
 }

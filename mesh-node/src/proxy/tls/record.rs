@@ -21,6 +21,8 @@ pub(crate) const MAX_RECORD: usize = HEADER + MAX_PAYLOAD + TAIL;
 const TAG: usize = 16;
 /// The longest encrypted part a peer may send: RFC 8446, section 5.2.
 const MAX_CIPHERTEXT: usize = MAX_PAYLOAD + 256;
+/// The longest record a peer may send, in bytes.
+pub(crate) const MAX_PEER_RECORD: usize = HEADER + MAX_CIPHERTEXT;
 /// Records after which a key is replaced. AES-GCM allows 2^24.5; the margin covers the records in flight.
 const RECORDS_PER_KEY: u64 = 1 << 24;
 

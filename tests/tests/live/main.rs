@@ -1,0 +1,8 @@
+//! What daemons do when something is against them: pods that leave, peers that lie, roots that change, ends, floods.
+
+mod endings;
+mod hostile;
+mod leaving;
+mod refusals;
+mod roots;
+mod support;
