@@ -13,6 +13,7 @@ use crate::identity::{self, IdentityError, Keyring};
 use crate::proxy::{self, Feed, Proxy, ProxyError};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
 use crate::source::file;
+use crate::status::Notices;
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::tcp::{self, TcpMetrics};
@@ -132,6 +133,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         steerer: steerer.clone(),
         store: AttachmentStore::open(&run.state_dir)?,
         metrics: metrics.clone(),
+        notices: Notices::nowhere(),
     });
     let _admin = admin::serve(admin_listener, control.inspect(), &metrics)?;
     let published = control.published();

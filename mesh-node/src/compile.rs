@@ -128,6 +128,7 @@ fn local_pod(attachment: &Attachment, workload: &Workload, directory: &Directory
     Some(LocalPod {
         key: PodKey::from(attachment.container_id.as_str()),
         name: workload.name.clone(),
+        uid: workload.uid.clone(),
         netns: attachment.netns.clone(),
         ifname: attachment.ifname.clone(),
         addresses: own_addresses(workload, attachment),

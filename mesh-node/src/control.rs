@@ -21,6 +21,7 @@ use crate::identity::Keyring;
 use crate::proxy::{Feed, Proxy};
 use crate::snapshot::{NodeSnapshot, PodKey};
 use crate::source::cni::AttachmentStore;
+use crate::status::Notices;
 use crate::telemetry::Metrics;
 use crate::world::{Change, SourceId, World};
 use crate::{compile, translate};
@@ -59,6 +60,8 @@ pub struct Parts {
     pub store: AttachmentStore,
     /// The daemon's metrics.
     pub metrics: Metrics,
+    /// Who tells users what became of their pods.
+    pub notices: Notices,
 }
 
 /// What the loop listens to.

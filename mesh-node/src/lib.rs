@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod route;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod steer;
 pub mod sys;
 pub mod telemetry;

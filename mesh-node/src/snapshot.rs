@@ -31,6 +31,8 @@ pub struct LocalPod {
     pub key: PodKey,
     /// Namespace and name.
     pub name: Name,
+    /// The pod's UID; empty if it came from no API server.
+    pub uid: String,
     /// Path of its network namespace.
     pub netns: String,
     /// The name of its interface.

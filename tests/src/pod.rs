@@ -30,6 +30,7 @@ pub struct PodBuilder {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     before_the_mesh: bool,
+    probe_port: Option<u16>,
 }
 
 impl PodBuilder {
@@ -43,6 +44,7 @@ impl PodBuilder {
             labels,
             annotations,
             before_the_mesh: false,
+            probe_port: None,
         }
     }
 
@@ -74,6 +76,13 @@ impl PodBuilder {
         self
     }
 
+    /// The kubelet asks after it on this port.
+    #[must_use]
+    pub const fn probe_port(mut self, port: u16) -> Self {
+        self.probe_port = Some(port);
+        self
+    }
+
     /// Joins it to the node by a chain without the mesh's plugin, as if it had run before that was there.
     #[must_use]
     pub const fn before_the_mesh(mut self) -> Self {
@@ -89,6 +98,7 @@ impl PodBuilder {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let ns = NetNs::create(&format!("{}-{namespace}-{name}", self.cluster.id()))?;
         let kube = self.cluster.kube();
+        let probe = self.probe_port.map(|port| json!({"tcpSocket": {"port": port}}));
         kube.pod(json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -96,7 +106,7 @@ impl PodBuilder {
             "spec": {
                 "nodeName": self.node.name(),
                 "serviceAccountName": self.account,
-                "containers": [{"name": "main", "image": name}],
+                "containers": [{"name": "main", "image": name, "readinessProbe": probe}],
             },
             "status": {"phase": "Pending"},
         }))?;

@@ -2,11 +2,12 @@
 
 use anyhow::{Result, ensure};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Mesh, wait};
+use mesh_tests::{Mesh, traffic, wait};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 #[test]
 fn a_pod_that_ran_before_the_plugin_joins_and_keeps_its_connections() -> Result<()> {
@@ -62,5 +63,25 @@ fn a_pod_cannot_pass_for_another_by_taking_its_address() -> Result<()> {
         let found = netns.get(format!("old/{}", pod.name()).as_str());
         ensure!(found.is_some_and(|name| *name == pod.ns().name()), "{} is taken to be in {found:?}", pod.name());
     }
+    Ok(())
+}
+
+#[test]
+fn the_kubelet_reaches_the_ports_of_probes_in_a_strict_pod_and_nobody_else_does() -> Result<()> {
+    let mesh = Mesh::builder("probes").build()?;
+    mesh.kube().namespace("shop", &[("istio.io/dataplane-mode", "ambient")])?;
+    mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "STRICT"}}))?;
+    let web = mesh.pod("shop/web").on(A).probe_port(8080).start()?;
+    let stranger = mesh.pod("default/stranger").on(A).start()?;
+    let _servers = [web.echo(8080)?, web.echo(9090)?];
+    let (own, other) = (mesh.node(A).ns(), mesh.node(B).ns());
+    let asks =
+        |ns, port| traffic::exchange(traffic::connect(ns, web.address(port), Duration::from_secs(2))?, b"alive?");
+    wait::until_true("the node's kubelet is served", wait::PATIENCE, || {
+        Ok(asks(own, 8080).is_ok_and(|answer| answer == b"alive?"))
+    })?;
+    ensure!(asks(own, 9090).is_err(), "the node reaches a port that no probe names");
+    ensure!(asks(other, 8080).is_err(), "another node reaches the port of a probe");
+    ensure!(stranger.exchange(web.address(8080), b"alive?").is_err(), "a pod reaches the port of a probe");
     Ok(())
 }

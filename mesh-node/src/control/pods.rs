@@ -7,6 +7,7 @@
 use super::Control;
 use super::steerer::Outcome;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
+use crate::status::{Notice, Notices, What};
 use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -72,6 +73,13 @@ impl Enrolments {
     /// A pod's name, for people.
     fn name(&self, key: &str) -> Option<String> {
         self.0.get(key).map(|enrolment| enrolment.pod.name.to_string())
+    }
+
+    /// Tells users what became of a pod.
+    fn tell(&self, notices: &Notices, key: &str, what: impl FnOnce(&LocalPod) -> What) {
+        if let Some(Enrolment { pod, .. }) = self.0.get(key) {
+            notices.tell(Notice { pod: pod.name.clone(), uid: pod.uid.clone(), what: what(pod) });
+        }
     }
 
     fn set(&mut self, key: &str, state: State) {
@@ -142,7 +150,9 @@ impl Control {
             Some(_) if exists => {
                 self.enrolments.set(key, State::Leaving);
                 self.parts.steerer.leave(Arc::clone(key));
-                tracing::info!(pod = self.enrolments.name(key), sandbox = %key, "a pod leaves the mesh; its open connections go on");
+                let pod = self.enrolments.name(key);
+                tracing::info!(pod, sandbox = %key, "a pod leaves the mesh; its open connections go on");
+                self.enrolments.tell(&self.parts.notices, key, |_| What::Left);
             }
             Some(_) => {
                 self.enrolments.0.remove(key);
@@ -178,10 +188,13 @@ impl Control {
             Ok(()) => {
                 self.enrolments.set(key, State::InForce);
                 tracing::info!(pod = self.enrolments.name(key), sandbox = %key, "a pod's traffic is steered");
+                let joined = |pod: &LocalPod| What::Joined { identity: pod.workload.identity.to_string() };
+                self.enrolments.tell(&self.parts.notices, key, joined);
             }
             Err(error) => {
                 let pod = self.enrolments.name(key);
                 tracing::error!(pod, sandbox = %key, error, "a pod cannot be enrolled; it is tried again");
+                self.enrolments.tell(&self.parts.notices, key, |_| What::Failed { why: error.clone() });
                 self.enrolments.set(key, State::Failed(error, Instant::now() + RETRY));
             }
         }

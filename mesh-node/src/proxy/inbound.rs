@@ -3,7 +3,8 @@
 //! In:  an arriving connection, whose local address is the pod's own.
 //! Out: its streams carried to the pod's application, which sees the client's address.
 //! Phases: identify (plain text or mutual TLS, and who), authorize, connect, relay, record.
-//! Invariant: in STRICT mode no byte of plain text reaches the application.
+//! Invariant: in STRICT mode no byte of plain text reaches the application, except of the node's kubelet on the ports
+//! of the pod's probes.
 //! Invariant: nothing ever waits for a client to speak first, unless that client must.
 //! Invariant: a client that cannot be a mesh peer costs a STRICT pod nothing but its refusal.
 //! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
@@ -24,6 +25,7 @@ use super::worker::{Facts, Pod, Worker};
 use crate::identity::{self, Peer};
 use crate::model::MtlsMode;
 use crate::snapshot::NodeSnapshot;
+use crate::sys::netlink::Routing;
 use crate::sys::socket;
 use crate::telemetry::{Security, Side};
 use mesh_common::route::DSCP_MESH;
@@ -44,6 +46,8 @@ enum Speaks {
         unmarked: bool,
     },
     Plain,
+    /// Plain text from this node, on a port where its kubelet asks after the pod.
+    Probe,
     /// The mark is missing, but the client is in the mesh: a network between may have removed it.
     Unclear,
     /// Plain text where mutual TLS is required. A mesh peer marks its SYN; one whose mark was removed is known.
@@ -64,6 +68,10 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     let plain = || pod.live.register(Facts::InboundPlain { port: local.port() });
     match speaks {
         Speaks::Plain => in_plain(&pod, (downstream, None), plain(), report).await,
+        Speaks::Probe => {
+            let registration = pod.live.register(Facts::InboundProbe { port: local.port() });
+            in_plain(&pod, (downstream, None), registration, report).await;
+        }
         Speaks::MutualTls { unmarked } => over_mesh(worker, pod, (downstream, unmarked), report).await,
         Speaks::Forbidden => {
             let detail = "mutual TLS is required, and the client is not in the mesh";
@@ -108,11 +116,20 @@ fn speaks(
     match (pod.mode(snapshot, local.port()), mark) {
         (MtlsMode::Disable, _) => Speaks::Plain,
         (MtlsMode::Strict | MtlsMode::Permissive, Some(DSCP_MESH)) => Speaks::MutualTls { unmarked: false },
+        (MtlsMode::Strict, _) if !meshed && is_probe(pod, snapshot, (client, local)) => Speaks::Probe,
         (MtlsMode::Strict, Some(_)) if !meshed => Speaks::Forbidden,
         (MtlsMode::Strict, mark) => Speaks::MutualTls { unmarked: mark.is_some() },
         (MtlsMode::Permissive, _) if meshed => Speaks::Unclear,
         (MtlsMode::Permissive, _) => Speaks::Plain,
     }
+}
+
+/// Does the kubelet ask after the pod? It has no identity to prove, and asks from an address of the node that this
+/// daemon runs on, on a port that the pod's own probes name. Nobody else has such an address: the kernel routes
+/// answers to it to the node itself.
+fn is_probe(pod: &Pod, snapshot: &NodeSnapshot, (client, local): (SocketAddr, SocketAddr)) -> bool {
+    let asks = snapshot.pods.get(&pod.key).is_some_and(|pod| pod.probe_ports.contains(&local.port()));
+    asks && Routing::here().and_then(|routing| routing.is_local(client.ip())).unwrap_or(false)
 }
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.

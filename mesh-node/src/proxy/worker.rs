@@ -93,6 +93,11 @@ pub(crate) enum Facts {
         /// The pod's port.
         port: u16,
     },
+    /// Arrived in plain text from the node itself, on a port where the kubelet asks after the pod.
+    InboundProbe {
+        /// The pod's port.
+        port: u16,
+    },
     /// Arrived over mutual TLS.
     InboundMesh {
         /// The client's address.
@@ -120,6 +125,11 @@ impl Facts {
             Self::InboundPlain { port } => {
                 let modes = snapshot.pods.get(pod?)?.workload.inbound.as_ref()?;
                 (modes.mode(*port) == MtlsMode::Strict).then_some(refusal::MTLS_REQUIRED)
+            }
+            Self::InboundProbe { port } => {
+                let pod = snapshot.pods.get(pod?)?;
+                let strict = pod.workload.inbound.as_ref()?.mode(*port) == MtlsMode::Strict;
+                (strict && !pod.probe_ports.contains(port)).then_some(refusal::MTLS_REQUIRED)
             }
             Self::InboundMesh { source, identity } => differs(source, identity).then_some(refusal::SOURCE_IDENTITY),
             Self::Outbound { to, identity } => {

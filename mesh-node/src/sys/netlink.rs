@@ -103,6 +103,20 @@ impl Routing {
     ///
     /// **Errors**: the kernel refuses.
     pub fn device_to(&self, address: IpAddr) -> io::Result<Option<u32>> {
+        let device = |attribute: &RouteAttribute| {
+            if let RouteAttribute::Oif(device) = attribute { Some(*device) } else { None }
+        };
+        Ok(self.route_to(address)?.and_then(|route| route.attributes.iter().find_map(device)))
+    }
+
+    /// Is `address` one of the namespace's own?
+    ///
+    /// **Errors**: the kernel refuses.
+    pub fn is_local(&self, address: IpAddr) -> io::Result<bool> {
+        Ok(self.route_to(address)?.is_some_and(|route| route.header.kind == RouteType::Local))
+    }
+
+    fn route_to(&self, address: IpAddr) -> io::Result<Option<RouteMessage>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(address.is_ipv6());
         message.header.destination_prefix_length = if address.is_ipv6() { 128 } else { 32 };
@@ -110,16 +124,14 @@ impl Routing {
             IpAddr::V4(address) => RouteAddress::Inet(address),
             IpAddr::V6(address) => RouteAddress::Inet6(address),
         })];
-        let mut device = None;
+        let mut route = None;
         let asked = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_ACK, |answer| {
-            if let RouteNetlinkMessage::NewRoute(route) = answer {
-                device = route.attributes.iter().find_map(|attribute| {
-                    if let RouteAttribute::Oif(device) = attribute { Some(*device) } else { None }
-                });
+            if let RouteNetlinkMessage::NewRoute(answer) = answer {
+                route = Some(answer);
             }
         });
         match asked {
-            Ok(()) => Ok(device),
+            Ok(()) => Ok(route),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -168,6 +168,8 @@ pub(crate) fn local_pod(name: &str, netns: &str, addresses: &[IpAddr]) -> LocalP
     LocalPod {
         key: format!("sandbox.of/{name}").into(),
         name: name.clone(),
+        uid: String::new(),
+        probe_ports: Box::default(),
         netns: format!("/run/netns/{netns}"),
         ifname: "eth0".to_owned(),
         addresses: addresses.to_vec(),

@@ -203,7 +203,7 @@ impl Stolen {
         let length = tls.read(&mut record)?;
         match Frame::decode(&record[..length])? {
             Frame::Control(Control::Accept) => Ok(()),
-            other => bail!("the stream was answered by {other:?}"),
+            other @ (Frame::Data | Frame::Control(_)) => bail!("the stream was answered by {other:?}"),
         }
     }
 }

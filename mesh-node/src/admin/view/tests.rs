@@ -43,6 +43,7 @@ fn node() -> NodeSnapshot {
     let pod = LocalPod {
         key: "c0ffee".into(),
         name: Name::new("default", "reviews-1"),
+        uid: "4e1f".to_owned(),
         netns: "/run/netns/reviews-1".into(),
         ifname: "eth0".into(),
         addresses: vec![address],

@@ -1,0 +1,155 @@
+//! What users see of the mesh on their own objects.
+//!
+//! In:  [`Notice`]s of the loop, through [`Notices`].
+//! Out: Events on pods, as `kubectl describe pod` and `kubectl events` show them.
+//! Invariant: nothing waits for the API server: notices that it does not take in time are dropped and counted.
+//! Source: Kubernetes `events.k8s.io/v1`.
+
+use crate::model::Name;
+use crate::telemetry::{Metrics, explain};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use prometheus_client::metrics::counter::Counter;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Who reports, as Events name it.
+const CONTROLLER: &str = "mesh-node";
+/// Notices that may wait.
+const QUEUE: usize = 256;
+/// How long one Event may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest note the API server takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// Something that happened to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The pod.
+    pub pod: Name,
+    /// Its UID; an Event without one belongs to no pod.
+    pub uid: String,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Its new connections go through the mesh.
+    Joined {
+        /// Who it is there.
+        identity: String,
+    },
+    /// Its new connections no longer go through the mesh.
+    Left,
+    /// It cannot be enrolled.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+impl What {
+    fn event(&self) -> Event {
+        let (type_, reason, note) = match self {
+            Self::Joined { identity } => {
+                (EventType::Normal, "MeshJoined", format!("The pod is in the mesh as {identity}"))
+            }
+            Self::Left => {
+                (EventType::Normal, "MeshLeft", "The pod left the mesh; its open connections go on".to_owned())
+            }
+            Self::Failed { why } => {
+                (EventType::Warning, "MeshFailed", format!("The pod cannot be enrolled, it is tried again: {why}"))
+            }
+        };
+        Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note[..note.floor_char_boundary(MAX_NOTE)].to_owned()),
+            action: "Enrol".to_owned(),
+            secondary: None,
+        }
+    }
+}
+
+/// Takes notices; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Notices {
+    queue: Option<mpsc::Sender<Notice>>,
+    dropped: Counter,
+}
+
+impl Notices {
+    /// Notices that nobody reads, where there is no API server.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self { queue: None, dropped: Counter::default() }
+    }
+
+    /// Notices, and who writes them down.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> (Self, Recording) {
+        let (queue, notices) = mpsc::channel(QUEUE);
+        let dropped = Counter::default();
+        metrics.register(|registry| {
+            registry.register("mesh_status_events_dropped", "Events that were not written in time", dropped.clone());
+        });
+        (Self { queue: Some(queue), dropped: dropped.clone() }, Recording { notices, dropped })
+    }
+
+    /// Passes one on.
+    pub fn tell(&self, notice: Notice) {
+        if self.queue.as_ref().is_some_and(|queue| queue.try_send(notice).is_err()) {
+            self.dropped.inc();
+        }
+    }
+}
+
+/// Writes notices down.
+#[derive(Debug)]
+pub struct Recording {
+    notices: mpsc::Receiver<Notice>,
+    dropped: Counter,
+}
+
+impl Recording {
+    /// Writes Events in the name of `node` until the last [`Notices`] is gone.
+    pub async fn run(mut self, client: kube::Client, node: String) {
+        let recorder = Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(node) });
+        while let Some(notice) = self.notices.recv().await {
+            let (event, pod) = (notice.what.event(), reference(&notice));
+            let why = match tokio::time::timeout(PATIENCE, recorder.publish(&event, &pod)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => explain(&error),
+                Err(_) => "the API server does not answer".to_owned(),
+            };
+            self.dropped.inc();
+            tracing::debug!(pod = %notice.pod, why, "an Event was not written");
+        }
+    }
+}
+
+fn reference(notice: &Notice) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(notice.pod.namespace.to_string()),
+        name: Some(notice.pod.name.to_string()),
+        uid: Some(notice.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_where_the_api_server_would_refuse_it() {
+        let event = What::Failed { why: "ß".repeat(5000) }.event();
+        let length = event.note.map_or(0, |note| note.len());
+        assert!((MAX_NOTE - 1..=MAX_NOTE).contains(&length), "{length}");
+    }
+}
