@@ -92,13 +92,17 @@ impl Chain {
         Self { runtime: Runtime::Direct, dir: self.dir.clone(), plugins }
     }
 
-    /// Adds a pod; gives its addresses.
-    pub(crate) fn add(&self, node: &NodeNet, sandbox: &Sandbox) -> Result<Vec<IpAddr>> {
-        let result = match self.runtime {
-            Runtime::Reference => self.cnitool("add", node, sandbox)?.success()?,
-            Runtime::Direct => direct::add(&self.plugins, node, sandbox)?,
+    /// Adds a pod; gives its addresses, and how long the last plugin took, if the runtime can tell.
+    pub(crate) fn add(&self, node: &NodeNet, sandbox: &Sandbox) -> Result<(Vec<IpAddr>, Option<Duration>)> {
+        let (result, took) = match self.runtime {
+            Runtime::Reference => (self.cnitool("add", node, sandbox)?.success()?, None),
+            Runtime::Direct => {
+                let (result, took) = direct::add(&self.plugins, node, sandbox)?;
+                (result, Some(took))
+            }
         };
-        addresses(&result).with_context(|| format!("the result of CNI ADD: {result}"))
+        let addresses = addresses(&result).with_context(|| format!("the result of CNI ADD: {result}"))?;
+        Ok((addresses, took))
     }
 
     /// Deletes a pod.

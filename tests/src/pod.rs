@@ -114,12 +114,13 @@ impl PodBuilder {
         let uid = object["metadata"]["uid"].as_str().context("a pod without uid")?.to_owned();
         let container_id = uid.replace('-', "");
         let sandbox = Sandbox { container_id, netns: ns.path(), namespace, name, uid };
-        let mut pod = Pod { cluster: self.cluster, node: self.node, ns, sandbox, addresses: Vec::new() };
+        let mut pod =
+            Pod { cluster: self.cluster, node: self.node, ns, sandbox, addresses: Vec::new(), added_in: None };
         let chain = pod.cluster.chain(pod.node);
         let plain = self.before_the_mesh.then(|| chain.without_mesh());
         let chain = plain.as_ref().unwrap_or(chain);
         match chain.add(pod.cluster.node(pod.node), &pod.sandbox) {
-            Ok(addresses) => pod.addresses = addresses,
+            Ok((addresses, added_in)) => (pod.addresses, pod.added_in) = (addresses, added_in),
             Err(error) => {
                 pod.cluster.kube().delete("Pod", &pod.sandbox.namespace, &pod.sandbox.name)?;
                 return Err(error.context(format!("the CNI chain refused the pod {}", self.name)));
@@ -145,6 +146,7 @@ pub struct Pod {
     ns: NetNs,
     sandbox: Sandbox,
     addresses: Vec<IpAddr>,
+    added_in: Option<Duration>,
 }
 
 impl Pod {
@@ -182,6 +184,14 @@ impl Pod {
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// How long the last plugin of the chain, which is the mesh's, took to add it; only [`Runtime::Direct`] can tell.
+    ///
+    /// [`Runtime::Direct`]: crate::Runtime::Direct
+    #[must_use]
+    pub const fn added_in(&self) -> Option<Duration> {
+        self.added_in
     }
 
     /// `port` at its IPv4 address.

@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     /// Short loads: under two minutes, and less steady figures.
     #[arg(long)]
     quick: bool,
-    /// Only these measures: idle, bulk, keepalive, connections, latency, held, workloads.
+    /// Only these measures: idle, bulk, keepalive, connections, latency, held, workloads, pods.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }

@@ -9,12 +9,18 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// Runs ADD of each plugin in turn; gives the last result. If one fails, what the others did is undone.
-pub(super) fn add(plugins: &[Value], node: &NodeNet, sandbox: &Sandbox) -> Result<String> {
+/// Runs ADD of each plugin in turn; gives the last result, and how long the last plugin took. If one fails, what the
+/// others did is undone.
+pub(super) fn add(plugins: &[Value], node: &NodeNet, sandbox: &Sandbox) -> Result<(String, Duration)> {
     let mut previous = Value::Null;
+    let mut took = Duration::ZERO;
     for plugin in plugins {
-        match call("ADD", plugin, &previous, node, sandbox) {
+        let begun = Instant::now();
+        let called = call("ADD", plugin, &previous, node, sandbox);
+        took = begun.elapsed();
+        match called {
             Ok(result) => previous = serde_json::from_str(&result).context("the result of a plugin is no JSON")?,
             Err(error) => {
                 // The first failure is the one to tell.
@@ -25,7 +31,7 @@ pub(super) fn add(plugins: &[Value], node: &NodeNet, sandbox: &Sandbox) -> Resul
     }
     let result = previous.to_string();
     fs::write(result_file(node, sandbox), &result).context("cannot keep the result of CNI ADD")?;
-    Ok(result)
+    Ok((result, took))
 }
 
 /// Runs DEL of each plugin, the last first; every plugin gets its turn.

@@ -52,6 +52,8 @@ pub(crate) enum Measure {
     Held,
     /// Memory for each pod the daemon knows of.
     Workloads,
+    /// Pods of one node: time to enrol and memory.
+    Pods,
 }
 
 /// One figure of a measure: its key and its title.
@@ -83,8 +85,16 @@ const REQUESTS: &[Column] = &[
 ];
 
 impl Measure {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Idle, Self::Bulk, Self::Keepalive, Self::Connections, Self::Latency, Self::Held, Self::Workloads];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Idle,
+        Self::Bulk,
+        Self::Keepalive,
+        Self::Connections,
+        Self::Latency,
+        Self::Held,
+        Self::Workloads,
+        Self::Pods,
+    ];
 
     pub(crate) const fn sheet(self) -> Sheet {
         match self {
@@ -144,6 +154,19 @@ impl Measure {
                     ("rss_mb", "MB after"),
                     ("seconds", "s to take in"),
                     ("cpu_s", "CPU s"),
+                ],
+                against: [None, None],
+                target: None,
+            },
+            Self::Pods => Sheet {
+                title: "Pods: many on one node, added one after another, each with an identity of its own",
+                columns: &[
+                    ("pods", "pods"),
+                    ("p50_ms", "ADD p50 ms"),
+                    ("p99_ms", "p99 ms"),
+                    ("max_ms", "max ms"),
+                    ("kb_each", "KB each"),
+                    ("rss_mb", "MB after"),
                 ],
                 against: [None, None],
                 target: None,

@@ -10,6 +10,7 @@ mod figures;
 mod haproxy;
 mod loads;
 mod memory;
+mod pods;
 mod report;
 mod stage;
 mod usage;
@@ -142,6 +143,8 @@ fn measure_one(
         Measure::Idle => samples.extend(memory::idle(&stage.pairs)?),
         Measure::Held => samples.extend(memory::held(stage, plan.held, notes)?),
         Measure::Workloads => samples.extend(memory::workloads(stage, plan.workloads, notes)?),
+        // A node's range has 253 addresses here, and the stage has pods of its own.
+        Measure::Pods => samples.extend(pods::many(stage, 245)?),
         Measure::Bulk | Measure::Keepalive | Measure::Connections | Measure::Latency => {
             rounds(measure, plan, stage, samples, notes)?;
         }

@@ -50,6 +50,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// The two nodes.
+    pub(crate) const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
     /// The directory that daemons watch.
     pub(crate) fn objects(&self) -> &Path {
         self.mesh.kube().dir()
