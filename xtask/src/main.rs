@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod demo;
 mod env;
+mod oci;
 mod run;
 mod setup;
 mod tidy;
