@@ -24,6 +24,7 @@
 
 pub mod bookinfo;
 mod capture;
+pub mod cluster;
 mod cni;
 mod daemon;
 pub mod env;

@@ -67,16 +67,8 @@ impl NetNs {
     /// Runs `work` on a thread inside; the sockets it makes stay inside.
     ///
     /// **Errors**: the namespace is gone, or `work` fails.
-    #[expect(clippy::disallowed_methods, reason = "the thread ends in the namespace, and nothing else runs on it")]
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let file = File::open(self.path()).with_context(|| format!("no namespace {}", self.name))?;
-        thread::scope(|scope| {
-            let inside = scope.spawn(move || {
-                setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
-                work()
-            });
-            inside.join().map_err(|_| anyhow!("the work in {} panicked", self.name))?
-        })
+        enter(&self.path(), work)
     }
 
     /// Sets a kernel parameter inside, such as `net/ipv4/ip_forward`.
@@ -96,6 +88,19 @@ impl NetNs {
             Ok(std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?.trim().to_owned())
         })
     }
+}
+
+/// Runs `work` on a thread inside a namespace.
+#[expect(clippy::disallowed_methods, reason = "the thread ends in the namespace, and nothing else runs on it")]
+pub(crate) fn enter<T: Send>(namespace: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let file = File::open(namespace).with_context(|| format!("no namespace {}", namespace.display()))?;
+    thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+            work()
+        });
+        inside.join().map_err(|_| anyhow!("the work in {} panicked", namespace.display()))?
+    })
 }
 
 impl Drop for NetNs {

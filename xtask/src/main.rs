@@ -6,8 +6,10 @@
 
 mod bench;
 mod ci;
+mod cluster;
 mod demo;
 mod env;
+mod oci;
 mod run;
 mod setup;
 mod tidy;
@@ -47,6 +49,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure the mesh beside a direct connection and haproxy.
     Bench(bench::Arguments),
+    /// Run a real Kubernetes of two nodes, with Calico, on this machine.
+    Cluster {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// What a change must pass: `test`, and documentation, licences, bans, advisories, spelling.
     Ci,
 }
@@ -59,6 +67,7 @@ fn main() -> ExitCode {
         Command::Test { filters } => ci::test(&filters),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Cluster { action } => cluster::run(&action),
         Command::Ci => ci::ci(),
     };
     match outcome {

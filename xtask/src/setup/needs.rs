@@ -20,6 +20,8 @@ pub(crate) enum Group {
     Ci,
     /// `cargo xtask bench`.
     Bench,
+    /// `cargo xtask cluster`.
+    Cluster,
     /// Everything.
     All,
 }
@@ -33,6 +35,7 @@ impl Group {
             Self::Test => matches!(other, Self::Build | Self::Demo | Self::Test),
             Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Test | Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
+            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Cluster),
             Self::All => true,
         }
     }
@@ -46,6 +49,7 @@ impl fmt::Display for Group {
             Self::Test => "test",
             Self::Ci => "ci",
             Self::Bench => "bench",
+            Self::Cluster => "cluster",
             Self::All => "all",
         })
     }
@@ -99,6 +103,21 @@ pub(crate) const PACKAGES: &[Package] = &[
     service("haproxy", "haproxy", Group::Bench, &["haproxy"]),
     package("wrk", "wrk", Group::Bench),
     package("iperf3", "iperf3", Group::Bench),
+    package("golang-go", "go", Group::Cluster),
+    service("containerd", "/usr/bin/containerd", Group::Cluster, &["containerd"]),
+    package("runc", "runc", Group::Cluster),
+    package("busybox-static", "/bin/busybox", Group::Cluster),
+    package("iptables", "iptables", Group::Cluster),
+    package("nftables", "nft", Group::Cluster),
+    package("ipset", "ipset", Group::Cluster),
+    package("conntrack", "conntrack", Group::Cluster),
+    package("ethtool", "ethtool", Group::Cluster),
+    package("kmod", "modprobe", Group::Cluster),
+    package("bpftool", "bpftool", Group::Cluster),
+    package("libbpf-dev", "/usr/include/bpf/libbpf.h", Group::Cluster),
+    package("libelf-dev", "/usr/include/libelf.h", Group::Cluster),
+    package("libpcap-dev", "/usr/include/pcap.h", Group::Cluster),
+    package("zlib1g-dev", "/usr/include/zlib.h", Group::Cluster),
 ];
 
 /// A program that Cargo installs from the crate registry.
@@ -152,21 +171,102 @@ pub(crate) const CARGO_TOOLS: &[CargoTool] = &[
 #[derive(Debug)]
 pub(crate) struct GoTool {
     pub(crate) name: &'static str,
+    /// More names that it is called by, and acts on.
+    pub(crate) also: &'static [&'static str],
     /// The module's directory.
     pub(crate) module: &'static str,
     pub(crate) package: &'static str,
+    /// String variables that the linker sets. `{version}` and `{minor}` are those of the module `versioned`.
+    pub(crate) variables: &'static [(&'static str, &'static str)],
+    /// The required module that these versions are of.
+    pub(crate) versioned: &'static str,
+    /// Does it have parts in C?
+    pub(crate) cgo: bool,
     pub(crate) group: Group,
     pub(crate) expected: &'static str,
 }
 
+impl GoTool {
+    /// A tool without further names, variables and C.
+    const fn plain(name: &'static str, module: &'static str, package: &'static str) -> Self {
+        let (also, variables) = (&[], &[]);
+        let (group, expected) = (Group::Cluster, "half a minute");
+        Self { name, also, module, package, variables, versioned: "", cgo: false, group, expected }
+    }
+
+    /// What the linker is told, given the text of the `go.mod`.
+    pub(crate) fn linker_flags(&self, go_mod: &str) -> String {
+        let version = required_version(go_mod, self.versioned).unwrap_or("v0.0.0");
+        let minor = version.split('.').nth(1).unwrap_or("0");
+        self.variables.iter().fold("-s -w".to_owned(), |flags, (variable, value)| {
+            let value = value.replace("{version}", version).replace("{minor}", minor);
+            format!("{flags} -X {variable}={value}")
+        })
+    }
+}
+
 /// Every such program.
-pub(crate) const GO_TOOLS: &[GoTool] = &[GoTool {
-    name: "cnitool",
-    module: "tests/tools/cni",
-    package: "github.com/containernetworking/cni/cnitool",
-    group: Group::Test,
-    expected: "half a minute",
-}];
+pub(crate) const GO_TOOLS: &[GoTool] = &[
+    GoTool {
+        group: Group::Test,
+        ..GoTool::plain("cnitool", "tests/tools/cni", "github.com/containernetworking/cni/cnitool")
+    },
+    GoTool::plain("pause", "tests/tools/pause", "."),
+    GoTool {
+        expected: "2 minutes",
+        ..GoTool::plain("containerd", "tests/tools/containerd", "github.com/containerd/containerd/v2/cmd/containerd")
+    },
+    GoTool::plain(
+        "containerd-shim-runc-v2",
+        "tests/tools/containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+    ),
+    GoTool::plain("ctr", "tests/tools/containerd", "github.com/containerd/containerd/v2/cmd/ctr"),
+    GoTool {
+        also: &[
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-proxy",
+            "kube-scheduler",
+            "kubectl",
+            "kubelet",
+        ],
+        variables: &[
+            ("k8s.io/component-base/version.gitVersion", "{version}"),
+            ("k8s.io/component-base/version.gitMajor", "1"),
+            ("k8s.io/component-base/version.gitMinor", "{minor}"),
+        ],
+        versioned: "k8s.io/kubernetes",
+        expected: "8 minutes",
+        ..GoTool::plain("kube", "tests/tools/kube", ".")
+    },
+    GoTool { expected: "2 minutes", ..GoTool::plain("coredns", "tests/tools/coredns", ".") },
+    GoTool {
+        also: &["calico-ipam"],
+        variables: &[("main.VERSION", "v3.28.5")],
+        expected: "2 minutes",
+        ..GoTool::plain("calico", "tests/tools/calico", "github.com/projectcalico/calico/cni-plugin/cmd/calico")
+    },
+    GoTool {
+        variables: &[("github.com/projectcalico/calico/calicoctl/calicoctl/commands.VERSION", "v3.28.5")],
+        ..GoTool::plain("calicoctl", "tests/tools/calico", "github.com/projectcalico/calico/calicoctl/calicoctl")
+    },
+    GoTool {
+        cgo: true,
+        expected: "4 minutes",
+        ..GoTool::plain("calico-felix", "tests/tools/calico", "github.com/projectcalico/calico/felix/cmd/calico-felix")
+    },
+];
+
+/// The version of `module` that a `go.mod` requires.
+fn required_version<'text>(go_mod: &'text str, module: &str) -> Option<&'text str> {
+    go_mod.lines().find_map(|line| {
+        let line = line.trim_start();
+        let words = line.strip_prefix("require ").unwrap_or(line).strip_prefix(module)?;
+        words.strip_prefix(' ')?.split_whitespace().next().filter(|version| version.starts_with('v'))
+    })
+}
 
 /// The `components` of a `rust-toolchain.toml`.
 pub(crate) fn components(toolchain: &str) -> Vec<String> {
@@ -202,10 +302,24 @@ mod tests {
     }
 
     #[test]
+    fn a_go_tool_is_told_the_version_of_its_module() {
+        let tool = GoTool {
+            variables: &[("a.version", "{version}"), ("a.minor", "{minor}")],
+            versioned: "k8s.io/kubernetes",
+            ..GoTool::plain("kube", "tests/tools/kube", ".")
+        };
+        let go_mod = "require (\n\tk8s.io/kubernetes/x v9.9.9\n\tk8s.io/kubernetes v1.37.2 // indirect\n)\n";
+        assert_eq!(tool.linker_flags(go_mod), "-s -w -X a.version=v1.37.2 -X a.minor=37");
+        assert_eq!(required_version("require k8s.io/kubernetes v1.2.3\n", "k8s.io/kubernetes"), Some("v1.2.3"));
+        assert_eq!(required_version("\tk8s.io/kubernetes => ../x\n", "k8s.io/kubernetes"), None);
+    }
+
+    #[test]
     fn demo_needs_no_go_and_nothing_of_the_tests() {
         assert!(GO_TOOLS.iter().all(|tool| !Group::Demo.includes(tool.group)));
         assert!(!Group::Demo.includes(Group::Test));
         assert!(!Group::Test.includes(Group::Bench));
+        assert!(!Group::Test.includes(Group::Cluster));
         assert!(Group::Ci.includes(Group::Test));
     }
 }

@@ -1,0 +1,201 @@
+//! The real Kubernetes that `cargo xtask cluster up` brought up.
+//!
+//! In:  `target/cluster/state.json`, which `xtask/src/cluster/layout.rs` writes.
+//! Out: its API, its nodes, commands inside both.
+//! Invariant: nothing here brings it up or down: one cluster serves many tests, each in Kubernetes namespaces of its own.
+
+use crate::exec::{Output, execute};
+use crate::{env, netns};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a command against the cluster may take.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A cluster.
+#[derive(Debug, Deserialize)]
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    namespace: PathBuf,
+    kubectl: PathBuf,
+    calicoctl: PathBuf,
+    nodes: Vec<ClusterNode>,
+}
+
+/// A node of it.
+#[derive(Debug, Deserialize)]
+pub struct ClusterNode {
+    name: String,
+    address: Ipv4Addr,
+    namespace: PathBuf,
+    process: u32,
+    search_path: String,
+    logs: PathBuf,
+}
+
+impl Cluster {
+    /// The cluster of this work tree.
+    ///
+    /// **Errors**: none is up, or not wholly.
+    pub fn attach() -> Result<Self> {
+        env::need_root()?;
+        let target = env::programs()?.parent().context("programs are in no directory")?.to_owned();
+        let state = target.join("cluster/state.json");
+        let Ok(text) = std::fs::read_to_string(&state) else {
+            bail!("{} is missing: run `cargo xtask cluster up`", state.display());
+        };
+        let cluster: Self = serde_json::from_str(&text).with_context(|| format!("cannot read {}", state.display()))?;
+        for node in &cluster.nodes {
+            let alive = Path::new("/proc").join(node.process.to_string()).exists() && node.namespace.exists();
+            ensure!(alive, "{} is down: run `cargo xtask cluster up`", node.name);
+        }
+        Ok(cluster)
+    }
+
+    /// The kubeconfig of who may do anything; its server is reached inside [`Cluster::enter`].
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The network namespace in which the API server, nodes and pods are reached; the addresses of Services are not.
+    #[must_use]
+    pub fn namespace(&self) -> &Path {
+        &self.namespace
+    }
+
+    /// Runs `work` on a thread in that namespace; the sockets it makes stay there.
+    ///
+    /// **Errors**: the cluster is gone, or `work` fails.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        netns::enter(&self.namespace, work)
+    }
+
+    /// Its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[ClusterNode] {
+        &self.nodes
+    }
+
+    /// Runs `kubectl`, and gives what it prints.
+    ///
+    /// **Errors**: it fails or is too slow.
+    pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        execute(self.kubectl_command().args(arguments), PATIENCE)?.success()
+    }
+
+    /// Runs `calicoctl`, and gives what it prints.
+    ///
+    /// **Errors**: it fails or is too slow.
+    pub fn calicoctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        let mut command = self.inside(&self.calicoctl);
+        command.arg("--allow-version-mismatch").args(arguments);
+        command.env("DATASTORE_TYPE", "kubernetes").env("KUBECONFIG", &self.kubeconfig);
+        execute(&mut command, PATIENCE)?.success()
+    }
+
+    /// Applies a manifest, of one or more objects, and gives what `kubectl` prints.
+    ///
+    /// **Errors**: the API server refuses one.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let mut command = self.kubectl_command();
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run kubectl")?;
+        // It is read before anything is printed, so neither waits for the other.
+        let written = child.stdin.take().context("kubectl has no standard input")?.write_all(manifest.as_bytes());
+        let output = child.wait_with_output().context("cannot wait for kubectl")?;
+        if !output.status.success() {
+            bail!("kubectl apply failed\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        written.context("kubectl does not read the manifest")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn kubectl_command(&self) -> Command {
+        let mut command = self.inside(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--request-timeout=60s");
+        command
+    }
+
+    fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display())).arg("--").arg(program);
+        command
+    }
+}
+
+impl ClusterNode {
+    /// Its name, in Kubernetes and as its host name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Its network namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Path {
+        &self.namespace
+    }
+
+    /// The directory with a log of each of its components.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// A file of the node, such as `/etc/cni/net.d`, by the path at which this process reaches it.
+    #[must_use]
+    pub fn path(&self, inside: &str) -> PathBuf {
+        Path::new("/proc").join(self.process.to_string()).join("root").join(inside.trim_start_matches('/'))
+    }
+
+    /// Runs a program inside the node: its network, files, processes and names.
+    ///
+    /// **Errors**: it cannot be started, or is too slow. That it fails is in its output.
+    pub fn exec<A: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = A>) -> Result<Output> {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.process.to_string()]);
+        command.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--", program]).args(arguments);
+        command.env("PATH", &self.search_path);
+        execute(&mut command, PATIENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_xtask_writes_is_understood() {
+        let state = r#"{
+            "kubeconfig": "/t/cluster/pki/admin.kubeconfig", "namespace": "/run/netns/mesh-1-control",
+            "kubectl": "/t/tools/kubectl", "calicoctl": "/t/tools/calicoctl",
+            "nodes": [{
+                "name": "node1", "address": "10.99.0.11", "pods": "10.244.1.0/24",
+                "namespace": "/run/netns/mesh-1-node1", "process": 7, "search_path": "/bin", "logs": "/t/cluster/logs/node1"
+            }]
+        }"#;
+        let cluster: Cluster = serde_json::from_str(state).unwrap();
+        let node = &cluster.nodes()[0];
+        assert_eq!((node.name(), node.address()), ("node1", Ipv4Addr::new(10, 99, 0, 11)));
+        assert_eq!(node.path("/etc/cni/net.d"), Path::new("/proc/7/root").join("etc/cni/net.d"));
+        assert_eq!(cluster.namespace(), Path::new("/run/netns/mesh-1-control"));
+    }
+}
