@@ -12,13 +12,14 @@ use crate::control::{Asked, Control, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError, Keyring};
 use crate::proxy::{self, Feed, Proxy, ProxyError};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
-use crate::source::file;
+use crate::source::{file, kube};
 use crate::status::Notices;
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::tcp::{self, TcpMetrics};
 use crate::telemetry::{self, Metrics, TelemetryError};
-use crate::{compile, sys, translate};
+use crate::world::Change;
+use crate::{cluster, compile, sys, translate};
 use mesh_common::cni::Response;
 use std::io;
 use std::sync::Arc;
@@ -64,6 +65,9 @@ pub enum AppError {
     /// The users' objects.
     #[error("cannot read the users' objects")]
     Objects(#[from] file::FileError),
+    /// The API server.
+    #[error("cannot use the Kubernetes API")]
+    Cluster(#[from] cluster::ClusterError),
     /// The CNI socket.
     #[error("cannot listen for the CNI plugin")]
     Socket(#[from] SocketError),
@@ -118,7 +122,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         Steerer::start(steering, run.netns_dir.clone(), Arc::clone(&proxy), reported).map_err(AppError::Runtime)?;
 
     let (changed, changes) = mpsc::channel(CHANGES);
-    let _watching = file::watch(file::Config::new(&run.objects), changed)?;
+    let objects = Objects::watch(&run, changed, &metrics).await?;
     let (asked, requests) = mpsc::unbounded_channel();
     let (open, listening) = oneshot::channel();
     let control = Control::new(Parts {
@@ -136,6 +140,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         notices: Notices::nowhere(),
     });
     let _admin = admin::serve(admin_listener, control.inspect(), &metrics)?;
+    objects.keep(&run, &control);
     let published = control.published();
     telemetry::spawn("control", control.run(Inputs { changes, requests, reports, listening }));
     tracing::info!(node = run.node_name, version = env!("CARGO_PKG_VERSION"), "the daemon has started");
@@ -146,6 +151,37 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     }
     stop(&run, &proxy, &steerer, &access, signals).await;
     Ok(())
+}
+
+/// Where the users' objects come from.
+enum Objects {
+    /// A directory, watched until this is dropped.
+    Files { _watching: file::Watching },
+    /// The API server.
+    Cluster { synced: tokio::sync::watch::Receiver<bool> },
+}
+
+impl Objects {
+    async fn watch(run: &Run, changed: mpsc::Sender<Change>, metrics: &Metrics) -> Result<Self, AppError> {
+        if let Some(directory) = &run.objects {
+            return Ok(Self::Files { _watching: file::watch(file::Config::new(directory), changed)? });
+        }
+        let client = cluster::client(run.cluster.kubeconfig.as_deref()).await?;
+        let synced = kube::watch(kube::Config::new(client, saved_world(run)), changed, metrics);
+        Ok(Self::Cluster { synced })
+    }
+
+    /// Keeps on disk what only the API server knows.
+    fn keep(&self, run: &Run, control: &Control) {
+        if let Self::Cluster { synced } = self {
+            let (world, revisions) = (control.world_in_use(), control.revisions());
+            telemetry::spawn("world keeper", kube::keep_saved(saved_world(run), world, revisions, synced.clone()));
+        }
+    }
+}
+
+fn saved_world(run: &Run) -> std::path::PathBuf {
+    run.state_dir.join("world")
 }
 
 /// Answers the CNI plugin once the daemon knows the users' objects.

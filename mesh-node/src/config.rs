@@ -69,9 +69,12 @@ pub struct Run {
     /// This node's name, as in pods' `spec.nodeName`.
     #[arg(long, env = "MESH_NODE_NAME")]
     pub node_name: String,
-    /// Directory of Kubernetes objects in YAML or JSON, watched for changes.
+    /// Directory of Kubernetes objects in YAML or JSON, watched for changes, in place of the Kubernetes API.
     #[arg(long, env = "MESH_OBJECTS")]
-    pub objects: PathBuf,
+    pub objects: Option<PathBuf>,
+    /// The cluster that this node is of.
+    #[command(flatten)]
+    pub cluster: Cluster,
     /// Directory for what must outlive the daemon: certificates, attachments, what steering changed.
     #[arg(long, env = "MESH_STATE_DIR", default_value = "/var/lib/mesh/node")]
     pub state_dir: PathBuf,
@@ -121,8 +124,19 @@ pub struct Run {
     #[arg(long, env = "MESH_LOG", default_value = "text")]
     pub log: log::Format,
     /// What the daemon's own log says, as in `info,mesh_node::steer=debug`.
-    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info")]
+    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
     pub log_filter: String,
+}
+
+/// The cluster that the node is of.
+#[derive(Clone, Debug, Args)]
+pub struct Cluster {
+    /// How to reach the Kubernetes API; by default with the service account of the daemon's own pod.
+    #[arg(long, env = "MESH_KUBECONFIG", conflicts_with = "objects")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The daemon's own namespace.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
 }
 
 /// Which connections are captured, and how.
