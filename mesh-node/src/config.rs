@@ -46,6 +46,9 @@ pub enum CaCommand {
         /// The authority.
         #[command(flatten)]
         ca: Ca,
+        /// That of a cluster.
+        #[command(flatten)]
+        shared: SharedCa,
     },
 }
 
@@ -61,6 +64,20 @@ pub struct Ca {
     /// How long a root is valid.
     #[arg(long, env = "MESH_ROOT_TTL", default_value = "365d", value_parser = humantime::parse_duration)]
     pub root_ttl: Duration,
+}
+
+/// The certificate authority that the daemons of a cluster share.
+#[derive(Clone, Debug, Args)]
+pub struct SharedCa {
+    /// Rotate the root of the cluster, in its Secret, instead of one in a directory.
+    #[arg(long)]
+    pub in_cluster: bool,
+    /// How to reach the Kubernetes API; by default with the service account of a pod.
+    #[arg(long, env = "MESH_KUBECONFIG", requires = "in_cluster")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The daemons' namespace.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
 }
 
 /// Settings of the daemon.
@@ -93,6 +110,9 @@ pub struct Run {
     /// The certificate authority.
     #[command(flatten)]
     pub ca: Ca,
+    /// Who issues certificates.
+    #[command(flatten)]
+    pub issuing: Issuing,
     /// How long a workload's certificate is valid; it is renewed at half of that.
     #[arg(long, env = "MESH_SVID_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
     pub svid_ttl: Duration,
@@ -137,6 +157,33 @@ pub struct Cluster {
     /// The daemon's own namespace.
     #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
     pub namespace: String,
+}
+
+/// Who issues certificates.
+#[derive(Clone, Debug, Args)]
+pub struct Issuing {
+    /// Who issues certificates.
+    #[arg(long, env = "MESH_ISSUER", default_value = "auto")]
+    pub issuer: IssuerChoice,
+    /// May this daemon sign for the cluster when it is elected?
+    #[arg(long, env = "MESH_SIGN", default_value_t = true, action = clap::ArgAction::Set)]
+    pub sign: bool,
+    /// The service account of the daemons, which alone may ask for certificates.
+    #[arg(long, env = "MESH_SERVICE_ACCOUNT", default_value = "mesh-node")]
+    pub service_account: String,
+}
+
+/// Who issues certificates, as a flag says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IssuerChoice {
+    /// In a cluster its signer, by the best way that the API server serves; without one the embedded authority.
+    Auto,
+    /// The embedded authority, in a directory.
+    Embedded,
+    /// The cluster's signer, by PodCertificateRequest.
+    PodCertificate,
+    /// The cluster's signer, by CertificateSigningRequest.
+    Csr,
 }
 
 /// Which connections are captured, and how.

@@ -17,9 +17,10 @@ pub use inspect::Inspect;
 pub use requests::Asked;
 pub use steerer::{Report, Steerer};
 
-use crate::identity::Keyring;
+use crate::identity::{Bearer, Keyring};
+use crate::model::Identity;
 use crate::proxy::{Feed, Proxy};
-use crate::snapshot::{NodeSnapshot, PodKey};
+use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::source::cni::AttachmentStore;
 use crate::status::Notices;
 use crate::telemetry::Metrics;
@@ -274,7 +275,7 @@ impl Control {
         self.gauges.snapshots.inc();
         self.gauges.pods.set(i64::try_from(snapshot.pods.len()).unwrap_or(i64::MAX));
         self.gauges.issues.set(i64::try_from(snapshot.issues.len()).unwrap_or(i64::MAX));
-        self.parts.keyring.want(snapshot.pods.values().map(|pod| Arc::clone(&pod.workload.identity)).collect());
+        self.parts.keyring.want(snapshot.pods.values().map(|pod| wanted(pod)).collect());
         self.parts.feed.publish(Arc::clone(&snapshot));
         if first {
             self.parts.steerer.take_over();
@@ -367,4 +368,10 @@ impl Control {
         self.load_attachments();
         self.publish();
     }
+}
+
+/// The identity that a pod wants, and the pod as its bearer.
+fn wanted(pod: &LocalPod) -> (Arc<Identity>, Bearer) {
+    let bearer = Bearer { pod: Arc::clone(&pod.name.name), uid: pod.uid.as_str().into() };
+    (Arc::clone(&pod.workload.identity), bearer)
 }

@@ -213,10 +213,19 @@ impl ApiServer {
             ("--ca-dir", dir.join("ca")),
             ("--bpf-dir", dir.join(BPF_DIR).join("a")),
             ("--cni-socket", self.socket()),
+            // Unless a test says otherwise, the daemon needs no rights for identities.
+            ("--issuer", "embedded".into()),
         ];
         let paths = paths.into_iter().flat_map(|(flag, path)| [OsString::from(flag), path.into()]);
         let arguments: Vec<OsString> = paths.chain(arguments.iter().map(OsString::from)).collect();
         Daemon::start_alone(Arc::clone(&self.0) as Arc<dyn Place>, dir, &arguments)
+    }
+
+    /// Runs `work` on a thread beside it: what connects there reaches it.
+    ///
+    /// **Errors**: `work` fails.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.0.ns.enter(work)
     }
 
     /// A command that will run beside it.

@@ -37,7 +37,7 @@ const TABLE: &[(&str, May)] = &[
     ("source", Only(&["world", "api", "model", "sys", "cluster", "telemetry"])),
     // 3
     ("compile", Only(&["model", "policy", "route", "world", "snapshot", "translate"])),
-    ("identity", Only(&["model", "sys", "telemetry"])),
+    ("identity", Only(&["model", "sys", "cluster", "telemetry"])),
     // 4
     ("steer", Only(&["snapshot", "model", "sys", "telemetry"])),
     ("proxy", Only(&["snapshot", "model", "policy", "route", "identity", "sys", "telemetry"])),
