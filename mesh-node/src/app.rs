@@ -6,19 +6,23 @@
 //! Invariant: on SIGTERM open connections go on until the deadline; what is in the kernel stays, so that a pod without
 //! a daemon is closed, not open.
 
+mod issuing;
+
 use crate::admin::{self, AdminError};
-use crate::config::{Ca, CaCommand, Cli, Command, Run};
+use crate::config::{Ca, CaCommand, Cli, Command, Run, SharedCa};
 use crate::control::{Asked, Control, Inputs, Parts, Steerer};
-use crate::identity::{self, IdentityError, Keyring};
+use crate::identity::{self, IdentityError};
 use crate::proxy::{self, Feed, Proxy, ProxyError};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
-use crate::source::file;
+use crate::source::{file, kube};
 use crate::status::Notices;
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::tcp::{self, TcpMetrics};
 use crate::telemetry::{self, Metrics, TelemetryError};
-use crate::{compile, sys, translate};
+use crate::world::Change;
+use crate::{cluster, compile, sys, translate};
+use issuing::Issuing;
 use mesh_common::cni::Response;
 use std::io;
 use std::sync::Arc;
@@ -52,6 +56,12 @@ pub enum AppError {
     /// The certificate authority.
     #[error("cannot rotate the root")]
     Ca(#[from] identity::ca::CaError),
+    /// The certificate authority of the cluster.
+    #[error("cannot rotate the root of the cluster")]
+    SharedCa(#[from] identity::signer::KeepError),
+    /// An issuer of a cluster without one.
+    #[error("this --issuer needs the Kubernetes API: leave --objects out, or use `--issuer embedded`")]
+    IssuerNeedsCluster,
     /// Traffic.
     #[error("cannot carry traffic")]
     Proxy(#[from] ProxyError),
@@ -64,6 +74,9 @@ pub enum AppError {
     /// The users' objects.
     #[error("cannot read the users' objects")]
     Objects(#[from] file::FileError),
+    /// The API server.
+    #[error("cannot use the Kubernetes API")]
+    Cluster(#[from] cluster::ClusterError),
     /// The CNI socket.
     #[error("cannot listen for the CNI plugin")]
     Socket(#[from] SocketError),
@@ -86,13 +99,24 @@ pub fn main(cli: Cli) -> Result<(), AppError> {
             print!("{}", runtime.block_on(admin::status::status(admin_addr))?);
             Ok(())
         }
-        Command::Ca { command: CaCommand::Rotate { ca } } => {
+        Command::Ca { command: CaCommand::Rotate { ca, shared } } if shared.in_cluster => {
+            let root = runtime.block_on(rotate_shared(ca, shared))?;
+            println!("root {root} is trusted within seconds and will sign after the overlap");
+            Ok(())
+        }
+        Command::Ca { command: CaCommand::Rotate { ca, .. } } => {
             let Ca { ca_dir, trust_domain, root_ttl } = ca;
             let root = identity::ca::rotate(&ca_dir, &trust_domain.into(), root_ttl, SystemTime::now())?;
             println!("root {root} is trusted now and will sign after the overlap");
             Ok(())
         }
     }
+}
+
+async fn rotate_shared(ca: Ca, shared: SharedCa) -> Result<String, AppError> {
+    let client = cluster::client(shared.kubeconfig.as_deref()).await?;
+    let root = (&ca.trust_domain.into(), ca.root_ttl);
+    Ok(identity::signer::rotate(client, &shared.namespace, root, SystemTime::now()).await?)
 }
 
 /// Serves this node's pods until told to stop.
@@ -106,7 +130,9 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let admin_listener = admin::listen(run.admin_addr)?;
 
     let access = AccessLog::start(run.access_log, &metrics)?;
-    let keyring = Keyring::start(identity_config(&run), &metrics)?;
+    let origin = Origin::of(&run).await?;
+    let issuing = Issuing::start(&run, origin.client(), &metrics)?;
+    let keyring = issuing.keyring.clone();
     let feed = Arc::<Feed>::default();
     let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
     let traffic = proxy_config(&run, descriptors);
@@ -118,7 +144,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         Steerer::start(steering, run.netns_dir.clone(), Arc::clone(&proxy), reported).map_err(AppError::Runtime)?;
 
     let (changed, changes) = mpsc::channel(CHANGES);
-    let _watching = file::watch(file::Config::new(&run.objects), changed)?;
+    let objects = Objects::watch(&run, origin, changed, &metrics)?;
     let (asked, requests) = mpsc::unbounded_channel();
     let (open, listening) = oneshot::channel();
     let control = Control::new(Parts {
@@ -136,6 +162,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         notices: Notices::nowhere(),
     });
     let _admin = admin::serve(admin_listener, control.inspect(), &metrics)?;
+    objects.keep(&run, &control);
     let published = control.published();
     telemetry::spawn("control", control.run(Inputs { changes, requests, reports, listening }));
     tracing::info!(node = run.node_name, version = env!("CARGO_PKG_VERSION"), "the daemon has started");
@@ -144,8 +171,62 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         served = serve_cni(&run, published, asked, open) => served?,
         () = signals.told() => {}
     }
+    issuing.resign().await;
     stop(&run, &proxy, &steerer, &access, signals).await;
     Ok(())
+}
+
+/// Where the users' objects are.
+enum Origin {
+    Directory(std::path::PathBuf),
+    Cluster(::kube::Client),
+}
+
+impl Origin {
+    async fn of(run: &Run) -> Result<Self, AppError> {
+        match &run.objects {
+            Some(directory) => Ok(Self::Directory(directory.clone())),
+            None => Ok(Self::Cluster(cluster::client(run.cluster.kubeconfig.as_deref()).await?)),
+        }
+    }
+
+    fn client(&self) -> Option<::kube::Client> {
+        if let Self::Cluster(client) = self { Some(client.clone()) } else { None }
+    }
+}
+
+/// Where the users' objects come from.
+enum Objects {
+    /// A directory, watched until this is dropped.
+    Files { _watching: file::Watching },
+    /// The API server.
+    Cluster { synced: tokio::sync::watch::Receiver<bool> },
+}
+
+impl Objects {
+    fn watch(run: &Run, origin: Origin, changed: mpsc::Sender<Change>, metrics: &Metrics) -> Result<Self, AppError> {
+        match origin {
+            Origin::Directory(directory) => {
+                Ok(Self::Files { _watching: file::watch(file::Config::new(&directory), changed)? })
+            }
+            Origin::Cluster(client) => {
+                let synced = kube::watch(kube::Config::new(client, saved_world(run)), changed, metrics);
+                Ok(Self::Cluster { synced })
+            }
+        }
+    }
+
+    /// Keeps on disk what only the API server knows.
+    fn keep(&self, run: &Run, control: &Control) {
+        if let Self::Cluster { synced } = self {
+            let (world, revisions) = (control.world_in_use(), control.revisions());
+            telemetry::spawn("world keeper", kube::keep_saved(saved_world(run), world, revisions, synced.clone()));
+        }
+    }
+}
+
+fn saved_world(run: &Run) -> std::path::PathBuf {
+    run.state_dir.join("world")
 }
 
 /// Answers the CNI plugin once the daemon knows the users' objects.
@@ -207,17 +288,6 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-fn identity_config(run: &Run) -> identity::Config {
-    let trust_domain = run.ca.trust_domain.as_str().into();
-    identity::Config {
-        svid_ttl: run.svid_ttl,
-        root_ttl: run.ca.root_ttl,
-        root_overlap: run.root_overlap,
-        reread: run.root_reread,
-        ..identity::Config::new(run.ca.ca_dir.clone(), run.state_dir.join("identity"), trust_domain)
     }
 }
 

@@ -46,6 +46,9 @@ pub enum CaCommand {
         /// The authority.
         #[command(flatten)]
         ca: Ca,
+        /// That of a cluster.
+        #[command(flatten)]
+        shared: SharedCa,
     },
 }
 
@@ -63,15 +66,32 @@ pub struct Ca {
     pub root_ttl: Duration,
 }
 
+/// The certificate authority that the daemons of a cluster share.
+#[derive(Clone, Debug, Args)]
+pub struct SharedCa {
+    /// Rotate the root of the cluster, in its Secret, instead of one in a directory.
+    #[arg(long)]
+    pub in_cluster: bool,
+    /// How to reach the Kubernetes API; by default with the service account of a pod.
+    #[arg(long, env = "MESH_KUBECONFIG", requires = "in_cluster")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The daemons' namespace.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
+}
+
 /// Settings of the daemon.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
     /// This node's name, as in pods' `spec.nodeName`.
     #[arg(long, env = "MESH_NODE_NAME")]
     pub node_name: String,
-    /// Directory of Kubernetes objects in YAML or JSON, watched for changes.
+    /// Directory of Kubernetes objects in YAML or JSON, watched for changes, in place of the Kubernetes API.
     #[arg(long, env = "MESH_OBJECTS")]
-    pub objects: PathBuf,
+    pub objects: Option<PathBuf>,
+    /// The cluster that this node is of.
+    #[command(flatten)]
+    pub cluster: Cluster,
     /// Directory for what must outlive the daemon: certificates, attachments, what steering changed.
     #[arg(long, env = "MESH_STATE_DIR", default_value = "/var/lib/mesh/node")]
     pub state_dir: PathBuf,
@@ -90,6 +110,9 @@ pub struct Run {
     /// The certificate authority.
     #[command(flatten)]
     pub ca: Ca,
+    /// Who issues certificates.
+    #[command(flatten)]
+    pub issuing: Issuing,
     /// How long a workload's certificate is valid; it is renewed at half of that.
     #[arg(long, env = "MESH_SVID_TTL", default_value = "24h", value_parser = humantime::parse_duration)]
     pub svid_ttl: Duration,
@@ -121,8 +144,46 @@ pub struct Run {
     #[arg(long, env = "MESH_LOG", default_value = "text")]
     pub log: log::Format,
     /// What the daemon's own log says, as in `info,mesh_node::steer=debug`.
-    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info")]
+    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
     pub log_filter: String,
+}
+
+/// The cluster that the node is of.
+#[derive(Clone, Debug, Args)]
+pub struct Cluster {
+    /// How to reach the Kubernetes API; by default with the service account of the daemon's own pod.
+    #[arg(long, env = "MESH_KUBECONFIG", conflicts_with = "objects")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The daemon's own namespace.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
+}
+
+/// Who issues certificates.
+#[derive(Clone, Debug, Args)]
+pub struct Issuing {
+    /// Who issues certificates.
+    #[arg(long, env = "MESH_ISSUER", default_value = "auto")]
+    pub issuer: IssuerChoice,
+    /// May this daemon sign for the cluster when it is elected?
+    #[arg(long, env = "MESH_SIGN", default_value_t = true, action = clap::ArgAction::Set)]
+    pub sign: bool,
+    /// The service account of the daemons, which alone may ask for certificates.
+    #[arg(long, env = "MESH_SERVICE_ACCOUNT", default_value = "mesh-node")]
+    pub service_account: String,
+}
+
+/// Who issues certificates, as a flag says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IssuerChoice {
+    /// In a cluster its signer, by the best way that the API server serves; without one the embedded authority.
+    Auto,
+    /// The embedded authority, in a directory.
+    Embedded,
+    /// The cluster's signer, by PodCertificateRequest.
+    PodCertificate,
+    /// The cluster's signer, by CertificateSigningRequest.
+    Csr,
 }
 
 /// Which connections are captured, and how.

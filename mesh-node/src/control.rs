@@ -3,7 +3,7 @@
 //! In:  changes from the sources, requests of the CNI plugin, results from the steering thread.
 //! Out: a snapshot for the proxy, orders for steering, wanted identities, answers to the plugin.
 //! Invariant: nothing is decided here; `translate` and `compile` decide, this module carries out.
-//! Invariant: before every source is in sync nothing is published and nothing is swept.
+//! Invariant: before the world is whole nothing is published; before every source is in sync nothing is swept.
 //! Invariant: ADD is answered only when identity, policy and steering of its pod are in force.
 
 mod inspect;
@@ -17,21 +17,23 @@ pub use inspect::Inspect;
 pub use requests::Asked;
 pub use steerer::{Report, Steerer};
 
-use crate::identity::Keyring;
+use crate::identity::{Bearer, Keyring};
+use crate::model::Identity;
 use crate::proxy::{Feed, Proxy};
-use crate::snapshot::{NodeSnapshot, PodKey};
+use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::source::cni::AttachmentStore;
 use crate::status::Notices;
 use crate::telemetry::Metrics;
-use crate::world::{Change, SourceId, World};
+use crate::world::{Change, Kind, SourceId, World};
 use crate::{compile, translate};
 use issues::Issues;
 use pods::Enrolments;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use requests::Waiting;
 use running::Strangers;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +41,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Changes taken together into one snapshot.
 const BATCH: usize = 4096;
+/// How many reasons are told for objects that are not read yet.
+const MOST_FAULTS: usize = 20;
 /// How often deadlines and vanished sandboxes are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -90,6 +94,10 @@ pub struct Control {
     listening: bool,
     /// Has the first snapshot been published?
     first: watch::Sender<bool>,
+    /// How often the objects of each kind have changed.
+    revisions: watch::Sender<BTreeMap<Kind, u64>>,
+    /// Has what is not wanted been swept?
+    swept: bool,
     published: Option<Arc<NodeSnapshot>>,
     /// Certificates that became ready, by pod.
     certified: (mpsc::UnboundedSender<PodKey>, mpsc::UnboundedReceiver<PodKey>),
@@ -103,6 +111,7 @@ struct Gauges {
     in_force: Gauge,
     issues: Gauge,
     compile_microseconds: Gauge,
+    objects: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 impl Gauges {
@@ -113,12 +122,14 @@ impl Gauges {
             in_force: Gauge::default(),
             issues: Gauge::default(),
             compile_microseconds: Gauge::default(),
+            objects: Family::default(),
         };
         metrics.register(|registry| {
             registry.register("mesh_control_snapshots", "Snapshots published", own.snapshots.clone());
             registry.register("mesh_control_pods", "Pods of this node that are to be steered", own.pods.clone());
             registry.register("mesh_control_pods_in_force", "Pods that are steered", own.in_force.clone());
             registry.register("mesh_control_issues", "Things wrong in users' objects", own.issues.clone());
+            registry.register("mesh_source_objects", "Users' objects that are known", own.objects.clone());
             let help = "Time the last snapshot took to compile, in microseconds";
             registry.register("mesh_control_compile_microseconds", help, own.compile_microseconds.clone());
         });
@@ -142,6 +153,8 @@ impl Control {
             inspect,
             listening: false,
             first: watch::Sender::new(false),
+            revisions: watch::Sender::default(),
+            swept: false,
             published: None,
             certified: mpsc::unbounded_channel(),
             retired: mpsc::unbounded_channel(),
@@ -162,6 +175,18 @@ impl Control {
     #[must_use]
     pub fn published(&self) -> watch::Receiver<bool> {
         self.first.subscribe()
+    }
+
+    /// What is known, as the loop has it.
+    #[must_use]
+    pub fn world_in_use(&self) -> Arc<Mutex<World>> {
+        Arc::clone(&self.world)
+    }
+
+    /// How often the objects of each kind have changed.
+    #[must_use]
+    pub fn revisions(&self) -> watch::Receiver<BTreeMap<Kind, u64>> {
+        self.revisions.subscribe()
     }
 
     /// Runs until every source has ended.
@@ -186,14 +211,37 @@ impl Control {
 
     /// Takes a change and all that came with it.
     fn take(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {
-        let mut changed = self.apply(first);
-        for _ in 1..BATCH {
-            let Ok(change) = changes.try_recv() else { break };
-            changed |= self.apply(change);
+        let (mut changed, mut kinds) = (false, BTreeSet::new());
+        let mut more = 1..BATCH;
+        let mut next = Some(first);
+        while let Some(change) = next {
+            let kind = change.kind();
+            if self.apply(change) {
+                changed = true;
+                kinds.extend(kind);
+            }
+            next = more.next().and_then(|_| changes.try_recv().ok());
         }
+        self.count(kinds);
         if changed {
             self.publish();
         }
+    }
+
+    /// Notes that objects of these kinds have changed.
+    fn count(&self, kinds: BTreeSet<Kind>) {
+        if kinds.is_empty() {
+            return;
+        }
+        for kind in &kinds {
+            let count = i64::try_from(self.world().count(*kind)).unwrap_or(i64::MAX);
+            self.gauges.objects.get_or_create(&[("kind", kind.name())]).set(count);
+        }
+        self.revisions.send_modify(|revisions| {
+            for kind in kinds {
+                *revisions.entry(kind).or_default() += 1;
+            }
+        });
     }
 
     fn apply(&mut self, change: Change) -> bool {
@@ -206,7 +254,7 @@ impl Control {
 
     /// Compiles the world and puts the result in force.
     fn publish(&mut self) {
-        if !self.world().in_sync() {
+        if !self.world().is_whole() {
             return;
         }
         let started = Instant::now();
@@ -218,7 +266,7 @@ impl Control {
         }
         self.inspect.set_model(model);
         if self.published.as_deref() == Some(&snapshot) {
-            return;
+            return self.sweep();
         }
         let first = self.published.is_none();
         self.issues.set(&snapshot.issues, Instant::now());
@@ -227,15 +275,23 @@ impl Control {
         self.gauges.snapshots.inc();
         self.gauges.pods.set(i64::try_from(snapshot.pods.len()).unwrap_or(i64::MAX));
         self.gauges.issues.set(i64::try_from(snapshot.issues.len()).unwrap_or(i64::MAX));
-        self.parts.keyring.want(snapshot.pods.values().map(|pod| Arc::clone(&pod.workload.identity)).collect());
+        self.parts.keyring.want(snapshot.pods.values().map(|pod| wanted(pod)).collect());
         self.parts.feed.publish(Arc::clone(&snapshot));
         if first {
             self.parts.steerer.take_over();
         }
         self.reconcile(&snapshot);
+        self.sweep();
         if first {
-            self.parts.steerer.sweep(self.kept());
             self.first.send_replace(true);
+        }
+    }
+
+    /// Removes what an earlier daemon left of pods that are gone, once all is known that there is to know.
+    fn sweep(&mut self) {
+        if !self.swept && self.world().in_sync() {
+            self.swept = true;
+            self.parts.steerer.sweep(self.kept());
         }
     }
 
@@ -294,6 +350,7 @@ impl Control {
         let mut missing = Vec::new();
         if self.published.is_none() {
             missing.push("the users' objects are being read".to_owned());
+            missing.extend(self.world().faults().take(MOST_FAULTS).map(ToString::to_string));
         }
         if !self.listening {
             missing.push("the CNI socket is not open yet".to_owned());
@@ -311,4 +368,10 @@ impl Control {
         self.load_attachments();
         self.publish();
     }
+}
+
+/// The identity that a pod wants, and the pod as its bearer.
+fn wanted(pod: &LocalPod) -> (Arc<Identity>, Bearer) {
+    let bearer = Bearer { pod: Arc::clone(&pod.name.name), uid: pod.uid.as_str().into() };
+    (Arc::clone(&pod.workload.identity), bearer)
 }

@@ -6,16 +6,20 @@
 //! the bundle; while the issuer fails, the last certificate serves until it expires.
 //! Source: SPIFFE X509-SVID; RFC 5280 section 6; RFC 8446 section 4.4.2.
 
+mod api;
 mod bundle;
 pub mod ca;
 mod clock;
 mod files;
 mod issuer;
+pub mod names;
 mod peer;
 mod rotation;
+pub mod signer;
 mod store;
 mod svid;
 mod tls;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +27,8 @@ mod tests;
 pub use bundle::Bundle;
 pub use clock::Clock;
 pub use files::FileError;
-pub use issuer::{BoxFuture, IssueError, Issuer, Request};
+pub use issuer::cluster::{ClusterIssuer, Way};
+pub use issuer::{Bearer, BoxFuture, IssueError, Issuer, Request, Wanted};
 pub use peer::{Peer, PeerError, peer, refusal};
 pub use tls::ALPN;
 
@@ -31,7 +36,7 @@ use crate::model::{Identity, TrustDomain};
 use crate::telemetry::{self, Metrics, explain};
 use arc_swap::ArcSwap;
 use rotation::Rotation;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -57,6 +62,8 @@ pub struct Config {
     pub reread: Duration,
     /// How long after a start certificates on disk that nobody has wanted yet are kept.
     pub orphan_grace: Duration,
+    /// How long an issuer may take for one answer.
+    pub patience: Duration,
 }
 
 impl Config {
@@ -73,7 +80,23 @@ impl Config {
             root_overlap: Duration::from_secs(HOUR),
             reread: Duration::from_secs(5),
             orphan_grace: Duration::from_secs(300),
+            patience: Duration::from_secs(10),
         }
+    }
+
+    /// The same for a cluster, whose signer may first have to be elected.
+    ///
+    /// **Errors**: the API server would refuse requests for such a life.
+    pub fn for_cluster(self) -> Result<Self, IdentityError> {
+        const SHORTEST: Duration = Duration::from_secs(3600);
+        const LONGEST: Duration = Duration::from_secs(91 * 24 * 3600);
+        if self.svid_ttl < SHORTEST || self.svid_ttl > LONGEST {
+            return Err(IdentityError::Settings {
+                field: "svid_ttl",
+                reason: "must be from one hour to 91 days in a cluster, as Kubernetes demands of PodCertificateRequests",
+            });
+        }
+        Ok(Self { patience: Duration::from_secs(30), ..self })
     }
 
     fn check(&self) -> Result<(), IdentityError> {
@@ -181,8 +204,8 @@ impl Keyring {
 
     /// Keeps certificates for exactly these identities. Those of others are forgotten, here and on disk; what an
     /// earlier run left on disk is kept for [`Config::orphan_grace`], so that a restart may begin with few.
-    pub fn want(&self, identities: BTreeSet<Arc<Identity>>) {
-        self.shared.want(identities);
+    pub fn want(&self, wanted: Wanted) {
+        self.shared.want(wanted);
     }
 
     /// The credentials of an identity, once issued and until they expire. Takes no lock.
@@ -207,7 +230,7 @@ impl Keyring {
         let mut changed = self.changed.clone();
         loop {
             changed.borrow_and_update();
-            if !self.shared.wanted.load().contains(identity) {
+            if !self.shared.wanted.load().contains_key(identity) {
                 return Err(NotIssued::Unwanted { identity: identity.clone() });
             }
             if self.current(identity).is_some() {
@@ -221,14 +244,14 @@ impl Keyring {
 /// What the keyring's clones and its task share.
 #[derive(Default)]
 struct Shared {
-    wanted: ArcSwap<BTreeSet<Arc<Identity>>>,
+    wanted: ArcSwap<Wanted>,
     published: ArcSwap<Published>,
     wake: Notify,
 }
 
 impl Shared {
-    fn want(&self, identities: BTreeSet<Arc<Identity>>) {
-        self.wanted.store(Arc::new(identities));
+    fn want(&self, wanted: Wanted) {
+        self.wanted.store(Arc::new(wanted));
         self.wake.notify_one();
     }
 }

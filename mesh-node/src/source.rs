@@ -1,8 +1,10 @@
 //! Where objects and pods come from.
 //!
-//! Out: [`file`]: the users' objects; [`cni`] and [`running`]: what the container runtime attached to this node.
+//! Out: [`file`] and [`kube`]: the users' objects; [`cni`] and [`running`]: what the container runtime attached to
+//! this node.
 //! Invariant: a source says when it has told everything it knows; nothing is swept before.
 
 pub mod cni;
 pub mod file;
+pub mod kube;
 pub mod running;

@@ -93,6 +93,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Namespace,
+        Self::ServiceAccount,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::PeerAuthentication,
+    ];
+
     /// The kind as users write it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -134,6 +144,8 @@ pub enum Change {
     Upsert(Box<Object>),
     /// No such object exists.
     Delete(Kind, Name),
+    /// Objects of this kind exist under these names and no others.
+    Only(Kind, BTreeSet<Name>),
     /// The sandbox exists and is this.
     Attach(Attachment),
     /// No such sandbox exists.
@@ -145,6 +157,8 @@ pub enum Change {
     },
     /// The source has told everything that it knew when it started.
     Synced(SourceId),
+    /// The source cannot learn what is so now, and has told everything that it knew when it last could.
+    Recalled(SourceId),
     /// These, and no others, are the issues of one origin, such as a file that cannot be read.
     Faults {
         /// The origin.
@@ -152,6 +166,18 @@ pub enum Change {
         /// Its issues; none clears the origin.
         issues: Vec<Issue>,
     },
+}
+
+impl Change {
+    /// The kind of the objects that it is about, if it is about any.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Upsert(object) => Some(object.kind()),
+            Self::Delete(kind, _) | Self::Only(kind, _) => Some(*kind),
+            Self::Attach(_) | Self::Detach { .. } | Self::Synced(_) | Self::Recalled(_) | Self::Faults { .. } => None,
+        }
+    }
 }
 
 /// What is known of the cluster and of this node.
@@ -168,6 +194,7 @@ pub struct World {
     attachments: BTreeMap<(String, String), Attachment>,
     faults: BTreeMap<String, Vec<Issue>>,
     synced: BTreeSet<SourceId>,
+    recalled: BTreeSet<SourceId>,
 }
 
 impl World {
@@ -176,6 +203,7 @@ impl World {
         match change {
             Change::Upsert(object) => self.upsert(*object),
             Change::Delete(kind, name) => self.delete(kind, &name),
+            Change::Only(kind, names) => self.retain(kind, &names),
             Change::Attach(attachment) => {
                 let key = (attachment.container_id.clone(), attachment.ifname.clone());
                 let known = self.attachments.get(&key) == Some(&attachment);
@@ -183,7 +211,11 @@ impl World {
                 !known
             }
             Change::Detach { container_id, ifname } => self.attachments.remove(&(container_id, ifname)).is_some(),
-            Change::Synced(source) => self.synced.insert(source),
+            Change::Synced(source) => {
+                self.recalled.remove(&source);
+                self.synced.insert(source)
+            }
+            Change::Recalled(source) => !self.synced.contains(&source) && self.recalled.insert(source),
             Change::Faults { origin, issues } if issues.is_empty() => self.faults.remove(&origin).is_some(),
             Change::Faults { origin, mut issues } => {
                 issues.sort();
@@ -217,10 +249,40 @@ impl World {
         }
     }
 
+    fn retain(&mut self, kind: Kind, names: &BTreeSet<Name>) -> bool {
+        match kind {
+            Kind::Namespace => keep(&mut self.namespaces, names),
+            Kind::ServiceAccount => keep(&mut self.service_accounts, names),
+            Kind::Pod => keep(&mut self.pods, names),
+            Kind::Service => keep(&mut self.services, names),
+            Kind::EndpointSlice => keep(&mut self.endpoint_slices, names),
+            Kind::PeerAuthentication => keep(&mut self.peer_authentications, names),
+        }
+    }
+
     /// Has every source told everything that it knew when it started? Nothing is swept before.
     #[must_use]
     pub fn in_sync(&self) -> bool {
         SourceId::ALL.iter().all(|source| self.synced.contains(source))
+    }
+
+    /// Is the world whole, be it as it is now or as it was when a source last knew? Nothing is published before.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        SourceId::ALL.iter().all(|source| self.synced.contains(source) || self.recalled.contains(source))
+    }
+
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Namespace => self.namespaces.len(),
+            Kind::ServiceAccount => self.service_accounts.len(),
+            Kind::Pod => self.pods.len(),
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.endpoint_slices.len(),
+            Kind::PeerAuthentication => self.peer_authentications.len(),
+        }
     }
 
     /// Every namespace.
@@ -268,6 +330,13 @@ impl World {
     pub fn faults(&self) -> impl Iterator<Item = &Issue> {
         self.faults.values().flatten()
     }
+}
+
+/// Keeps the objects of these names. Returns whether there were others.
+fn keep<T>(objects: &mut BTreeMap<Name, Arc<T>>, names: &BTreeSet<Name>) -> bool {
+    let before = objects.len();
+    objects.retain(|name, _| names.contains(name));
+    objects.len() != before
 }
 
 /// Returns whether `object` differs from what `name` held.

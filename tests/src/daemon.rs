@@ -7,14 +7,16 @@ use crate::env;
 use crate::exec::{Process, create};
 use crate::leftovers;
 use crate::mesh::Cluster;
+use crate::netns::NetNs;
 use crate::node::Node;
 use crate::traffic;
 use crate::wait::{self, PATIENCE};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -37,10 +39,32 @@ pub struct Answer {
     pub body: String,
 }
 
+/// Where a daemon runs.
+pub(crate) trait Place: std::fmt::Debug + Send + Sync {
+    /// The namespace in which it answers.
+    fn ns(&self) -> &NetNs;
+    /// Is its log to be shown at the end?
+    fn shows_logs(&self) -> bool;
+}
+
+/// A node of a mesh.
+#[derive(Debug)]
+struct OnNode(Arc<Cluster>, Node);
+
+impl Place for OnNode {
+    fn ns(&self) -> &NetNs {
+        self.0.node(self.1).ns()
+    }
+
+    fn shows_logs(&self) -> bool {
+        self.0.shows_logs()
+    }
+}
+
 /// A running daemon. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Daemon {
-    cluster: Arc<Cluster>,
+    place: Arc<dyn Place>,
     node: Node,
     process: Process,
     admin: SocketAddr,
@@ -73,13 +97,42 @@ impl Daemon {
             .stdout(create(&access)?)
             .stderr(create(&log)?);
         let process = Process::start_with(&mut command, &log)?;
-        Ok(Self { cluster: Arc::clone(cluster), node, process, admin, access })
+        Ok(Self { place: Arc::new(OnNode(Arc::clone(cluster), node)), node, process, admin, access })
+    }
+
+    /// Starts a daemon with these arguments, alone in its place; gives it back before it is ready. Its files are in `dir`.
+    pub(crate) fn start_alone(place: Arc<dyn Place>, dir: &Path, arguments: &[OsString]) -> Result<Self> {
+        let number = STARTED[0].fetch_add(1, Ordering::Relaxed);
+        let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT + number);
+        let (log, access) = (dir.join(format!("daemon-{number}.log")), dir.join(format!("access-{number}.log")));
+        let mut command = place.ns().command(env::built("mesh-node")?);
+        command
+            .args(["run", "--node-name", Node::A.name()])
+            .args(["--admin-addr", &admin.to_string(), "--access-log", "json"])
+            .args(arguments)
+            .stdout(create(&access)?)
+            .stderr(create(&log)?);
+        let process = Process::start_with(&mut command, &log)?;
+        Ok(Self { place, node: Node::A, process, admin, access })
     }
 
     /// Where it runs.
     #[must_use]
     pub const fn node(&self) -> Node {
         self.node
+    }
+
+    /// Where it answers, in its namespace.
+    #[must_use]
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Sends it a signal.
+    ///
+    /// **Errors**: it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// Its process id.
@@ -102,8 +155,7 @@ impl Daemon {
     ///
     /// **Errors**: it does not answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        let ns = self.cluster.node(self.node).ns();
-        let stream = traffic::connect(ns, self.admin, PATIENCE)?;
+        let stream = traffic::connect(self.place.ns(), self.admin, PATIENCE)?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let answer = traffic::exchange_open(stream, request.as_bytes())?;
         parse(&String::from_utf8_lossy(&answer)).with_context(|| format!("the admin server's answer to GET {path}"))
@@ -203,7 +255,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Test runners show this only of a test that failed.
-        if self.cluster.shows_logs() && !leftovers::kept() {
+        if self.place.shows_logs() && !leftovers::kept() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];

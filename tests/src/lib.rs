@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod apiserver;
 pub mod bookinfo;
 mod capture;
 pub mod cluster;
@@ -36,9 +37,11 @@ mod netns;
 mod node;
 mod pod;
 pub mod table;
+pub mod tools;
 pub mod traffic;
 pub mod wait;
 
+pub use apiserver::{ADMIN, ApiServer, DAEMON};
 pub use capture::{Capture, Captured, Flow, tls_records};
 pub use cni::Runtime;
 pub use daemon::{Answer, Daemon};

@@ -187,7 +187,7 @@ impl Builder {
 }
 
 /// A BPF file system in the run's directory.
-fn mount_bpf(run: &Run) -> Result<()> {
+pub(crate) fn mount_bpf(run: &Run) -> Result<()> {
     let dir = run.dir.join(BPF_DIR);
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     mount(Some("bpf"), &dir, Some("bpf"), MsFlags::empty(), None::<&str>)

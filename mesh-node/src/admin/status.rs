@@ -24,6 +24,24 @@ const CONNECTIONS: &str = "mesh_proxy_connections_total";
 /// Refusals by `side` and `reason`, as the proxy counts them.
 const REFUSED: &str = "mesh_proxy_refused_total";
 
+/// Is the API server connected, by `kind`; nothing where objects come from files.
+const CONNECTED: &str = "mesh_source_connected";
+
+/// Objects by `kind`.
+const OBJECTS: &str = "mesh_source_objects";
+
+/// Are the objects those of an earlier run?
+const STALE: &str = "mesh_source_stale";
+
+/// The users' objects of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// How many are known.
+    pub objects: u64,
+    /// Does the API server tell of changes?
+    pub connected: bool,
+}
+
 /// Everything the page shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -33,6 +51,10 @@ pub struct Status {
     pub version: Option<String>,
     /// Is it ready, and what is missing.
     pub readiness: Readiness,
+    /// Are the objects those of an earlier run?
+    pub stale: bool,
+    /// What is watched of the Kubernetes API, by kind.
+    pub watched: BTreeMap<String, Watched>,
     /// Pods and issues.
     pub snapshot: Snapshot,
     /// Connections by side and security.
@@ -49,11 +71,26 @@ impl Status {
             address,
             version,
             readiness,
+            stale: samples(text, STALE).any(|(_, value)| value > 0),
+            watched: watched(text),
             snapshot,
             connections: sums(text, CONNECTIONS, "security"),
             refused: sums(text, REFUSED, "reason"),
         }
     }
+}
+
+/// What is watched of the Kubernetes API.
+fn watched(text: &str) -> BTreeMap<String, Watched> {
+    let of = |name| samples(text, name).filter_map(|(mut labels, value)| Some((labels.remove("kind")?, value)));
+    let mut watched: BTreeMap<String, Watched> =
+        of(CONNECTED).map(|(kind, value)| (kind, Watched { objects: 0, connected: value > 0 })).collect();
+    for (kind, objects) in of(OBJECTS) {
+        if let Some(watched) = watched.get_mut(&kind) {
+            watched.objects = objects;
+        }
+    }
+    watched
 }
 
 /// The values of a metric, by side and `by`, summed over other labels.

@@ -4,24 +4,24 @@
 //! Source: the Kubernetes API reference, `core/v1`.
 
 use super::meta::{ObjectMeta, nullable};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Name and labels.
     pub metadata: ObjectMeta,
 }
 
 /// A service account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAccount {
     /// Name and labels.
     pub metadata: ObjectMeta,
 }
 
 /// A pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Name, labels and owners.
     pub metadata: ObjectMeta,
@@ -34,7 +34,7 @@ pub struct Pod {
 }
 
 /// What a pod was asked to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     /// The node it is scheduled to.
@@ -55,7 +55,7 @@ pub struct PodSpec {
 }
 
 /// A container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
     /// The ports it declares.
@@ -76,7 +76,7 @@ pub struct Container {
 }
 
 /// What the kubelet tells a container of its life.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lifecycle {
     /// After it started.
@@ -89,7 +89,7 @@ pub struct Lifecycle {
 
 /// What the kubelet does to learn of a container, or to tell it something. One of the fields is set, or it runs a
 /// program, which needs no network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
     /// An HTTP request.
@@ -104,7 +104,7 @@ pub struct Probe {
 }
 
 /// Where a probe goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeTarget {
     /// Another host than the pod; empty means the pod.
     #[serde(default, deserialize_with = "nullable")]
@@ -114,7 +114,7 @@ pub struct ProbeTarget {
 }
 
 /// A port, or the name of one that the container declares.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PortOrName {
     /// The port.
@@ -130,7 +130,7 @@ impl Default for PortOrName {
 }
 
 /// A port that a container declares.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerPort {
     /// Its name, by which services may target it.
@@ -144,7 +144,7 @@ pub struct ContainerPort {
 }
 
 /// What a pod is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
@@ -159,7 +159,7 @@ pub struct PodStatus {
 }
 
 /// One address of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodIp {
     /// The address.
     #[serde(default, deserialize_with = "nullable")]
@@ -167,7 +167,7 @@ pub struct PodIp {
 }
 
 /// A service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Name and labels.
     pub metadata: ObjectMeta,
@@ -180,7 +180,7 @@ pub struct Service {
 }
 
 /// What a service was asked to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`; empty means `ClusterIP`.
@@ -207,7 +207,7 @@ pub struct ServiceSpec {
 }
 
 /// A port of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its name; empty if it is the only one.
     #[serde(default, deserialize_with = "nullable")]
@@ -220,7 +220,7 @@ pub struct ServicePort {
 }
 
 /// What a service is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
     /// Its load balancer.
@@ -229,7 +229,7 @@ pub struct ServiceStatus {
 }
 
 /// The load balancer of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadBalancerStatus {
     /// Where it takes traffic.
     #[serde(default, deserialize_with = "nullable")]
@@ -237,7 +237,7 @@ pub struct LoadBalancerStatus {
 }
 
 /// An address of a load balancer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerIngress {
     /// The address; empty if it has only a host name.

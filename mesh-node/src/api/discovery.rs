@@ -4,13 +4,13 @@
 //! Source: the Kubernetes API reference, `discovery.k8s.io/v1`.
 
 use super::meta::{ObjectMeta, nullable};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The label that names the service a slice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Some of a service's endpoints.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     /// Name and labels; one label names the service.
@@ -27,7 +27,7 @@ pub struct EndpointSlice {
 }
 
 /// A port of a slice's endpoints.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// The name of the service port it answers for.
     #[serde(default, deserialize_with = "nullable")]
@@ -41,7 +41,7 @@ pub struct EndpointPort {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// Interchangeable addresses; clients use the first.
@@ -56,7 +56,7 @@ pub struct Endpoint {
 }
 
 /// Does an endpoint take traffic?
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conditions {
     /// Is it ready and not terminating? Absent means yes.
     #[serde(default)]

@@ -5,12 +5,12 @@
 //! Source: Istio `security.istio.io/v1`.
 
 use super::meta::{ObjectMeta, nullable};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Whether connections to workloads are mutual TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAuthentication {
     /// Namespace, name and age.
     pub metadata: ObjectMeta,

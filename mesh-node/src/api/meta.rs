@@ -6,7 +6,7 @@
 
 use crate::model::{Labels, Name};
 use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 const KEPT_ANNOTATIONS: &str = "cni.projectcalico.org/";
 
 /// Names, labels and owners of an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectMeta {
     /// The name.
@@ -50,7 +50,7 @@ impl ObjectMeta {
 }
 
 /// A reference to what created an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerReference {
     /// The owner's kind.
     #[serde(default)]

@@ -10,6 +10,7 @@ use crate::model::Name;
 use crate::world::Change;
 use mesh_common::cni::{Attachment, Request, Response};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -127,6 +128,10 @@ impl Control {
             };
         }
         match self.inspect.model().workloads.get(&name) {
+            // The namespace says whether the pod is in the mesh, and may be heard of after the pod.
+            Some(workload) if !workload.uid.is_empty() && !self.knows_namespace_of(&name) => {
+                Standing::Pending(format!("the namespace of pod {name} is not known to the mesh yet"))
+            }
             Some(workload) if !workload.enrolled || workload.host_network => Standing::Exempt,
             Some(_) => {
                 let issue = published.issues.iter().find(|issue| issue.object.name == name);
@@ -135,6 +140,10 @@ impl Control {
             }
             None => Standing::Pending(format!("pod {name} is not known to the mesh yet")),
         }
+    }
+
+    fn knows_namespace_of(&self, pod: &Name) -> bool {
+        self.world().namespaces().contains_key(&Name::new("", Arc::clone(&pod.namespace)))
     }
 
     /// Answers the ADDs whose pods are in force.

@@ -7,8 +7,8 @@
 //! that is seen is whole; no file is ever changed.
 //! Source: SPIFFE X509-SVID sections 2 to 4; RFC 5280 section 4.
 
-mod mint;
-mod root;
+pub(super) mod mint;
+pub(super) mod root;
 
 use super::files::{self, FileError};
 use super::{BoxFuture, Bundle, Clock, Config, IssueError, Issuer, Request};
@@ -133,10 +133,11 @@ impl EmbeddedCa {
         }
         let now = self.clock.now();
         let roots = self.roots();
-        let signed = root::signer(&roots, now, self.overlap)
+        root::signer(&roots, now, self.overlap)
+            .and_then(|root| root.authority.as_deref())
             .ok_or_else(|| CaError::NoSigner { dir: self.dir.clone() })
-            .and_then(|(root, key)| mint::svid(root, key, request, now));
-        Ok(vec![signed.map_err(unavailable)?])
+            .and_then(|authority| mint::svid(authority, (request.identity, request.key), request.ttl, now))
+            .map_err(unavailable)
     }
 
     /// Reads the directory again, and makes the next root when the newest is past half its life.

@@ -1,27 +1,47 @@
 //! Who signs certificates.
 //!
-//! In:  a [`Request`] with a public key.
+//! In:  a [`Request`] with a key.
 //! Out: a certificate chain and the bundle.
-//! Invariant: an issuer never sees a private key.
+//! Invariant: the private key signs the request, and leaves the node with none of them.
+
+pub(super) mod cluster;
+mod csr;
+mod pod_certificate;
 
 use super::Bundle;
 use crate::model::Identity;
-use rcgen::PublicKeyData;
+use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A future behind a pointer, so that issuers can be exchanged at run time.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A pod of this node that runs under an identity; its namespace is the identity's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bearer {
+    /// Its name.
+    pub pod: Arc<str>,
+    /// Its UID; empty when it is not known.
+    pub uid: Arc<str>,
+}
+
+/// The identities wanted on a node, each with a pod that bears it.
+pub type Wanted = BTreeMap<Arc<Identity>, Bearer>;
+
 /// A certificate wanted.
 pub struct Request<'a> {
     /// For whom.
     pub identity: &'a Identity,
-    /// The public half of the key made for it.
-    pub key: &'a (dyn PublicKeyData + Sync),
+    /// On whose behalf.
+    pub bearer: &'a Bearer,
+    /// The key made for it, which signs the request; its private half is told to nobody.
+    pub key: &'a KeyPair,
     /// How long it should live; an issuer may give less.
     pub ttl: Duration,
 }

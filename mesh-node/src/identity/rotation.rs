@@ -11,27 +11,31 @@ use super::clock::unix;
 use super::store::Store;
 use super::svid::Svid;
 use super::{
-    Bundle, Clock, Config, Credentials, FileError, IdentityError, IssueError, Issuer, Published, Request, Shared,
+    Bundle, Clock, Config, Credentials, FileError, IdentityError, IssueError, Issuer, PeerError, Published, Request,
+    Shared, Wanted,
 };
 use super::{explain, tls};
 use crate::model::Identity;
 use crate::telemetry::Metrics;
 use counts::Counts;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rcgen::KeyPair;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
-/// How long an issuer may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What keeps a very short life from being renewed without pause.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Certificates asked for at once: a node full of pods that start together must not storm the issuer.
+pub(super) const AT_ONCE: usize = 8;
 
 /// The keyring's task.
 pub(super) struct Rotation {
@@ -50,7 +54,7 @@ pub(super) struct Rotation {
     bundle: Arc<Bundle>,
     next_reread: SystemTime,
     /// The set that `held` follows.
-    wanted: Arc<BTreeSet<Arc<Identity>>>,
+    wanted: Arc<Wanted>,
     held: BTreeMap<Arc<Identity>, Held>,
     generation: u64,
     /// Faults of roots that have been reported and are still there.
@@ -68,6 +72,12 @@ struct Held {
     /// Failures since the last success.
     failures: u32,
     failure: Option<Arc<str>>,
+}
+
+/// What an issuer gave for a key.
+struct Issued {
+    chain: Vec<CertificateDer<'static>>,
+    key: KeyPair,
 }
 
 impl Rotation {
@@ -89,7 +99,7 @@ impl Rotation {
         let rotation = Self {
             svid_ttl: config.svid_ttl,
             reread: config.reread,
-            patience: PATIENCE,
+            patience: config.patience,
             clock,
             issuer,
             store,
@@ -132,16 +142,7 @@ impl Rotation {
         if changed {
             self.publish();
         }
-        let due: Vec<_> =
-            self.held.iter().filter(|(_, held)| held.due <= now).map(|(identity, _)| Arc::clone(identity)).collect();
-        for identity in due {
-            let answered = self.renew(&identity).await;
-            self.publish();
-            if !answered {
-                // A silent issuer must not keep us from what else is due.
-                break;
-            }
-        }
+        self.renew_due().await;
         self.sweep(now);
         self.pause()
     }
@@ -201,12 +202,12 @@ impl Rotation {
         if Arc::ptr_eq(&wanted, &self.wanted) {
             return false;
         }
-        let gone: Vec<_> = self.held.keys().filter(|identity| !wanted.contains(*identity)).cloned().collect();
+        let gone: Vec<_> = self.held.keys().filter(|identity| !wanted.contains_key(*identity)).cloned().collect();
         for identity in gone {
             self.held.remove(&identity);
             self.disk_did(self.store.remove(&identity), "a certificate nobody wants is still on disk");
         }
-        for identity in wanted.iter() {
+        for identity in wanted.keys() {
             if !self.held.contains_key(identity) {
                 let svid = self.found_on_disk(identity);
                 let due = svid.as_ref().map_or(now, |svid| self.half_life_of_found(svid, now));
@@ -274,11 +275,75 @@ impl Rotation {
         changed
     }
 
-    /// Asks the issuer for one certificate. On failure the old one stays. Did the issuer answer?
-    async fn renew(&mut self, identity: &Arc<Identity>) -> bool {
-        let obtained = self.obtain(identity).await;
+    /// Asks the issuer for every certificate that is due, a few at a time. What is newly wanted meanwhile is due too.
+    async fn renew_due(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut asked = BTreeSet::new();
+        let mut answers = FuturesUnordered::new();
+        // A silent issuer must not keep us from what else is due.
+        let mut silent = false;
+        loop {
+            if !silent {
+                let free = AT_ONCE.saturating_sub(answers.len());
+                for identity in self.due(&asked).into_iter().take(free) {
+                    asked.insert(Arc::clone(&identity));
+                    answers.push(self.ask(identity));
+                }
+            }
+            tokio::select! {
+                Some((identity, answer)) = answers.next() => {
+                    silent |= matches!(answer, Err(IssueError::TimedOut(_)));
+                    self.take(&identity, answer).await;
+                    self.publish();
+                }
+                () = shared.wake.notified(), if !answers.is_empty() => {
+                    if self.follow_wants(self.clock.now()) {
+                        self.publish();
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// What is due and has not been asked for.
+    fn due(&self, asked: &BTreeSet<Arc<Identity>>) -> Vec<Arc<Identity>> {
         let now = self.clock.now();
-        let Some(held) = self.held.get_mut(identity) else { return true };
+        let due = self.held.iter().filter(|(identity, held)| held.due <= now && !asked.contains(*identity));
+        due.map(|(identity, _)| Arc::clone(identity)).collect()
+    }
+
+    /// Asks the issuer for one certificate.
+    fn ask(
+        &self,
+        identity: Arc<Identity>,
+    ) -> impl Future<Output = (Arc<Identity>, Result<Issued, IssueError>)> + use<> {
+        let (issuer, ttl, patience) = (Arc::clone(&self.issuer), self.svid_ttl, self.patience);
+        // What is held is wanted.
+        let bearer = self.wanted.get(&identity).cloned().unwrap_or_default();
+        async move {
+            let answer = async {
+                let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+                    .map_err(|error| IssueError::Unavailable(Box::new(error)))?;
+                let request = Request { identity: &identity, bearer: &bearer, key: &key, ttl };
+                let chain = in_time(patience, issuer.issue(request)).await?;
+                Ok(Issued { chain, key })
+            };
+            let answer = answer.await;
+            (identity, answer)
+        }
+    }
+
+    /// Takes what the issuer answered into use. On failure the old certificate stays.
+    async fn take(&mut self, identity: &Arc<Identity>, answer: Result<Issued, IssueError>) {
+        let obtained = match answer {
+            // Whoever wanted it has left meanwhile.
+            _ if !self.held.contains_key(identity) => return,
+            Ok(issued) => self.accept(identity, issued).await,
+            Err(error) => Err(error),
+        };
+        let now = self.clock.now();
+        let Some(held) = self.held.get_mut(identity) else { return };
         match obtained {
             Ok(svid) => {
                 let remaining = svid.not_after.duration_since(now).unwrap_or_default();
@@ -289,7 +354,6 @@ impl Rotation {
                 self.counts.issued();
                 self.rebuild(identity, now);
                 tracing::info!(identity = %identity, seconds = remaining.as_secs(), "a certificate was issued");
-                true
             }
             Err(error) => {
                 held.failures = held.failures.saturating_add(1);
@@ -298,22 +362,26 @@ impl Rotation {
                 tracing::warn!(identity = %identity, failures = held.failures, error = text, "no certificate");
                 held.failure = Some(text.into());
                 self.counts.failed(error.reason());
-                !matches!(error, IssueError::TimedOut(_))
             }
         }
     }
 
-    async fn obtain(&self, identity: &Identity) -> Result<Svid, IssueError> {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-            .map_err(|error| IssueError::Unavailable(Box::new(error)))?;
-        let request = Request { identity, key: &key, ttl: self.svid_ttl };
-        let chain = in_time(self.patience, self.issuer.issue(request)).await?;
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
-        let svid = Svid::new(identity, chain.clone(), key.clone_key())
+    /// Checks what was issued as a peer would, and puts it on disk.
+    async fn accept(&mut self, identity: &Identity, issued: Issued) -> Result<Svid, IssueError> {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(issued.key));
+        let svid = Svid::new(identity, issued.chain.clone(), key.clone_key())
             .map_err(|error| IssueError::Unusable(Box::new(error)))?;
-        svid.check(&self.bundle, self.clock.now()).map_err(|error| IssueError::Unusable(Box::new(error)))?;
+        let mut checked = svid.check(&self.bundle, self.clock.now());
+        if matches!(checked, Err(PeerError::Untrusted)) {
+            // Its root may be newer than what was read last.
+            self.next_reread = self.clock.now();
+            if self.follow_issuer(self.clock.now()).await {
+                checked = svid.check(&self.bundle, self.clock.now());
+            }
+        }
+        checked.map_err(|error| IssueError::Unusable(Box::new(error)))?;
         // It works without the disk, until the next start.
-        self.disk_did(self.store.save(identity, &chain, &key), "a certificate is not on disk");
+        self.disk_did(self.store.save(identity, &issued.chain, &key), "a certificate is not on disk");
         Ok(svid)
     }
 

@@ -119,6 +119,10 @@ fn id_of(trust_domain: &str, name: &str) -> Identity {
     format!("spiffe://{trust_domain}/ns/default/sa/{name}").parse().unwrap()
 }
 
+fn wanted(identities: &[&Identity]) -> Wanted {
+    identities.iter().map(|identity| (Arc::new((*identity).clone()), Bearer::default())).collect()
+}
+
 /// A keyring whose task is run by hand.
 struct Node {
     rotation: Rotation,
@@ -134,7 +138,7 @@ impl Node {
     }
 
     fn want(&self, identities: &[&Identity]) {
-        self.shared.want(identities.iter().map(|identity| Arc::new((*identity).clone())).collect());
+        self.shared.want(wanted(identities));
     }
 
     async fn step(&mut self) -> Duration {
@@ -269,21 +273,21 @@ async fn a_keyring_issues_what_is_wanted_and_waits_for_it() {
     let reviews = id("reviews");
     assert_eq!(keyring.ready(&reviews).await, Err(NotIssued::Unwanted { identity: reviews.clone() }));
 
-    keyring.want([Arc::new(reviews.clone())].into());
+    keyring.want(wanted(&[&reviews]));
     tokio::time::timeout(secs(20), keyring.ready(&reviews)).await.expect("in time").unwrap();
     assert_eq!(*keyring.current(&reviews).unwrap().identity, reviews);
     assert_eq!(keyring.failure(&reviews), None);
 
     // Waiting for what cannot be issued ends when it is no longer wanted.
     let foreign = id_of("elsewhere", "reviews");
-    keyring.want([Arc::new(foreign.clone())].into());
+    keyring.want(wanted(&[&foreign]));
     let unwant = async {
         let mut changed = keyring.changed.clone();
         while keyring.failure(&foreign).is_none() {
             changed.changed().await.unwrap();
         }
         assert!(keyring.failure(&foreign).unwrap().contains("this CA serves the trust domain cluster.local"));
-        keyring.want(BTreeSet::new());
+        keyring.want(Wanted::new());
     };
     let both = async { tokio::join!(keyring.ready(&foreign), unwant).0 };
     let waited = tokio::time::timeout(secs(20), both).await.expect("in time");
@@ -302,7 +306,7 @@ async fn the_task_renews_by_itself_and_ends_with_the_last_keyring() {
     let keyring = Keyring::start(config, &Metrics::default()).unwrap();
     may_be_shared(&keyring);
     let reviews = id("reviews");
-    keyring.want([Arc::new(reviews.clone())].into());
+    keyring.want(wanted(&[&reviews]));
     may_move(keyring.ready(&reviews)).await.unwrap();
     let first = keyring.current(&reviews).unwrap().generation;
     let mut changed = keyring.changed.clone();

@@ -30,6 +30,11 @@ fn only_what_is_new_changes_the_world() {
         (Change::Delete(Kind::Service, name.clone()), false),
         (Change::Delete(Kind::Pod, name.clone()), true),
         (Change::Delete(Kind::Pod, name), false),
+        (pod(), true),
+        (Change::Only(Kind::Pod, [Name::new("default", "a"), Name::new("default", "b")].into()), false),
+        (Change::Only(Kind::Service, [].into()), false),
+        (Change::Only(Kind::Pod, [Name::new("other", "a")].into()), true),
+        (Change::Only(Kind::Pod, [].into()), false),
         (Change::Attach(attachment("1")), true),
         (Change::Attach(attachment("1")), false),
         (detach(), true),
@@ -53,6 +58,19 @@ fn it_is_in_sync_once_every_source_is() {
     world.apply(Change::Synced(SourceId::Attachments));
     assert!(!world.in_sync());
     world.apply(Change::Synced(SourceId::Objects));
+    assert!(world.in_sync());
+}
+
+#[test]
+fn what_is_recalled_is_whole_and_not_in_sync() {
+    let mut world = World::default();
+    world.apply(Change::Synced(SourceId::Attachments));
+    assert!(!world.is_whole());
+    assert!(world.apply(Change::Recalled(SourceId::Objects)));
+    assert!(world.is_whole() && !world.in_sync());
+    assert!(world.apply(Change::Synced(SourceId::Objects)));
+    assert!(world.is_whole() && world.in_sync());
+    assert!(!world.apply(Change::Recalled(SourceId::Objects)), "what is in sync is not older than what is recalled");
     assert!(world.in_sync());
 }
 

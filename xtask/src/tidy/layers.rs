@@ -20,6 +20,8 @@ use May::{AllBefore, Only};
 const TABLE: &[(&str, May)] = &[
     // 0: what everything stands on.
     ("sys", Only(&[])),
+    // Whoever asks the Kubernetes API does so with its client.
+    ("cluster", Only(&[])),
     ("model", Only(&[])),
     // Names and labels are the model's, so that nobody copies them.
     ("api", Only(&["model"])),
@@ -32,10 +34,10 @@ const TABLE: &[(&str, May)] = &[
     // 2
     ("snapshot", Only(&["model", "policy", "route"])),
     ("translate", Only(&["world", "api", "model"])),
-    ("source", Only(&["world", "api", "model", "sys", "telemetry"])),
+    ("source", Only(&["world", "api", "model", "sys", "cluster", "telemetry"])),
     // 3
     ("compile", Only(&["model", "policy", "route", "world", "snapshot", "translate"])),
-    ("identity", Only(&["model", "sys", "telemetry"])),
+    ("identity", Only(&["model", "sys", "cluster", "telemetry"])),
     // 4
     ("steer", Only(&["snapshot", "model", "sys", "telemetry"])),
     ("proxy", Only(&["snapshot", "model", "policy", "route", "identity", "sys", "telemetry"])),

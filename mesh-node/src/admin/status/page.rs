@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub fn render(status: &Status) -> String {
     let mut page = String::new();
     write_head(&mut page, status);
+    write_watched(&mut page, status);
     write_pods(&mut page, &status.snapshot.pods);
     write_connections(&mut page, &status.connections);
     write_refused(&mut page, &status.refused);
@@ -28,6 +29,19 @@ fn write_head(page: &mut String, status: &Status) {
     for missing in missing {
         page.push_str(&format!("  missing: {}\n", clean(missing)));
     }
+}
+
+fn write_watched(page: &mut String, status: &Status) {
+    if status.watched.is_empty() {
+        return;
+    }
+    let stale = if status.stale { ": NOT HEARD YET, objects of an earlier run are in force" } else { "" };
+    page.push_str(&format!("\nKubernetes API{stale}\n"));
+    let rows = status.watched.iter().map(|(kind, watched)| {
+        let connected = if watched.connected { "yes" } else { "NO" };
+        [clean(kind), watched.objects.to_string(), connected.to_owned()]
+    });
+    write_table(page, ["KIND", "OBJECTS", "CONNECTED"].map(str::to_owned), rows);
 }
 
 fn write_pods(page: &mut String, pods: &[Pod]) {

@@ -109,6 +109,26 @@ fn a_node_that_just_began() {
 }
 
 #[test]
+fn a_node_without_its_api_server() {
+    let metrics = r#"mesh_source_connected{kind="Pod"} 0
+mesh_source_connected{kind="Namespace"} 1
+mesh_source_objects{kind="Pod"} 12
+mesh_source_objects{kind="ServiceAccount"} 3
+mesh_source_stale 1
+"#;
+    let readiness = Readiness { ready: true, missing: Vec::new() };
+    let page = render(&status(readiness, Snapshot::default(), metrics));
+    let (_, watched) = page.split_once("\n\n").expect("a head and more");
+    let (watched, _) = watched.split_once("\n\n").expect("more follows");
+    expect![[r#"
+        Kubernetes API: NOT HEARD YET, objects of an earlier run are in force
+          KIND       OBJECTS  CONNECTED
+          Namespace  0        yes
+          Pod        12       NO"#]]
+    .assert_eq(watched);
+}
+
+#[test]
 fn samples_are_read_with_their_escapes() {
     let text = "m_total{a=\"x\\\"y\\n\\\\}\",b=\"\"} 3 1600000000\nm_total 4\nm_total_other 5\nm_total{a=\"open} 6\nm_total{} x\n";
     let read: Vec<_> = samples(text, "m_total").collect();

@@ -6,27 +6,48 @@
 //! Source: SPIFFE X509-SVID sections 2 to 4 and appendix A; RFC 5280 sections 4.1 and 4.2.
 
 use super::CaError;
-use super::root::Root;
-use crate::identity::Request;
 use crate::identity::svid::encode;
-use crate::model::TrustDomain;
+use crate::model::{Identity, TrustDomain};
 use pem::Pem;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
-/// How far a node's clock may be behind.
-const SKEW: Duration = Duration::from_secs(60);
+/// How far a node's clock may be behind: a certificate begins so long before it is made.
+pub(in crate::identity) const SKEW: Duration = Duration::from_secs(60);
 
-/// A root, as it is written to disk.
-pub(super) struct NewRoot {
-    pub(super) serial: String,
-    pub(super) key_pem: String,
-    pub(super) certificate_pem: String,
+/// A root, as it is kept.
+pub(in crate::identity) struct NewRoot {
+    pub(in crate::identity) serial: String,
+    pub(in crate::identity) key_pem: String,
+    pub(in crate::identity) certificate_pem: String,
+}
+
+/// What signs the certificates of workloads: a root, or an intermediate under one.
+pub(in crate::identity) struct Authority {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    /// What a workload shows between its certificate and the root; the signing one first.
+    intermediates: Vec<CertificateDer<'static>>,
+    not_after: SystemTime,
+}
+
+impl Authority {
+    /// An authority that signs with `key`, which belongs to `certificate`.
+    ///
+    /// **Errors**: the certificate is not one of an authority, or cannot be read.
+    pub(in crate::identity) fn new(
+        certificate: &CertificateDer<'_>,
+        key: KeyPair,
+        intermediates: Vec<CertificateDer<'static>>,
+        not_after: SystemTime,
+    ) -> Result<Self, rcgen::Error> {
+        let issuer = rcgen::Issuer::from_ca_cert_der(certificate, key)?;
+        Ok(Self { issuer, intermediates, not_after })
+    }
 }
 
 /// The common name of a root: distinct for each, so that a chain leads to one root only.
@@ -54,7 +75,11 @@ fn serial() -> Result<[u8; 16], CaError> {
 }
 
 /// Makes a root that is valid from now on.
-pub(super) fn root(trust_domain: &TrustDomain, ttl: Duration, now: SystemTime) -> Result<NewRoot, CaError> {
+pub(in crate::identity) fn root(
+    trust_domain: &TrustDomain,
+    ttl: Duration,
+    now: SystemTime,
+) -> Result<NewRoot, CaError> {
     let number = serial()?;
     let serial: String = number.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut params = CertificateParams::default();
@@ -74,30 +99,28 @@ pub(super) fn root(trust_domain: &TrustDomain, ttl: Duration, now: SystemTime) -
     })
 }
 
-/// Signs a workload's certificate.
-pub(super) fn svid(
-    root: &Root,
-    key: &KeyPair,
-    request: &Request<'_>,
+/// Signs a workload's certificate, which lives for `ttl` from now on. Returns it with what leads to the root.
+///
+/// **Units**: from first to last second it is `ttl` and [`SKEW`], and no longer than what signs.
+pub(in crate::identity) fn svid(
+    authority: &Authority,
+    (identity, key): (&Identity, &dyn PublicKeyData),
+    ttl: Duration,
     now: SystemTime,
-) -> Result<CertificateDer<'static>, CaError> {
+) -> Result<Vec<CertificateDer<'static>>, CaError> {
     let mut params = CertificateParams::default();
     params.serial_number = Some(SerialNumber::from_slice(&serial()?));
     // Without a subject, the name in the extension is critical.
     params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![uri(&request.identity.to_string())?];
+    params.subject_alt_names = vec![uri(&identity.to_string())?];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params.not_before = (now - SKEW).into();
-    params.not_after = whole_second_after(now + request.ttl).min(root.not_after.into());
-
-    let mut issuer = CertificateParams::default();
-    issuer.distinguished_name = subject(&root.serial);
-    let issuer = rcgen::Issuer::from_params(&issuer, key);
-    let certificate = params.signed_by(&request.key, &issuer).map_err(CaError::Mint)?;
-    Ok(certificate.into())
+    params.not_after = whole_second_after(now + ttl).min(authority.not_after.into());
+    let certificate = params.signed_by(&key, &authority.issuer).map_err(CaError::Mint)?;
+    Ok([vec![certificate.into()], authority.intermediates.clone()].concat())
 }
 
 fn uri(text: &str) -> Result<SanType, CaError> {

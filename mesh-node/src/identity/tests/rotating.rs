@@ -1,6 +1,7 @@
 //! Certificates and roots over time, under a clock that the test moves.
 
 use super::*;
+use std::collections::BTreeSet;
 
 fn tick(lab: &Lab, seconds: u64) {
     lab.day.pass(secs(seconds));
@@ -196,7 +197,8 @@ async fn nothing_outlives_its_root() {
     let end = lab.day.now() + secs(1000);
     tick(&lab, 950);
     let key = rcgen::KeyPair::generate().unwrap();
-    let chain = ca.issue(Request { identity: &id("a"), key: &key, ttl: secs(100) }).await.unwrap();
+    let chain =
+        ca.issue(Request { identity: &id("a"), bearer: &Bearer::default(), key: &key, ttl: secs(100) }).await.unwrap();
     assert_eq!(peer(&chain).unwrap().not_after, end);
     assert_eq!(old.at(end).len(), 1);
     assert!(old.at(end + secs(1)).is_empty());
@@ -246,14 +248,16 @@ async fn a_silent_issuer_is_not_waited_for_without_end() {
     let lab = Lab::new();
     let mut node = Node::new(&lab.config("a"), Arc::new(Silent), lab.day.clock());
     node.rotation.patience = Duration::from_millis(5);
-    node.want(&[&id("a"), &id("b"), &id("c")]);
+    let identities: Vec<_> = (0..2 * rotation::AT_ONCE + 3).map(|number| id(&format!("sa-{number}"))).collect();
+    node.want(&identities.iter().collect::<Vec<_>>());
     let timed_out = r#"mesh_identity_failures_total{reason="timed_out"}"#;
-    for failures in ["2", "3", "4"] {
-        // One wait for the roots in the first step, and one for a certificate in each: what else is due comes between.
+    for failures in [1 + rotation::AT_ONCE, 1 + 2 * rotation::AT_ONCE, 1 + identities.len()] {
+        // One wait for the roots in the first step, and one for a few certificates in each: what else is due comes
+        // between.
         node.step().await;
-        assert_eq!(node.metric(timed_out).as_deref(), Some(failures));
+        assert_eq!(node.metric(timed_out), Some(failures.to_string()));
     }
-    assert_eq!(node.shared.published.load().failures.len(), 3);
+    assert_eq!(node.shared.published.load().failures.len(), identities.len());
 }
 
 /// An issuer that answers with a certificate for somebody else.
@@ -286,4 +290,59 @@ async fn what_was_issued_for_somebody_else_is_not_used() {
     assert!(node.current(&id("a")).is_none());
     assert!(node.shared.published.load().failures[&id("a")].contains("is that of spiffe://"));
     assert_eq!(node.metric(r#"mesh_identity_failures_total{reason="unusable_certificate"}"#).as_deref(), Some("1"));
+}
+
+/// The CA, which answers only when told, and counts who waits.
+struct Slow {
+    ca: ca::EmbeddedCa,
+    gate: tokio::sync::Semaphore,
+    waiting: AtomicU32,
+    most: AtomicU32,
+}
+
+impl Issuer for Slow {
+    fn issue<'a>(
+        &'a self,
+        request: Request<'a>,
+    ) -> BoxFuture<'a, Result<Vec<rustls_pki_types::CertificateDer<'static>>, IssueError>> {
+        Box::pin(async move {
+            let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(waiting, Ordering::Relaxed);
+            self.gate.acquire().await.unwrap().forget();
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.ca.issue(request).await
+        })
+    }
+
+    fn bundle(&self) -> BoxFuture<'_, Result<(Bundle, Vec<IssueError>), IssueError>> {
+        self.ca.bundle()
+    }
+}
+
+#[tokio::test]
+async fn many_wait_for_a_slow_issuer_together_but_never_too_many() {
+    let lab = Lab::new();
+    let config = lab.config("a");
+    let ca = ca::EmbeddedCa::open(&config, lab.day.clock()).unwrap();
+    let slow = Arc::new(Slow {
+        ca,
+        gate: tokio::sync::Semaphore::new(0),
+        waiting: AtomicU32::new(0),
+        most: AtomicU32::new(0),
+    });
+    let mut node = Node::new(&config, slow.clone(), lab.day.clock());
+    let identities: Vec<_> = (0..110).map(|number| id(&format!("sa-{number}"))).collect();
+    node.want(&identities.iter().collect::<Vec<_>>());
+    let (shared, late) = (Arc::clone(&node.shared), id("late"));
+    let open = async {
+        while slow.waiting.load(Ordering::Relaxed) < 8 {
+            tokio::task::yield_now().await;
+        }
+        // A pod that starts meanwhile does not wait for the next round.
+        shared.want(wanted(&identities.iter().chain([&late]).collect::<Vec<_>>()));
+        slow.gate.add_permits(1000);
+    };
+    tokio::join!(node.step(), open);
+    assert_eq!(node.shared.published.load().credentials.len(), 111);
+    assert_eq!(slow.most.load(Ordering::Relaxed), u32::try_from(rotation::AT_ONCE).unwrap());
 }

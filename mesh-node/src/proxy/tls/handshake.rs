@@ -338,7 +338,7 @@ mod tests {
         let identity = Arc::new("spiffe://cluster.local/ns/a/sa/b".parse::<Identity>().expect("an identity"));
         let config = identity::Config::new(directory.join("ca"), directory.join("state"), "cluster.local".into());
         let keyring = identity::Keyring::start(config, &Metrics::default()).expect("a keyring");
-        keyring.want([Arc::clone(&identity)].into());
+        keyring.want([(Arc::clone(&identity), identity::Bearer::default())].into());
         keyring.ready(&identity).await.expect("a certificate");
         let credentials = keyring.current(&identity).expect("credentials");
 
@@ -369,7 +369,7 @@ mod tests {
             let directory = directory.join(side);
             let config = identity::Config::new(directory.join("ca"), directory.join("state"), "cluster.local".into());
             let keyring = identity::Keyring::start(config, &Metrics::default()).expect("a keyring");
-            keyring.want([Arc::clone(&identity)].into());
+            keyring.want([(Arc::clone(&identity), identity::Bearer::default())].into());
             keyring.ready(&identity).await.expect("a certificate");
             sides.push(keyring.current(&identity).expect("credentials"));
         }

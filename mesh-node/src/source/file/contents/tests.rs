@@ -33,7 +33,9 @@ fn see(contents: &mut Contents, files: impl IntoIterator<Item = (&'static str, S
             let fields: Vec<_> = issues.iter().map(|issue| format!("{}", issue.object)).collect();
             format!("{origin}: {}", fields.join(", "))
         }
-        Change::Attach(_) | Change::Detach { .. } | Change::Synced(_) => panic!("files tell of no such thing"),
+        Change::Only(..) | Change::Attach(_) | Change::Detach { .. } | Change::Synced(_) | Change::Recalled(_) => {
+            panic!("files tell of no such thing")
+        }
     });
     told.collect()
 }

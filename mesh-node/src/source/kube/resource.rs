@@ -1,0 +1,125 @@
+//! The kinds that are watched, and how an object of each is read.
+//!
+//! In:  JSON of the API server.
+//! Out: [`Resource`]s; the `Object` that a text describes.
+//! Invariant: only fields of `api` are kept of what is read.
+//! Source: the Kubernetes API reference, "API overview", for paths; Istio's CRD of `PeerAuthentication`.
+
+use crate::model::Name;
+use crate::world::{Kind, Object};
+use serde::Deserialize;
+
+/// A kind of objects and where the API server has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resource {
+    pub(super) kind: Kind,
+    /// The API group, empty for the core.
+    pub(super) group: &'static str,
+    /// Served versions that can be read, best first.
+    pub(super) versions: &'static [&'static str],
+    /// As in paths and in rules of RBAC.
+    pub(super) plural: &'static str,
+    /// Which of them are watched; empty for all.
+    pub(super) fields: &'static str,
+    /// Is it there only while somebody has defined it?
+    pub(super) is_custom: bool,
+}
+
+/// Every kind that is watched. Service accounts are not: of them only the names matter, which pods have.
+pub(super) const RESOURCES: [Resource; 5] = [
+    Resource {
+        kind: Kind::Namespace,
+        group: "",
+        versions: &["v1"],
+        plural: "namespaces",
+        fields: "",
+        is_custom: false,
+    },
+    Resource {
+        kind: Kind::Pod,
+        group: "",
+        versions: &["v1"],
+        plural: "pods",
+        // Pods that have ended are nobody, and finished jobs leave many.
+        fields: "status.phase!=Succeeded,status.phase!=Failed",
+        is_custom: false,
+    },
+    Resource { kind: Kind::Service, group: "", versions: &["v1"], plural: "services", fields: "", is_custom: false },
+    Resource {
+        kind: Kind::EndpointSlice,
+        group: "discovery.k8s.io",
+        versions: &["v1"],
+        plural: "endpointslices",
+        fields: "",
+        is_custom: false,
+    },
+    Resource {
+        kind: Kind::PeerAuthentication,
+        group: "security.istio.io",
+        versions: &["v1", "v1beta1"],
+        plural: "peerauthentications",
+        fields: "",
+        is_custom: true,
+    },
+];
+
+impl Resource {
+    /// The path of all its objects in one of its versions.
+    pub(super) fn path(&self, version: &str) -> String {
+        if self.group.is_empty() {
+            format!("/api/{version}/{}", self.plural)
+        } else {
+            format!("/apis/{}/{version}/{}", self.group, self.plural)
+        }
+    }
+
+    /// Its name with its group, as in `pods` and `endpointslices.discovery.k8s.io`.
+    pub(super) fn name(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+}
+
+/// What is read of an object before, or instead of, the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) name: Name,
+    /// The revision of the cluster in which it became what it is.
+    pub(super) revision: String,
+}
+
+/// The head of the object that `json` describes.
+///
+/// **Errors**: it is no object.
+pub(super) fn head(json: &str) -> Result<Head, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Parts {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        #[serde(default)]
+        name: String,
+        #[serde(default)]
+        namespace: String,
+        #[serde(default)]
+        resource_version: String,
+    }
+
+    let Metadata { name, namespace, resource_version } = serde_json::from_str::<Parts>(json)?.metadata;
+    Ok(Head { name: Name::new(namespace, name), revision: resource_version })
+}
+
+/// The object of this kind that `json` describes.
+///
+/// **Errors**: a field that is read has another form.
+pub(super) fn object(kind: Kind, json: &str) -> Result<Object, serde_json::Error> {
+    Ok(match kind {
+        Kind::Namespace => Object::Namespace(serde_json::from_str(json)?),
+        Kind::ServiceAccount => Object::ServiceAccount(serde_json::from_str(json)?),
+        Kind::Pod => Object::Pod(serde_json::from_str(json)?),
+        Kind::Service => Object::Service(serde_json::from_str(json)?),
+        Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_str(json)?),
+        Kind::PeerAuthentication => Object::PeerAuthentication(serde_json::from_str(json)?),
+    })
+}

@@ -1,0 +1,252 @@
+//! The users' objects on disk, for a start without the API server.
+//!
+//! In:  the world and which kinds of it changed.
+//! Out: one file a kind, `<kind>.jsonl`: a line that says what follows, then an object a line; all objects again at boot.
+//! Invariant: a file is whole or not there; only root can read it. All files are used or none, since policies belong to
+//! the pods they protect.
+//! Invariant: saving takes at most a hundredth of one processor's time.
+//! Source: `rename(2)`, `fsync(2)`.
+
+use super::resource::{self, RESOURCES, Resource};
+use crate::telemetry::timestamp;
+use crate::world::{Kind, Object, World};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+#[cfg(test)]
+mod tests;
+
+/// Changes are saved at most this often.
+const PAUSE: Duration = Duration::from_secs(3);
+/// The pause after saving is at least so many times as long as saving took.
+const IDLE_SHARE: u32 = 100;
+/// What the files hold and how; another number is another form.
+const FORMAT: u32 = 1;
+
+/// The world on disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// A file cannot be written.
+    #[error("cannot save the world in {}; is the disk full?", path.display())]
+    Write {
+        /// The file or its directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A line is not what it should be.
+    #[error("{} is damaged in line {line}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Lines are missing.
+    #[error("{} ends after {found} of {expected} objects", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Objects in it.
+        found: usize,
+        /// Objects that were saved.
+        expected: usize,
+    },
+    /// Another version of the daemon wrote the file.
+    #[error("{} has the form {found}, and {FORMAT} is read: another version of the daemon wrote it", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Its form.
+        found: u32,
+    },
+}
+
+/// The first line of a file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Heading {
+    format: u32,
+    /// When it was saved.
+    time: String,
+    /// How many objects follow.
+    objects: usize,
+}
+
+/// A saved world.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Saved {
+    /// When it was saved last.
+    pub(super) time: String,
+    /// Everything that was known.
+    pub(super) objects: Vec<Object>,
+}
+
+/// The number of changes of each kind so far.
+pub type Revisions = BTreeMap<Kind, u64>;
+
+/// Saves what changes in `world`, beginning when it is `synced`, until the daemon stops.
+///
+/// **Cancel**: safe; an earlier file stays whole.
+pub async fn keep_saved(
+    directory: PathBuf,
+    world: Arc<Mutex<World>>,
+    mut revisions: watch::Receiver<Revisions>,
+    mut synced: watch::Receiver<bool>,
+) {
+    if synced.wait_for(|synced| *synced).await.is_err() {
+        return;
+    }
+    let mut saved = Revisions::new();
+    let mut failing = false;
+    loop {
+        let now = revisions.borrow_and_update().clone();
+        let changed: Vec<Kind> = kinds().filter(|kind| saved.get(kind) != Some(&revision(&now, *kind))).collect();
+        let started = Instant::now();
+        let (to, of) = (directory.clone(), Arc::clone(&world));
+        match tokio::task::spawn_blocking(move || save(&to, &of, &changed, SystemTime::now())).await {
+            Ok(Ok(())) => {
+                failing = false;
+                saved = kinds().map(|kind| (kind, revision(&now, kind))).collect();
+            }
+            Ok(Err(error)) => {
+                if !failing {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(
+                        error,
+                        "without the API server the daemon cannot start again with what it knows now"
+                    );
+                }
+                failing = true;
+            }
+            // The runtime is stopping.
+            Err(_) => return,
+        }
+        sleep(PAUSE.max(started.elapsed() * IDLE_SHARE)).await;
+        if !failing && revisions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn revision(revisions: &Revisions, kind: Kind) -> u64 {
+    revisions.get(&kind).copied().unwrap_or_default()
+}
+
+fn kinds() -> impl Iterator<Item = Kind> {
+    RESOURCES.iter().map(|Resource { kind, .. }| *kind)
+}
+
+fn path(directory: &Path, kind: Kind) -> PathBuf {
+    directory.join(format!("{}.jsonl", kind.name()))
+}
+
+/// Saves the objects of these kinds.
+fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime) -> Result<(), SavedError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| SavedError::Write { path: directory.to_owned(), source })?;
+    for kind in kinds {
+        let path = path(directory, *kind);
+        let unfinished = path.with_extension("unfinished");
+        let write = || -> io::Result<()> {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+            let mut file = BufWriter::new(file);
+            match kind {
+                Kind::Namespace => write_objects(&mut file, &shared(world, World::namespaces), now)?,
+                Kind::ServiceAccount => write_objects(&mut file, &shared(world, World::service_accounts), now)?,
+                Kind::Pod => write_objects(&mut file, &shared(world, World::pods), now)?,
+                Kind::Service => write_objects(&mut file, &shared(world, World::services), now)?,
+                Kind::EndpointSlice => write_objects(&mut file, &shared(world, World::endpoint_slices), now)?,
+                Kind::PeerAuthentication => {
+                    write_objects(&mut file, &shared(world, World::peer_authentications), now)?;
+                }
+            }
+            file.into_inner()?.sync_all()?;
+            fs::rename(&unfinished, &path)
+        };
+        write().map_err(|source| SavedError::Write { path: path.clone(), source })?;
+    }
+    let sync = || File::open(directory)?.sync_all();
+    sync().map_err(|source| SavedError::Write { path: directory.to_owned(), source })
+}
+
+/// The objects of one kind, without copying them: the world is locked for no longer than that takes.
+fn shared<K, T>(world: &Mutex<World>, of: fn(&World) -> &BTreeMap<K, Arc<T>>) -> Vec<Arc<T>> {
+    of(&world.lock().unwrap_or_else(PoisonError::into_inner)).values().cloned().collect()
+}
+
+fn write_objects<T: Serialize>(file: &mut impl Write, objects: &[Arc<T>], now: SystemTime) -> io::Result<()> {
+    let heading = Heading { format: FORMAT, time: timestamp(now), objects: objects.len() };
+    serde_json::to_writer(&mut *file, &heading)?;
+    file.write_all(b"\n")?;
+    for object in objects {
+        serde_json::to_writer(&mut *file, object)?;
+        file.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// The world that was saved last; `None` if none ever was.
+///
+/// **Errors**: a file cannot be used, so none is.
+pub(super) fn load(directory: &Path) -> Result<Option<Saved>, SavedError> {
+    if !kinds().any(|kind| path(directory, kind).exists()) {
+        return Ok(None);
+    }
+    let mut saved = Saved { time: String::new(), objects: Vec::new() };
+    for kind in kinds() {
+        let time = read(&path(directory, kind), kind, &mut saved.objects)?;
+        saved.time = saved.time.max(time);
+    }
+    Ok(Some(saved))
+}
+
+/// Reads one file. Returns when it was saved.
+fn read(path: &Path, kind: Kind, objects: &mut Vec<Object>) -> Result<String, SavedError> {
+    let failed = |source| SavedError::Read { path: path.to_owned(), source };
+    let damaged = |line, source| SavedError::Damaged { path: path.to_owned(), line, source };
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let mut text = String::new();
+    file.read_line(&mut text).map_err(failed)?;
+    let heading: Heading = serde_json::from_str(&text).map_err(|source| damaged(1, source))?;
+    if heading.format != FORMAT {
+        return Err(SavedError::Form { path: path.to_owned(), found: heading.format });
+    }
+    let before = objects.len();
+    loop {
+        text.clear();
+        if file.read_line(&mut text).map_err(failed)? == 0 {
+            break;
+        }
+        let line = objects.len() - before + 2;
+        objects.push(resource::object(kind, &text).map_err(|source| damaged(line, source))?);
+    }
+    let found = objects.len() - before;
+    if found != heading.objects {
+        return Err(SavedError::Short { path: path.to_owned(), found, expected: heading.objects });
+    }
+    Ok(heading.time)
+}

@@ -1,0 +1,386 @@
+//! The daemon and a real API server: what is applied arrives, and nothing is forgotten when either goes away.
+
+use anyhow::{Context, Result, ensure};
+use mesh_common::cni::{Attachment, Request, Response};
+use mesh_tests::{ApiServer, DAEMON, Daemon, NetNs, execute, wait};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a thing may take that needs a start of the API server or a pause between tries.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The address of the pod that is enrolled.
+const WEB: &str = "10.244.1.7";
+/// The address of the pod that comes while the API server is away.
+const NEW: &str = "10.244.1.9";
+
+/// What the daemon may read.
+fn allow(api: &ApiServer, rules: Value) -> Result<()> {
+    let name = json!({"name": "mesh-node"});
+    let api_version = "rbac.authorization.k8s.io/v1";
+    api.apply(&json!({"apiVersion": api_version, "kind": "ClusterRole", "metadata": name, "rules": rules}))?;
+    api.apply(&json!({
+        "apiVersion": api_version,
+        "kind": "ClusterRoleBinding",
+        "metadata": name,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "mesh-node"},
+        "subjects": [{"kind": "User", "name": DAEMON}],
+    }))
+}
+
+fn rule(group: &str, resources: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]})
+}
+
+fn every_rule() -> Value {
+    json!([
+        rule("", &["namespaces", "pods", "services"]),
+        rule("discovery.k8s.io", &["endpointslices"]),
+        rule("security.istio.io", &["peerauthentications"]),
+        rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
+    ])
+}
+
+/// An API server with a namespace in the mesh.
+fn api_server(name: &str, flags: &[&str]) -> Result<ApiServer> {
+    let api = ApiServer::start_with(name, flags)?;
+    allow(&api, every_rule())?;
+    let metadata = json!({"name": "shop", "labels": {"istio.io/dataplane-mode": "ambient"}});
+    api.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
+    Ok(api)
+}
+
+fn resume(api: &ApiServer) -> Result<()> {
+    api.resume()?;
+    wait::until_true("the API server is ready", PATIENCE, || api.is_ready())
+}
+
+fn restart(api: &ApiServer) -> Result<()> {
+    api.stop();
+    resume(api)
+}
+
+/// A pod on the daemon's node, as it is before the kubelet reports its address.
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"nodeName": "a", "containers": [{"name": "main", "image": "none"}]},
+    })
+}
+
+fn definition() -> Value {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "peerauthentications.security.istio.io"},
+        "spec": {
+            "group": "security.istio.io",
+            "scope": "Namespaced",
+            "names": {"kind": "PeerAuthentication", "plural": "peerauthentications"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+    })
+}
+
+fn strict(name: &str) -> Value {
+    json!({
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"mtls": {"mode": "STRICT"}},
+    })
+}
+
+/// Does the daemon know the object?
+fn knows(daemon: &Daemon, kind: &str, name: &str) -> Result<bool> {
+    let world = daemon.debug("world")?;
+    let names = world["objects"][kind].as_array().with_context(|| format!("no {kind} in {world}"))?;
+    Ok(names.iter().any(|known| known == name))
+}
+
+fn wait_known(daemon: &Daemon, kind: &str, name: &str, known: bool) -> Result<()> {
+    let what = format!("{kind} {name} is {}known", if known { "" } else { "not " });
+    wait::until_true(&what, PATIENCE, || Ok(knows(daemon, kind, name)? == known))
+}
+
+/// The workload of a pod as the daemon understands it.
+fn workload(daemon: &Daemon, name: &str) -> Result<Option<Value>> {
+    let model = daemon.debug("model")?;
+    let workloads = model["workloads"].as_array().context("no workloads")?;
+    Ok(workloads.iter().find(|workload| workload["name"] == name).cloned())
+}
+
+fn wait_workload(daemon: &Daemon, name: &str, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Result<()> {
+    wait::until_true(&format!("{name} {what}"), PATIENCE, || Ok(workload(daemon, name)?.is_some_and(|w| holds(&w))))
+}
+
+/// What `mesh-node status` says beside the daemon.
+fn status(api: &ApiServer, daemon: &Daemon) -> Result<String> {
+    let mut command = api.command(mesh_tests::env::built("mesh-node")?);
+    execute(command.args(["status", "--admin-addr", &daemon.admin().to_string()]), PATIENCE)?.success()
+}
+
+/// A sandbox as the container runtime makes it.
+fn sandbox(api: &ApiServer, pod: &str, address: &str) -> Result<NetNs> {
+    let ns = api.namespace(pod)?;
+    for line in [
+        "link add eth0 type veth peer name peer0",
+        &format!("address add {address}/32 dev eth0"),
+        "link set eth0 up",
+        "link set peer0 up",
+        "route add default dev eth0",
+    ] {
+        ns.run("ip", line.split(' '))?;
+    }
+    Ok(ns)
+}
+
+fn attachment(ns: &NetNs, pod: &str, address: &str) -> Result<Attachment> {
+    Ok(Attachment {
+        container_id: format!("sandbox-of-{pod}"),
+        ifname: "eth0".to_owned(),
+        netns: ns.path().to_string_lossy().into_owned(),
+        pod_namespace: "shop".to_owned(),
+        pod_name: pod.to_owned(),
+        pod_uid: None,
+        addresses: vec![address.parse()?],
+    })
+}
+
+/// Begins a request at the daemon's socket.
+fn ask(api: &ApiServer, request: &Request) -> Result<BufReader<UnixStream>> {
+    let mut stream = UnixStream::connect(api.socket()).context("the CNI socket")?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    Ok(BufReader::new(stream))
+}
+
+fn answer(mut stream: BufReader<UnixStream>) -> Result<Response> {
+    let mut line = String::new();
+    stream.read_line(&mut line).context("no answer in time")?;
+    serde_json::from_str(&line).with_context(|| format!("the answer {line:?}"))
+}
+
+#[test]
+fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
+    let api = api_server("kube-objects", &[])?;
+    api.apply(&pod("early"))?;
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    ensure!(knows(&daemon, "Pod", "shop/early")?, "it is ready without a pod that was there before");
+    ensure!(daemon.metric("mesh_source_relists_total", &[("kind", "Pod")])? < 1.5, "pods are listed once");
+
+    // Calico's annotation gives the address until the status has one.
+    let mut web = pod("web");
+    web["metadata"]["annotations"] = json!({"cni.projectcalico.org/podIP": format!("{WEB}/32"), "other": "dropped"});
+    api.apply(&web)?;
+    wait_workload(&daemon, "shop/web", "has the annotated address", |web| web["addresses"] == json!([WEB]))?;
+    web["status"] = json!({"phase": "Running", "podIP": "10.244.1.8", "podIPs": [{"ip": "10.244.1.8"}]});
+    api.apply(&web)?;
+    wait_workload(&daemon, "shop/web", "has the address of its status", |web| {
+        web["addresses"] == json!(["10.244.1.8"])
+    })?;
+
+    // A pod that has ended is nobody.
+    let mut job = pod("job");
+    api.apply(&job)?;
+    wait_known(&daemon, "Pod", "shop/job", true)?;
+    job["status"] = json!({"phase": "Succeeded"});
+    api.apply(&job)?;
+    wait_known(&daemon, "Pod", "shop/job", false)?;
+    api.delete(["pod", "early", "--namespace", "shop"])?;
+    wait_known(&daemon, "Pod", "shop/early", false)?;
+
+    let metadata = json!({"namespace": "shop", "name": "web"});
+    let ports = json!([{"name": "http", "port": 80}]);
+    api.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}}))?;
+    wait_known(&daemon, "Service", "shop/web", true)?;
+    let labels = json!({"kubernetes.io/service-name": "web"});
+    api.apply(&json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": "shop", "name": "web-1", "labels": labels},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": ["10.244.1.8"]}],
+    }))?;
+    wait_known(&daemon, "EndpointSlice", "shop/web-1", true)?;
+
+    // A kind that nobody has defined is no obstacle, and is watched as soon as somebody does.
+    for _ in 0..2 {
+        api.apply(&definition())?;
+        wait::until_true("the definition is served", PATIENCE, || Ok(api.apply(&strict("default")).is_ok()))?;
+        wait_known(&daemon, "PeerAuthentication", "shop/default", true)?;
+        api.apply(&strict("other"))?;
+        wait_known(&daemon, "PeerAuthentication", "shop/other", true)?;
+        api.delete(["peerauthentication", "other", "--namespace", "shop"])?;
+        wait_known(&daemon, "PeerAuthentication", "shop/other", false)?;
+        api.delete(["customresourcedefinition", "peerauthentications.security.istio.io"])?;
+        wait_known(&daemon, "PeerAuthentication", "shop/default", false)?;
+    }
+
+    let pods = daemon.metric("mesh_source_objects", &[("kind", "Pod")])?;
+    ensure!((pods - 1.0).abs() < f64::EPSILON, "one pod is left, and {pods} are counted");
+    ensure!(daemon.metric("mesh_source_last_event_timestamp_seconds", &[("kind", "Pod")])? > 1e9, "no time");
+    let page = status(&api, &daemon)?;
+    ensure!(page.contains("Kubernetes API\n"), "the API server is not in\n{page}");
+    Ok(())
+}
+
+#[test]
+fn a_deletion_that_nobody_told_of_is_not_missed() -> Result<()> {
+    let api = api_server("kube-outages", &[])?;
+    for name in ["stays", "goes"] {
+        api.apply(&pod(name))?;
+    }
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+
+    // An API server that restarts is connected again, from where the watches were.
+    api.stop();
+    wait::until_true("the outage is counted", PATIENCE, || {
+        Ok(daemon.metric("mesh_source_connected", &[("kind", "Pod")])? < 0.5)
+    })?;
+    wait::until_true("the outage is an issue", PATIENCE, || {
+        Ok(daemon.debug("snapshot")?["issues"].to_string().contains("it does not answer"))
+    })?;
+    ensure!(daemon.get("/readyz")?.status == 200, "what was known stays in force");
+    ensure!(knows(&daemon, "Pod", "shop/goes")?, "what was known is known");
+    resume(&api)?;
+    api.apply(&pod("later"))?;
+    wait_known(&daemon, "Pod", "shop/later", true)?;
+    wait::until_true("the outage is over", PATIENCE, || {
+        Ok(!daemon.debug("snapshot")?["issues"].to_string().contains("it does not answer"))
+    })?;
+    let relists = daemon.metric("mesh_source_relists_total", &[("kind", "Pod")])?;
+    ensure!((relists - 1.0).abs() < f64::EPSILON, "pods were listed {relists} times: the watch did not go on");
+
+    // A daemon that slept while the history was forgotten lists again.
+    daemon.signal(Signal::SIGSTOP)?;
+    // Its watches end, and what happens afterwards is not told to it.
+    restart(&api)?;
+    api.delete(["pod", "goes", "--namespace", "shop"])?;
+    api.apply(&pod("came"))?;
+    api.compact()?;
+    // Nor does the API server remember.
+    restart(&api)?;
+    daemon.signal(Signal::SIGCONT)?;
+    wait_known(&daemon, "Pod", "shop/came", true)?;
+    wait_known(&daemon, "Pod", "shop/goes", false)?;
+    ensure!(knows(&daemon, "Pod", "shop/stays")?, "a pod that stays is known");
+    let relists = daemon.metric("mesh_source_relists_total", &[("kind", "Pod")])?;
+    ensure!(relists > 1.5, "the history was not forgotten, so the test proves nothing");
+    Ok(())
+}
+
+#[test]
+fn a_missing_permission_is_named_with_its_cure() -> Result<()> {
+    let api = api_server("kube-forbidden", &[])?;
+    allow(&api, json!([rule("", &["namespaces", "services"]), rule("discovery.k8s.io", &["endpointslices"])]))?;
+    let daemon = api.daemon(&[])?;
+    let cure = "let the daemon's ClusterRole give the verbs `list` and `watch` on `pods`";
+    wait::until_true("the cure is in /readyz", PATIENCE, || {
+        let Ok(answer) = daemon.get("/readyz") else { return Ok(false) };
+        ensure!(answer.status == 503, "it is ready without pods");
+        Ok(answer.body.contains(cure) && answer.body.contains("cannot watch resource"))
+    })?;
+    ensure!(daemon.metric("mesh_source_watch_errors_total", &[("kind", "Pod")])? >= 1.0, "it is not counted");
+    allow(&api, every_rule())?;
+    daemon.ready()
+}
+
+#[test]
+fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()> {
+    let api = api_server("kube-saved", &[])?;
+    for name in ["web", "gone"] {
+        api.apply(&pod(name))?;
+    }
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    let saved = api.dir().join("state/world/Pod.jsonl");
+    wait::until_true("the pods are saved", PATIENCE, || {
+        Ok(std::fs::read_to_string(&saved).is_ok_and(|text| text.contains("\"web\"") && text.contains("\"gone\"")))
+    })?;
+    daemon.terminate()?;
+    daemon.wait(PATIENCE)?;
+    drop(daemon);
+
+    // It is deleted while nobody looks, and the API server goes away.
+    api.delete(["pod", "gone", "--namespace", "shop"])?;
+    api.apply(&pod("new"))?;
+    api.stop();
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    ensure!(knows(&daemon, "Pod", "shop/gone")?, "the saved world is in force");
+    ensure!((daemon.metric("mesh_source_stale", &[])? - 1.0).abs() < f64::EPSILON, "it is not said to be stale");
+    let page = status(&api, &daemon)?;
+    ensure!(page.contains("NOT HEARD YET, objects of an earlier run are in force"), "it is not said in\n{page}");
+    ensure!(daemon.log().contains("WARN"), "nobody is warned");
+
+    // A pod that is known can start; one that is not waits.
+    let web_ns = sandbox(&api, "web", WEB)?;
+    let web = attachment(&web_ns, "web", WEB)?;
+    let response = answer(ask(&api, &Request::Add(web.clone()))?)?;
+    ensure!(response == Response::Ok, "a pod that is known: {response:?}");
+    let new_ns = sandbox(&api, "new", NEW)?;
+    let new = attachment(&new_ns, "new", NEW)?;
+    let waiting = ask(&api, &Request::Add(new.clone()))?;
+    let check = answer(ask(&api, &Request::Check(new))?)?;
+    ensure!(matches!(check, Response::Error { retriable: true, .. }), "a pod that is not known: {check:?}");
+
+    resume(&api)?;
+    wait_known(&daemon, "Pod", "shop/gone", false)?;
+    wait::until_true("what is known is of now", PATIENCE, || Ok(daemon.metric("mesh_source_stale", &[])? < 0.5))?;
+    ensure!(knows(&daemon, "Pod", "shop/web")? && knows(&daemon, "Pod", "shop/new")?, "what is there is known");
+    let response = answer(waiting)?;
+    ensure!(response == Response::Ok, "a pod that was not known: {response:?}");
+    let check = answer(ask(&api, &Request::Check(web))?)?;
+    ensure!(check == Response::Ok, "the pod is as it was: {check:?}");
+    Ok(())
+}
+
+#[test]
+fn an_api_server_that_cannot_stream_is_listed_in_pages() -> Result<()> {
+    /// More than two pages.
+    const MANY: u32 = 1100;
+
+    let api = api_server("kube-pages", &["--feature-gates=WatchList=false"])?;
+    let slices: Vec<Value> = (0..MANY)
+        .map(|number| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"namespace": "shop", "name": format!("slice-{number}")},
+                "addressType": "IPv4",
+                "endpoints": [],
+            })
+        })
+        .collect();
+    api.apply(&json!({"apiVersion": "v1", "kind": "List", "items": slices}))?;
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    let counted = daemon.metric("mesh_source_objects", &[("kind", "EndpointSlice")])?;
+    ensure!((counted - f64::from(MANY)).abs() < 0.5, "it is ready with {counted} of {MANY}");
+    let last = format!("slice-{}", MANY - 1);
+    api.delete(["endpointslice", &last, "--namespace", "shop"])?;
+    wait_known(&daemon, "EndpointSlice", &format!("shop/{last}"), false)?;
+    ensure!(knows(&daemon, "EndpointSlice", "shop/slice-0")?, "the others are known");
+    Ok(())
+}
+
+#[test]
+fn the_suite_says_what_is_missing() -> Result<()> {
+    // A negative control: the programs are there, and they are what they are called.
+    let tools = mesh_tests::tools::kube()?;
+    let version = execute(Command::new(&tools.apiserver).arg("--version"), PATIENCE)?.success()?;
+    ensure!(version.starts_with("Kubernetes v1."), "the API server says {version}");
+    Ok(())
+}
