@@ -8,6 +8,9 @@ mod bench;
 mod ci;
 mod demo;
 mod env;
+mod image;
+mod manifests;
+mod oci;
 mod run;
 mod setup;
 mod tidy;
@@ -47,6 +50,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure the mesh beside a direct connection and haproxy.
     Bench(bench::Arguments),
+    /// Make the images of the mesh and of Bookinfo, as archives in `target/images`.
+    Image(image::Arguments),
+    /// Render the chart to `manifests/mesh.yaml`.
+    Manifests(manifests::Arguments),
     /// What a change must pass: `test`, and documentation, licences, bans, advisories, spelling.
     Ci,
 }
@@ -59,6 +66,8 @@ fn main() -> ExitCode {
         Command::Test { filters } => ci::test(&filters),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
+        Command::Manifests(arguments) => manifests::run(&arguments),
         Command::Ci => ci::ci(),
     };
     match outcome {

@@ -160,13 +160,22 @@ pub(crate) struct GoTool {
 }
 
 /// Every such program.
-pub(crate) const GO_TOOLS: &[GoTool] = &[GoTool {
-    name: "cnitool",
-    module: "tests/tools/cni",
-    package: "github.com/containernetworking/cni/cnitool",
-    group: Group::Test,
-    expected: "half a minute",
-}];
+pub(crate) const GO_TOOLS: &[GoTool] = &[
+    GoTool {
+        name: "cnitool",
+        module: "tests/tools/cni",
+        package: "github.com/containernetworking/cni/cnitool",
+        group: Group::Test,
+        expected: "half a minute",
+    },
+    GoTool {
+        name: "helm",
+        module: "tests/tools/helm",
+        package: "helm.sh/helm/v3/cmd/helm",
+        group: Group::Ci,
+        expected: "5 minutes",
+    },
+];
 
 /// The `components` of a `rust-toolchain.toml`.
 pub(crate) fn components(toolchain: &str) -> Vec<String> {
