@@ -2,12 +2,16 @@
 //!
 //! In:  a [`Source`], which the control loop supplies.
 //! Out: `/healthz`, `/readyz`, `/metrics`, `/debug/{world,model,snapshot,kernel}`.
-//! Invariant: reachable over loopback only; nothing can be changed here, and nothing secret is shown.
+//! Invariant: reachable over loopback and a socket of root's only, but for the metrics, which may have an address of their own;
+//! nothing can be changed here, and nothing secret is shown.
 //! Invariant: a slow or broken client costs one of a fixed number of connections for a limited time.
 //! Source: RFC 9110, RFC 9112; OpenMetrics 1.0; Kubernetes probes.
 
+mod listen;
 pub mod status;
 pub mod view;
+
+pub use listen::{Listeners, listen};
 
 #[cfg(test)]
 mod tests;
@@ -19,16 +23,17 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use listen::Accept;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -58,6 +63,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Every path that is served.
 const PATHS: [&str; 7] =
     ["/healthz", "/readyz", "/metrics", "/debug/world", "/debug/model", "/debug/snapshot", "/debug/kernel"];
+
+/// What is served where others may ask.
+const PUBLIC: [&str; 1] = ["/metrics"];
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -112,6 +120,15 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
+    /// The socket could not be listened on.
+    #[error("cannot listen at the admin socket {}", path.display())]
+    Socket {
+        /// As configured.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The listener could not be taken over by the runtime.
     #[error("cannot serve the admin listener")]
     Serve {
@@ -121,54 +138,26 @@ pub enum AdminError {
     },
 }
 
-/// Opens the listener. Several daemons may hold one on the same address, so that the new one can begin while
-/// the old one drains.
+/// Serves until the task is aborted, which closes the listeners; requests under way are then still answered.
 ///
-/// **Errors**: the address is not on loopback, or cannot be listened on.
-pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, AdminError> {
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(AdminError::NotLoopback { address });
-    }
-    open(address).map_err(|source| AdminError::Listen { address, source })
-}
-
-fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(128)?;
-    Ok(socket.into())
-}
-
-/// Serves until the task is aborted, which closes the listener; requests under way are then still answered.
-///
-/// **Errors**: the listener is not on loopback, or the runtime does not take it.
+/// **Errors**: the runtime does not take a listener.
 /// **Panics**: outside a tokio runtime.
-pub fn serve(
-    listener: std::net::TcpListener,
-    source: Arc<dyn Source>,
-    metrics: &Metrics,
-) -> Result<JoinHandle<()>, AdminError> {
-    serve_within(listener, source, metrics, LIMITS)
+pub fn serve(listeners: Listeners, source: Arc<dyn Source>, metrics: &Metrics) -> Result<JoinHandle<()>, AdminError> {
+    serve_within(listeners, source, metrics, LIMITS)
 }
 
 fn serve_within(
-    listener: std::net::TcpListener,
+    listeners: Listeners,
     source: Arc<dyn Source>,
     metrics: &Metrics,
     limits: Limits,
 ) -> Result<JoinHandle<()>, AdminError> {
-    let failed = |source| AdminError::Serve { source };
-    let address = listener.local_addr().map_err(failed)?;
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(AdminError::NotLoopback { address });
-    }
-    listener.set_nonblocking(true).map_err(failed)?;
-    let listener = TcpListener::from_std(listener).map_err(failed)?;
-    let server = Server { source, limits, errors: Errors::new(metrics) };
-    Ok(telemetry::spawn("admin", server.accept(listener)))
+    let (admin, socket, public) = listeners.into_tokio().map_err(|source| AdminError::Serve { source })?;
+    let server = Server { source, limits, errors: Errors::new(metrics), paths: &PATHS };
+    let open = Server { paths: &PUBLIC, ..server.clone() };
+    Ok(telemetry::spawn("admin", async move {
+        tokio::join!(server.accept(Some(admin)), server.accept(socket), open.accept(public));
+    }))
 }
 
 /// Connections that ended badly, by reason.
@@ -196,14 +185,17 @@ struct Server {
     source: Arc<dyn Source>,
     limits: Limits,
     errors: Errors,
+    /// What is served.
+    paths: &'static [&'static str],
 }
 
 impl Server {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(&self, listener: Option<impl Accept + Sync>) {
+        let Some(listener) = listener else { return };
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let server = self.clone();
                     telemetry::spawn("admin connection", async move {
                         server.connection(stream).await;
@@ -218,10 +210,10 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request| {
-            let source = Arc::clone(&self.source);
-            async move { Ok::<_, Infallible>(answer(&request, source).await) }
+            let (source, paths) = (Arc::clone(&self.source), self.paths);
+            async move { Ok::<_, Infallible>(answer(&request, paths, source).await) }
         });
         let serve = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -240,10 +232,10 @@ impl Server {
     }
 }
 
-async fn answer<B>(request: &Request<B>, source: Arc<dyn Source>) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, paths: &[&str], source: Arc<dyn Source>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if !PATHS.contains(&path) {
-        return reply(StatusCode::NOT_FOUND, TEXT, format!("no such path; there are\n{}\n", PATHS.join("\n")));
+    if !paths.contains(&path) {
+        return reply(StatusCode::NOT_FOUND, TEXT, format!("no such path; there are\n{}\n", paths.join("\n")));
     }
     if request.method() != Method::GET {
         let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is served\n".into());

@@ -6,10 +6,13 @@
 //! Invariant: on SIGTERM open connections go on until the deadline; what is in the kernel stays, so that a pod without
 //! a daemon is closed, not open.
 
+pub mod ending;
 mod issuing;
+mod joining;
 
 use crate::admin::{self, AdminError};
-use crate::config::{Ca, CaCommand, Cli, Command, Run, SharedCa};
+use crate::chain::{Chain, ChainError, UnknownRuntime};
+use crate::config::{Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
 use crate::control::{Asked, Control, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
 use crate::proxy::{self, Feed, Proxy, ProxyError};
@@ -22,9 +25,11 @@ use crate::telemetry::tcp::{self, TcpMetrics};
 use crate::telemetry::{self, Metrics, TelemetryError};
 use crate::world::Change;
 use crate::{cluster, compile, sys, translate};
+use ending::Ending;
 use issuing::Issuing;
-use mesh_common::cni::Response;
+use mesh_common::cni::{DEFAULT_SOCKET, Response};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -86,6 +91,15 @@ pub enum AppError {
     /// The daemon's answer.
     #[error("cannot show the status")]
     Status(#[from] admin::status::StatusError),
+    /// The daemon is not well.
+    #[error("the probe failed")]
+    Probe(#[source] admin::status::StatusError),
+    /// The runtime's chain.
+    #[error("cannot look after the container runtime's chain of plugins")]
+    Chain(#[from] ChainError),
+    /// What the container runtime is.
+    #[error("cannot put the plugin into the container runtime's chain")]
+    ContainerRuntime(#[from] UnknownRuntime),
 }
 
 /// Does what the command line says.
@@ -104,6 +118,11 @@ pub fn main(cli: Cli) -> Result<(), AppError> {
             println!("root {root} is trusted within seconds and will sign after the overlap");
             Ok(())
         }
+        Command::Probe { what, admin_socket } => {
+            let probe = admin::status::probe(&admin_socket, what == Probe::Ready);
+            runtime.block_on(probe).map_err(AppError::Probe)
+        }
+        Command::Uninstall(settings) => runtime.block_on(uninstall(&settings)),
         Command::Ca { command: CaCommand::Rotate { ca, .. } } => {
             let Ca { ca_dir, trust_domain, root_ttl } = ca;
             let root = identity::ca::rotate(&ca_dir, &trust_domain.into(), root_ttl, SystemTime::now())?;
@@ -127,11 +146,12 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let metrics = Metrics::default();
     telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
     // Listening first: a wrong address ends the start before anything is touched.
-    let admin_listener = admin::listen(run.admin_addr)?;
+    let admin_listeners = listen(&run)?;
 
     let access = AccessLog::start(run.access_log, &metrics)?;
     let origin = Origin::of(&run).await?;
-    let issuing = Issuing::start(&run, origin.client(), &metrics)?;
+    let api = origin.client();
+    let issuing = Issuing::start(&run, api.clone(), &metrics)?;
     let keyring = issuing.keyring.clone();
     let feed = Arc::<Feed>::default();
     let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
@@ -159,20 +179,81 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         steerer: steerer.clone(),
         store: AttachmentStore::open(&run.state_dir)?,
         metrics: metrics.clone(),
-        notices: Notices::nowhere(),
+        notices: notices(&run, api.as_ref(), &metrics),
     });
-    let _admin = admin::serve(admin_listener, control.inspect(), &metrics)?;
     objects.keep(&run, &control);
+    let own = api.clone().zip(run.daemon_set.as_deref()).map(|(api, name)| ending::Own::watch(api, name));
+    let chain = joining::start(&run.chain, &run.state_dir, &run.cni_socket, &metrics)?;
+    let source = joining::Watched { inner: control.inspect(), chain: chain.clone() };
+    let admin = admin::serve(admin_listeners, Arc::new(source), &metrics)?;
     let published = control.published();
     telemetry::spawn("control", control.run(Inputs { changes, requests, reports, listening }));
     tracing::info!(node = run.node_name, version = env!("CARGO_PKG_VERSION"), "the daemon has started");
 
     tokio::select! {
-        served = serve_cni(&run, published, asked, open) => served?,
+        served = serve_cni(&run, published, asked, (open, chain.as_ref(), api.as_ref())) => served?,
         () = signals.told() => {}
     }
     issuing.resign().await;
-    stop(&run, &proxy, &steerer, &access, signals).await;
+    // From now on the next daemon answers at the address.
+    admin.abort();
+    let ending = match &own {
+        Some(own) => own.ending().await,
+        None => Ending::Restart,
+    };
+    if let (Ending::Uninstall, Some(chain)) = (ending, &chain) {
+        log("take the plugin out of the chain", chain.remove().await);
+    }
+    if let Some(chain) = &chain {
+        chain.let_go();
+    }
+    stop(&run, &proxy, &steerer, ending, signals).await;
+    if !access.flush(FLUSH) {
+        tracing::warn!("the last access records could not be written in time");
+    }
+    Ok(())
+}
+
+/// Where users hear of their pods: in Events, if there is an API server.
+fn notices(run: &Run, api: Option<&::kube::Client>, metrics: &Metrics) -> Notices {
+    let Some(api) = api else { return Notices::nowhere() };
+    let (notices, recording) = Notices::new(metrics);
+    telemetry::spawn("events", recording.run(api.clone(), run.node_name.clone()));
+    notices
+}
+
+/// Opens what the admin server listens at.
+fn listen(run: &Run) -> Result<admin::Listeners, AdminError> {
+    let mut listeners = admin::listen(run.admin_addr)?;
+    if let Some(path) = &run.admin_socket {
+        listeners = listeners.and_socket(path)?;
+    }
+    if let Some(address) = run.metrics_addr {
+        listeners = listeners.and_metrics(address)?;
+    }
+    Ok(listeners)
+}
+
+/// Takes the mesh out of this node, in the order in which no pod is harmed: new pods no longer come, then those that are there
+/// get their namespaces back.
+async fn uninstall(settings: &Uninstall) -> Result<(), AppError> {
+    let metrics = Metrics::default();
+    let config = joining::chain_config(&settings.chain, &settings.state_dir, Path::new(DEFAULT_SOCKET));
+    let chain = Chain::start(config, &metrics)?;
+    chain.remove().await?;
+    chain.let_go();
+    println!("the plugin is in no chain any more; its program stays, so that pods that it added can be deleted");
+    let steering = steer::Config {
+        bpf_dir: settings.bpf_dir.clone(),
+        state_dir: settings.state_dir.join("steer"),
+        cgroup: None,
+        mode: steer::Mode::Auto,
+        excluded_outbound_ports: Vec::new(),
+        excluded_inbound_ports: Vec::new(),
+        excluded_prefixes: Vec::new(),
+    };
+    Steering::start(steering, &metrics)?.uninstall()?;
+    println!("pods have their network namespaces back, and the kernel holds nothing of the mesh");
     Ok(())
 }
 
@@ -234,7 +315,7 @@ async fn serve_cni(
     run: &Run,
     mut published: tokio::sync::watch::Receiver<bool>,
     asked: mpsc::UnboundedSender<Asked>,
-    open: oneshot::Sender<()>,
+    (open, chain, api): (oneshot::Sender<()>, Option<&Chain>, Option<&::kube::Client>),
 ) -> Result<(), AppError> {
     if published.wait_for(|published| *published).await.is_err() {
         // The loop has ended: the daemon is about to stop.
@@ -254,21 +335,39 @@ async fn serve_cni(
             answered.await.unwrap_or_else(|_| stopping())
         })
     });
-    cni::serve(listener, respond).await;
-    Ok(())
+    // An entry without somebody who answers would fail every pod.
+    let joined = async {
+        if let Some(chain) = chain {
+            joining::install(chain, run, api).await?;
+        }
+        std::future::pending::<Result<(), AppError>>().await
+    };
+    tokio::select! {
+        () = cni::serve(listener, respond) => Ok(()),
+        failed = joined => failed,
+    }
 }
 
-/// Lets open connections end, and leaves the kernel as it is.
-async fn stop(run: &Run, proxy: &Proxy, steerer: &Steerer, access: &AccessLog, mut signals: Signals) {
+/// Lets open connections end. What is in the kernel stays for the next daemon, or goes if the mesh does.
+async fn stop(run: &Run, proxy: &Proxy, steerer: &Steerer, ending: Ending, mut signals: Signals) {
     let patience = run.traffic.drain_deadline;
-    tracing::info!(seconds = patience.as_secs(), "stopping: open connections may go on until the deadline");
-    steerer.let_go();
+    tracing::info!(?ending, seconds = patience.as_secs(), "stopping: open connections may go on until the deadline");
+    match ending {
+        Ending::Restart => steerer.let_go(),
+        Ending::Uninstall => steerer.leave_all(),
+    }
     tokio::select! {
         () = proxy.drain(Instant::now() + patience) => tracing::info!("the last connection has ended"),
         () = signals.told() => tracing::warn!("told to stop again: open connections are cut"),
     }
-    if !access.flush(FLUSH) {
-        tracing::warn!("the last access records could not be written in time");
+    if ending == Ending::Uninstall {
+        log("take the mesh out of the kernel", steerer.uninstall().await);
+    }
+}
+
+fn log(attempt: &str, result: Result<(), impl std::error::Error>) {
+    if let Err(error) = result {
+        tracing::error!("cannot {attempt}: {}", telemetry::explain(&error));
     }
 }
 

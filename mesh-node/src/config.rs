@@ -30,12 +30,81 @@ pub enum Command {
         #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
         admin_addr: SocketAddr,
     },
+    /// Ask the daemon of this pod whether it is well; for probes.
+    Probe {
+        /// What to ask.
+        what: Probe,
+        /// Where the daemon answers.
+        #[arg(long, env = "MESH_ADMIN_SOCKET")]
+        admin_socket: PathBuf,
+    },
+    /// Take the mesh out of this node: out of the runtime's chain, of pods' namespaces and of the kernel.
+    Uninstall(Box<Uninstall>),
     /// Look after the embedded certificate authority.
     Ca {
         /// What to do with it.
         #[command(subcommand)]
         command: CaCommand,
     },
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probe {
+    /// Does it answer?
+    Live,
+    /// Is it in force?
+    Ready,
+}
+
+/// Where the mesh is on this node.
+#[derive(Clone, Debug, Args)]
+pub struct Uninstall {
+    /// The runtime's chain.
+    #[command(flatten)]
+    pub chain: Chain,
+    /// Directory of what outlived the daemon.
+    #[arg(long, env = "MESH_STATE_DIR", default_value = "/var/lib/mesh/node")]
+    pub state_dir: PathBuf,
+    /// Directory in the BPF file system for pinned programs and maps.
+    #[arg(long, env = "MESH_BPF_DIR", default_value = "/sys/fs/bpf/mesh")]
+    pub bpf_dir: PathBuf,
+}
+
+/// How the plugin gets into the container runtime's chain.
+#[derive(Clone, Debug, Args)]
+pub struct Chain {
+    /// Whether the daemon puts the plugin into the chain, and how.
+    #[arg(long, env = "MESH_CHAIN", default_value = "off")]
+    pub chain: ChainMode,
+    /// The runtime's directory of CNI configuration.
+    #[arg(long, env = "MESH_CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+    /// The runtime's directory of CNI plugins.
+    #[arg(long, env = "MESH_CNI_BIN_DIR", default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+    /// The plugin's program, which is copied there; beside this program by default.
+    #[arg(long, env = "MESH_CNI_PLUGIN")]
+    pub cni_plugin: Option<PathBuf>,
+    /// The runtime and its version, as in `containerd://2.2.9`, which `auto` decides by.
+    #[arg(long, env = "MESH_CONTAINER_RUNTIME")]
+    pub container_runtime: Option<String>,
+    /// Namespaces whose pods pass the plugin untouched, also while no daemon runs.
+    #[arg(long, env = "MESH_EXEMPT_NAMESPACES", value_delimiter = ',', default_value = "kube-system,mesh-system")]
+    pub exempt_namespaces: Vec<String>,
+}
+
+/// How the plugin gets into the chain, as a flag says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChainMode {
+    /// By the runtime's version.
+    Auto,
+    /// As a file of its own, for runtimes with libcni 1.3 or later.
+    DropIn,
+    /// As an entry of the network's list.
+    Conflist,
+    /// Not by the daemon.
+    Off,
 }
 
 /// What can be done with the embedded certificate authority.
@@ -107,6 +176,18 @@ pub struct Run {
     /// Where the admin server listens; loopback only.
     #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
     pub admin_addr: SocketAddr,
+    /// A socket at which the admin server answers too. At the address, another daemon of the node may answer.
+    #[arg(long, env = "MESH_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+    /// Where the metrics are served to other machines; nowhere by default.
+    #[arg(long, env = "MESH_METRICS_ADDR")]
+    pub metrics_addr: Option<SocketAddr>,
+    /// The runtime's chain of plugins.
+    #[command(flatten)]
+    pub chain: Chain,
+    /// The DaemonSet that this daemon is of, in its own namespace: when it is gone, the mesh is being uninstalled.
+    #[arg(long, env = "MESH_DAEMON_SET")]
+    pub daemon_set: Option<String>,
     /// The certificate authority.
     #[command(flatten)]
     pub ca: Ca,
@@ -192,7 +273,7 @@ pub struct Capture {
     /// How connections are captured.
     #[arg(long, env = "MESH_CAPTURE", default_value = "auto")]
     pub capture: CaptureMode,
-    /// Root of cgroup v2; found among the mounts by default.
+    /// Root of cgroup v2, or of the directory that has it beside v1; found among the mounts by default.
     #[arg(long, env = "MESH_CGROUP")]
     pub cgroup: Option<PathBuf>,
     /// Ports to which connections of pods are left alone.

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod api;
 pub mod app;
+pub mod chain;
 pub mod cluster;
 pub mod compile;
 pub mod config;

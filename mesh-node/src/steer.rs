@@ -275,6 +275,26 @@ impl Steering {
         results.into_iter().collect()
     }
 
+    /// Captures nothing new of any pod; open connections go on.
+    ///
+    /// **Errors**: the kernel refuses; everything was tried.
+    pub fn leave_all(&mut self) -> Result<(), SteerError> {
+        let keys: Vec<PodKey> = self.pods.keys().cloned().collect();
+        let results: Vec<_> = keys.iter().map(|key| self.leave(key)).collect();
+        results.into_iter().collect()
+    }
+
+    /// Takes the mesh out of this node's kernel: gives back every pod's namespace, also of pods that only a record on disk
+    /// knows, and removes all that is pinned. Becomes the daemon that steers, so that another one stops.
+    ///
+    /// **Errors**: the kernel refuses; what could be removed is, and it may be tried again.
+    pub fn uninstall(&mut self) -> Result<(), SteerError> {
+        drop(self.owner.take_over()?);
+        self.sweep(&BTreeSet::new())?;
+        let _turn = self.owner.turn()?;
+        self.pins.remove_all()
+    }
+
     /// How many connections met each [`Fate`], in its order.
     ///
     /// **Errors**: the counters cannot be read.

@@ -5,7 +5,7 @@
 //! Invariant: nothing is left out silently: what could not be checked is said.
 
 use crate::setup::{self, Group};
-use crate::{env, run, tidy};
+use crate::{env, manifests, run, tidy};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -105,6 +105,7 @@ pub(crate) fn ci() -> Result<()> {
         ]))
     });
     steps.step_if_possible("advisories", advisories);
+    steps.step("manifests", || manifests::run(&manifests::Arguments { check: true }));
     checks(&mut steps);
     steps.step("documentation", || {
         let mut doc = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);

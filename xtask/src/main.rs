@@ -9,6 +9,8 @@ mod ci;
 mod cluster;
 mod demo;
 mod env;
+mod image;
+mod manifests;
 mod oci;
 mod run;
 mod setup;
@@ -55,6 +57,10 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
+    /// Make the images of the mesh and of Bookinfo, as archives in `target/images`.
+    Image(image::Arguments),
+    /// Render the chart to `manifests/mesh.yaml`.
+    Manifests(manifests::Arguments),
     /// What a change must pass: `test`, and documentation, licences, bans, advisories, spelling.
     Ci,
 }
@@ -68,6 +74,8 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Cluster { action } => cluster::run(&action),
+        Command::Image(arguments) => image::run(&arguments),
+        Command::Manifests(arguments) => manifests::run(&arguments),
         Command::Ci => ci::ci(),
     };
     match outcome {

@@ -10,7 +10,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use fetch::{StatusError, fetch};
+pub use fetch::{StatusError, fetch, probe};
 pub use page::render;
 
 use super::view::{Readiness, Snapshot};
@@ -42,6 +42,9 @@ pub struct Watched {
     pub connected: bool,
 }
 
+/// The mode of the chain, as `chain` tells it.
+const CHAIN: &str = "mesh_chain_mode";
+
 /// Everything the page shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -61,6 +64,8 @@ pub struct Status {
     pub connections: BTreeMap<(String, String), u64>,
     /// Refused connections by side and reason.
     pub refused: BTreeMap<(String, String), u64>,
+    /// How the plugin is in the runtime's chain, if the daemon looks after that.
+    pub chain: Option<String>,
 }
 
 impl Status {
@@ -76,6 +81,9 @@ impl Status {
             snapshot,
             connections: sums(text, CONNECTIONS, "security"),
             refused: sums(text, REFUSED, "reason"),
+            chain: samples(text, CHAIN)
+                .find(|(_, value)| *value == 1)
+                .and_then(|(mut labels, _)| labels.remove("mode")),
         }
     }
 }

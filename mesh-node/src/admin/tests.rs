@@ -1,9 +1,11 @@
 use super::*;
 use expect_test::expect;
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -45,8 +47,11 @@ impl Admin {
     }
 
     fn with(limits: Limits) -> Self {
-        let listener = listen(HERE).expect("a free port");
-        let address = listener.local_addr().expect("an address");
+        Self::on(listen(HERE).expect("a free port"), limits)
+    }
+
+    fn on(listener: Listeners, limits: Limits) -> Self {
+        let address = listener.address().expect("an address");
         let metrics = Metrics::default();
         let daemon = Arc::new(Daemon { missing: Mutex::default(), metrics: metrics.clone() });
         let source: Arc<dyn Source> = Arc::<Daemon>::clone(&daemon);
@@ -179,17 +184,45 @@ async fn only_loopback_is_listened_on() {
         let error = listen(address).expect_err("this is not loopback");
         assert!(error.to_string().contains("is not a loopback address; use 127.0.0.1"), "{error}");
     }
-    let everywhere = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
-    let daemon = Daemon { missing: Mutex::default(), metrics: Metrics::default() };
-    let error = serve(everywhere, Arc::new(daemon), &Metrics::default()).expect_err("this is not loopback");
-    assert!(matches!(error, AdminError::NotLoopback { .. }));
 }
 
 #[tokio::test]
 async fn a_new_daemon_listens_beside_the_old_one() {
     let old = Admin::start();
     let new = listen(old.address).expect("the address is shared");
-    assert_eq!(new.local_addr().expect("an address"), old.address);
+    assert_eq!(new.address().expect("an address"), old.address);
+}
+
+#[tokio::test]
+async fn a_probe_asks_one_daemon_at_its_own_socket() {
+    let path = |name: &str| std::env::temp_dir().join(format!("mesh-admin-{name}-{}.sock", std::process::id()));
+    let (first, second) = (path("first"), path("second"));
+    let old = Admin::on(listen(HERE).and_then(|listeners| listeners.and_socket(&first)).expect("a socket"), LIMITS);
+    let new = listen(old.address).and_then(|listeners| listeners.and_socket(&second)).expect("a socket");
+    let new = Admin::on(new, LIMITS);
+    *new.daemon.missing.lock().expect("no test panics here") = vec!["no certificates yet".into()];
+    status::probe(&first, true).await.expect("the old one is ready");
+    status::probe(&second, false).await.expect("the new one is alive");
+    let error = status::probe(&second, true).await.expect_err("the new one is not ready");
+    assert!(error.to_string().contains("no certificates yet"), "{error}");
+    new.task.abort();
+    std::fs::remove_file(&second).expect("the socket is there");
+    let error = status::probe(&second, false).await.expect_err("nobody listens");
+    assert!(error.to_string().contains(&second.display().to_string()), "{error}");
+    std::fs::remove_file(&first).expect("the socket is there");
+}
+
+#[tokio::test]
+async fn other_machines_get_the_metrics_and_nothing_else() {
+    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let listeners = listen(HERE).and_then(|listeners| listeners.and_metrics(everywhere)).expect("a free port");
+    let port = listeners.metrics_address().expect("an address").expect("it is open").port();
+    let mut admin = Admin::on(listeners, LIMITS);
+    admin.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    assert!(admin.ask("GET", "/metrics").await.starts_with("HTTP/1.1 200 "));
+    for path in ["/healthz", "/readyz", "/debug/world", "/debug/snapshot"] {
+        assert!(admin.ask("GET", path).await.starts_with("HTTP/1.1 404 "), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::running::Found;
 use crate::proxy::Proxy;
 use crate::snapshot::{LocalPod, PodKey};
 use crate::source::running::{self, Stranger};
-use crate::steer::{PodNet, Steering};
+use crate::steer::{PodNet, SteerError, Steering};
 use crate::telemetry::explain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How often a share of the pods is compared with the kernel.
 const RECONCILE: Duration = Duration::from_secs(1);
@@ -31,6 +31,8 @@ enum Order {
     Sweep(BTreeSet<PodKey>),
     Find(Vec<Stranger>),
     LetGo,
+    LeaveAll,
+    Uninstall(oneshot::Sender<Result<(), SteerError>>),
     Describe(Sender<serde_json::Value>),
 }
 
@@ -100,6 +102,20 @@ impl Steerer {
         self.give(Order::LetGo);
     }
 
+    /// Captures nothing new of any pod, for this node leaves the mesh. Open connections go on.
+    pub fn leave_all(&self) {
+        self.give(Order::LeaveAll);
+    }
+
+    /// Takes the mesh out of this node's kernel. Returns when that is done.
+    ///
+    /// **Errors**: the kernel refuses.
+    pub async fn uninstall(&self) -> Result<(), SteerError> {
+        let (answer, answered) = oneshot::channel();
+        self.give(Order::Uninstall(answer));
+        answered.await.unwrap_or(Err(SteerError::NotOwner))
+    }
+
     /// What is in the kernel, for people; `None` if the thread is busy for longer than `patience`.
     pub(super) fn describe(&self, patience: Duration) -> Option<serde_json::Value> {
         let (answer, answered) = channel();
@@ -143,7 +159,8 @@ impl Thread {
         match order {
             Order::TakeOver => log("take over the steering of this node", self.steering.take_over()),
             Order::Enrol(pod) => {
-                let enrolled = self.enrol(&pod);
+                // What let go never takes again, whoever else may steer by now.
+                let enrolled = if self.let_go { Err("the daemon is stopping".to_owned()) } else { self.enrol(&pod) };
                 self.report(Outcome::Enrolled(Arc::clone(&pod.key), enrolled));
             }
             Order::Leave(key) => {
@@ -166,6 +183,13 @@ impl Thread {
             Order::LetGo => {
                 self.let_go = true;
                 self.nets.clear();
+            }
+            Order::LeaveAll => log("let all pods leave", self.steering.leave_all()),
+            Order::Uninstall(answer) => {
+                self.let_go = true;
+                self.nets.clear();
+                // Whoever asked may be gone.
+                let _nobody_waits = answer.send(self.steering.uninstall());
             }
             Order::Describe(answer) => {
                 // Whoever asked may have lost patience.

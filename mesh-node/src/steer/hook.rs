@@ -5,8 +5,9 @@
 //! Source: `proc_pid_mountinfo(5)`; hybrid machines mount cgroup v2 beside v1.
 
 use super::SteerError;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How connections are captured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,12 +34,22 @@ pub(super) enum Hook {
 pub(super) fn choose(mode: Mode, cgroup: Option<PathBuf>) -> Result<Hook, SteerError> {
     match mode {
         Mode::Tcx => Ok(Hook::Tcx),
-        Mode::Auto | Mode::Cgroup => match cgroup.map_or_else(cgroup_root, |path| Ok(Some(path)))? {
+        Mode::Auto | Mode::Cgroup => match cgroup.map_or_else(cgroup_root, |path| within(&path))? {
             Some(path) => Ok(Hook::Cgroup(path)),
             None if mode == Mode::Auto => Ok(Hook::Tcx),
             None => Err(SteerError::Cgroup { at: None, source: io::ErrorKind::NotFound.into() }),
         },
     }
+}
+
+/// The cgroup v2 at `path`, or beside v1 below it, if there is one.
+fn within(path: &Path) -> Result<Option<PathBuf>, SteerError> {
+    let kind = statfs(path).map_err(|errno| SteerError::Cgroup { at: Some(path.to_owned()), source: errno.into() })?;
+    if kind.filesystem_type() == CGROUP2_SUPER_MAGIC {
+        return Ok(Some(path.to_owned()));
+    }
+    let beside = path.join("unified");
+    Ok(statfs(&beside).is_ok_and(|kind| kind.filesystem_type() == CGROUP2_SUPER_MAGIC).then_some(beside))
 }
 
 /// Where cgroup v2 is mounted, if it is.
@@ -59,6 +70,17 @@ fn cgroup2_mount_point(line: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_without_cgroup_v2_is_none() {
+        assert_eq!(choose(Mode::Auto, Some("/proc".into())).ok(), Some(Hook::Tcx));
+        assert!(choose(Mode::Cgroup, Some("/proc".into())).is_err());
+        assert!(choose(Mode::Auto, Some("/nowhere".into())).is_err());
+        let mounted = cgroup_root().expect("mounts can be read");
+        if let Some(path) = mounted {
+            assert_eq!(choose(Mode::Auto, Some(path.clone())).ok(), Some(Hook::Cgroup(path)));
+        }
+    }
 
     #[test]
     fn the_whole_cgroup_v2_is_found_among_the_mounts() {

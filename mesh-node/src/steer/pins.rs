@@ -67,6 +67,21 @@ impl Pins {
         }
     }
 
+    /// Removes every pin of this layout; those of pods must be gone.
+    pub(super) fn remove_all(&self) -> Result<(), SteerError> {
+        for link in [pin::CONNECT4, pin::CONNECT6] {
+            remove(&self.node(link))?;
+        }
+        let remove_rest = || -> io::Result<()> {
+            std::fs::remove_dir(self.root.join(pin::LINKS))?;
+            for entry in std::fs::read_dir(&self.root)? {
+                std::fs::remove_file(entry?.path())?;
+            }
+            std::fs::remove_dir(&self.root)
+        };
+        remove_rest().map_err(|source| SteerError::Pin { path: self.root.clone(), source })
+    }
+
     /// Every pod that has a directory.
     pub(super) fn pods(&self) -> Result<Vec<PodKey>, SteerError> {
         let path = self.root.join(pin::LINKS);

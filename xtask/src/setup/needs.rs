@@ -20,6 +20,8 @@ pub(crate) enum Group {
     Ci,
     /// `cargo xtask bench`.
     Bench,
+    /// An API server alone.
+    ApiServer,
     /// `cargo xtask cluster`.
     Cluster,
     /// Everything.
@@ -32,10 +34,11 @@ impl Group {
         match self {
             Self::Build => matches!(other, Self::Build),
             Self::Demo => matches!(other, Self::Build | Self::Demo),
-            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Test),
-            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Test | Self::Ci),
+            Self::ApiServer => matches!(other, Self::Build | Self::ApiServer),
+            Self::Test => matches!(other, Self::Build | Self::Demo | Self::ApiServer | Self::Test),
+            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::ApiServer | Self::Test | Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
-            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Cluster),
+            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::ApiServer | Self::Cluster),
             Self::All => true,
         }
     }
@@ -49,6 +52,7 @@ impl fmt::Display for Group {
             Self::Test => "test",
             Self::Ci => "ci",
             Self::Bench => "bench",
+            Self::ApiServer => "api-server",
             Self::Cluster => "cluster",
             Self::All => "all",
         })
@@ -223,6 +227,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
     ),
     GoTool::plain("ctr", "tests/tools/containerd", "github.com/containerd/containerd/v2/cmd/ctr"),
     GoTool {
+        group: Group::ApiServer,
         also: &[
             "etcd",
             "kube-apiserver",
@@ -256,6 +261,11 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
         cgo: true,
         expected: "4 minutes",
         ..GoTool::plain("calico-felix", "tests/tools/calico", "github.com/projectcalico/calico/felix/cmd/calico-felix")
+    },
+    GoTool {
+        group: Group::Ci,
+        expected: "5 minutes",
+        ..GoTool::plain("helm", "tests/tools/helm", "helm.sh/helm/v3/cmd/helm")
     },
 ];
 

@@ -6,6 +6,7 @@
 //! Cancel: safe; nothing is changed.
 
 use super::Status;
+use crate::admin::view::Readiness;
 use crate::telemetry;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -15,8 +16,10 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// All answers must have come by then.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,6 +65,21 @@ pub enum StatusError {
         #[source]
         source: serde_json::Error,
     },
+    /// Nobody answers at the socket.
+    #[error("the daemon does not answer at {}; is it running?", path.display())]
+    Unreachable {
+        /// Where it was asked.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not ready.
+    #[error("the daemon is not ready: {missing}")]
+    NotReady {
+        /// What is missing.
+        missing: String,
+    },
     /// It takes too long.
     #[error("the daemon at {address} did not answer within {} s", PATIENCE.as_secs())]
     Late {
@@ -93,22 +111,51 @@ async fn json<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|source| StatusError::Form { path, source })
 }
 
+/// Asks the daemon at the socket `path` whether it is alive, or also whether it is ready.
+///
+/// **Errors**: it does not answer in time, or says that something is missing; the error names it.
+pub async fn probe(path: &Path, ready: bool) -> Result<(), StatusError> {
+    let unreachable = |source| StatusError::Unreachable { path: path.to_owned(), source };
+    let asked = if ready { "/readyz" } else { "/healthz" };
+    let ask = async {
+        let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+        let (status, body) = exchange(stream, asked, "localhost").await?;
+        match status {
+            StatusCode::OK => Ok(()),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let readiness: Readiness =
+                    serde_json::from_slice(&body).map_err(|source| StatusError::Form { path: asked, source })?;
+                Err(StatusError::NotReady { missing: readiness.missing.join("; ") })
+            }
+            status => Err(StatusError::Refused { path: asked, status }),
+        }
+    };
+    let late = |_| unreachable(io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(PATIENCE, ask).await.map_err(late)?
+}
+
 /// One request on a connection of its own, as the daemon serves it.
 #[expect(clippy::disallowed_methods, reason = "no traffic of a pod: a command asks the daemon over loopback")]
 async fn get(address: SocketAddr, path: &'static str, expected: &[StatusCode]) -> Result<Bytes, StatusError> {
     let stream = TcpStream::connect(address).await.map_err(|source| StatusError::Connect { address, source })?;
+    let (status, body) = exchange(stream, path, &address.to_string()).await?;
+    if expected.contains(&status) { Ok(body) } else { Err(StatusError::Refused { path, status }) }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &'static str,
+    host: &str,
+) -> Result<(StatusCode, Bytes), StatusError> {
     let failed = |source: hyper::Error| StatusError::Exchange { path, source: source.into() };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // What goes wrong on the connection also ends the request below, which reports it.
     let connection = telemetry::spawn("status connection", connection);
-    let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new());
+    let request = Request::get(path).header(HOST, host).body(Empty::<Bytes>::new());
     let request = request.map_err(|source| StatusError::Exchange { path, source: source.into() })?;
     let response = sender.send_request(request).await.map_err(failed)?;
     let status = response.status();
-    if !expected.contains(&status) {
-        return Err(StatusError::Refused { path, status });
-    }
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     connection.abort();
-    Ok(body.map_err(|source| StatusError::Exchange { path, source })?.to_bytes())
+    Ok((status, body.map_err(|source| StatusError::Exchange { path, source })?.to_bytes()))
 }

@@ -29,6 +29,9 @@ fn write_head(page: &mut String, status: &Status) {
     for missing in missing {
         page.push_str(&format!("  missing: {}\n", clean(missing)));
     }
+    if let Some(chain) = &status.chain {
+        page.push_str(&format!("  plugin in the runtime's chain: {}\n", clean(chain)));
+    }
 }
 
 fn write_watched(page: &mut String, status: &Status) {
