@@ -92,10 +92,13 @@ impl Daemon {
             .arg(cluster.ca_dir(node))
             .arg("--cni-socket")
             .arg(cluster.socket(node))
-            .args(["--admin-addr", &admin.to_string(), "--access-log", "json"])
+            .args(["--admin-addr", &admin.to_string()])
             .args(cluster.daemon_arguments(node))
             .stdout(create(&access)?)
             .stderr(create(&log)?);
+        if !cluster.daemon_arguments(node).iter().any(|argument| argument.starts_with("--access-log")) {
+            command.args(["--access-log", "json"]);
+        }
         let process = Process::start_with(&mut command, &log)?;
         Ok(Self { place: Arc::new(OnNode(Arc::clone(cluster), node)), node, process, admin, access })
     }

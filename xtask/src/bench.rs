@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// Only these measures: idle, bulk, keepalive, connections, latency, held, workloads, pods.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// What the mesh's daemons write of each connection: off, text or json.
+    #[arg(long, default_value = "text")]
+    access_log: String,
 }
 
 /// Runs the bench.
@@ -27,6 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     demo::build(true)?;
     let mut bench = demo::as_root(&env::target_dir().join("release/mesh-bench"))?;
     bench.arg("--work").arg(env::target_dir().join("bench"));
+    bench.args(["--access-log", &arguments.access_log]);
     if arguments.quick {
         bench.arg("--quick");
     }

@@ -4,15 +4,16 @@
 //! delimits and authenticates it, so there is no length that could disagree.
 //! **Order**: the dialler sends OPEN, the other side answers ACCEPT or RESET; then both send DATA and end
 //! their half by FIN. After both FINs the connection is free for the next OPEN. RESET ends the connection.
+//! Frames that follow one another may share a write: OPEN and the first DATA, ACCEPT and the answer, DATA and FIN.
 //! A connection that closes by `close_notify` before it answered an OPEN never acted on it.
 //! Invariant: decoding arbitrary bytes yields a frame or an error, never a panic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const OPEN: u8 = 1;
-const ACCEPT: u8 = 2;
+pub(crate) const ACCEPT: u8 = 2;
 pub(crate) const DATA: u8 = 3;
-const FIN: u8 = 4;
+pub(crate) const FIN: u8 = 4;
 const RESET: u8 = 5;
 
 /// The longest text that a RESET carries, in bytes.

@@ -10,7 +10,7 @@
 //! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
 
 pub(super) mod hello;
-mod streams;
+pub(super) mod streams;
 
 use super::connect;
 use super::io;
@@ -65,12 +65,16 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     let speaks = speaks(&pod, &snapshot, &downstream, (client, local));
     drop(snapshot);
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
-    let plain = || pod.live.register(Facts::InboundPlain { port: local.port() });
+    let plain = |pod: &Pod| pod.live.register(Facts::InboundPlain { port: local.port() });
+    // Each way in memory of its own, which is as large as that way needs.
     match speaks {
-        Speaks::Plain => in_plain(&pod, (downstream, None), plain(), report).await,
+        Speaks::Plain => {
+            let registration = plain(&pod);
+            Box::pin(in_plain(pod, (downstream, None), registration, report)).await;
+        }
         Speaks::Probe => {
             let registration = pod.live.register(Facts::InboundProbe { port: local.port() });
-            in_plain(&pod, (downstream, None), registration, report).await;
+            Box::pin(in_plain(pod, (downstream, None), registration, report)).await;
         }
         Speaks::MutualTls { unmarked } => over_mesh(worker, pod, (downstream, unmarked), report).await,
         Speaks::Forbidden => {
@@ -78,8 +82,8 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
             refuse(downstream, report, Refusal::new(refusal::MTLS_REQUIRED, detail));
         }
         Speaks::Unclear => {
-            let registration = plain();
-            unclear(worker, pod, downstream, registration, report).await;
+            let registration = plain(&pod);
+            Box::pin(unclear(worker, pod, downstream, registration, report)).await;
         }
     }
 }
@@ -134,14 +138,14 @@ fn is_probe(pod: &Pod, snapshot: &NodeSnapshot, (client, local): (SocketAddr, So
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.
 async fn in_plain(
-    pod: &Pod,
+    pod: Rc<Pod>,
     (downstream, upstream): (TcpStream, Option<TcpStream>),
     registration: Registration<Facts>,
     mut report: Report,
 ) {
     let connected = match upstream {
         Some(upstream) => Ok(upstream),
-        None => connect::to_application(&pod.ns, &pod.ports, report.source.ip(), report.destination).await,
+        None => connect::to_application(&pod.sockets, report.source.ip(), report.destination).await,
     };
     let upstream = match connected {
         Ok(upstream) => upstream,
@@ -160,26 +164,41 @@ async fn in_plain(
 /// Mutual TLS on a connection, then one stream after another.
 async fn over_mesh(worker: Rc<Worker>, pod: Rc<Pod>, (downstream, unmarked): (TcpStream, bool), mut report: Report) {
     report.security = Security::MutualTls;
-    let client = report.source;
-    match establish(&worker, &pod, &downstream, client).await {
+    let ends = (report.source, report.destination);
+    let established = Box::pin(establish(Rc::clone(&worker), Rc::clone(&pod), (downstream, unmarked), report)).await;
+    if let Some(peered) = established {
+        Box::pin(streams::serve(worker, pod, peered, ends)).await;
+    }
+}
+
+/// The wire on which the client's streams arrive; `None` if it was refused.
+async fn establish(
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    (downstream, unmarked): (TcpStream, bool),
+    report: Report,
+) -> Option<Peered> {
+    match identify(&worker, &pod, &downstream, report.source).await {
         Ok((session, peer)) => {
             worker.metrics.handshake(Side::Inbound);
             if unmarked {
-                worker.metrics.unmarked(client.ip());
+                worker.metrics.unmarked(report.source.ip());
             }
-            let peered = Peered {
+            Some(Peered {
                 wire: Wire::new(downstream, session, &pod.buffers),
                 identity: Arc::new(peer.identity),
                 expires: peer.not_after,
-            };
-            streams::serve(worker, pod, peered, (client, report.destination)).await;
+            })
         }
-        Err(refusal) => refuse(downstream, report, refusal),
+        Err(refusal) => {
+            refuse(downstream, report, refusal);
+            None
+        }
     }
 }
 
 /// The TLS session, and who the client proved to be: the one that discovery gives for its address.
-async fn establish(
+async fn identify(
     worker: &Rc<Worker>,
     pod: &Pod,
     downstream: &TcpStream,
@@ -250,7 +269,7 @@ async fn unclear(
 ) {
     let (client, local) = (report.source, report.destination);
     // A failure is told a mesh client by a frame, a plain one by a reset: which it is remains to be seen.
-    let upstream = connect::to_application(&pod.ns, &pod.ports, client.ip(), local).await.ok();
+    let upstream = connect::to_application(&pod.sockets, client.ip(), local).await.ok();
     let hello = match &upstream {
         Some(upstream) => tokio::select! {
             hello = hello::is_mesh(&downstream) => hello,
@@ -268,6 +287,6 @@ async fn unclear(
         drop(registration);
         over_mesh(worker, pod, (downstream, true), report).await;
     } else {
-        in_plain(&pod, (downstream, upstream), registration, report).await;
+        in_plain(pod, (downstream, upstream), registration, report).await;
     }
 }

@@ -2,42 +2,82 @@
 //!
 //! Invariant: a read that did not fill its buffers marks the socket as empty, which saves the call that would
 //! only say so.
+//! Invariant: writing is tried at once. The runtime takes a socket that it has just been given for blocked until
+//! the next turn of its loop.
 //! Cancel: reads lose nothing; a cancelled write has sent an unknown part.
 
 use socket2::SockRef;
-use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Writes all of `bytes`.
+/// Writes all of `bytes`, of which there is one at least.
 ///
 /// **Errors**: the connection broke.
 pub(crate) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
+    let mut outcome = (&*SockRef::from(stream)).write(bytes);
+    loop {
+        match outcome {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
             Err(error) => return Err(error),
         }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        outcome = stream.try_write(bytes);
     }
-    Ok(())
 }
 
-/// Writes all of `slices`.
+/// Writes all of `slices`, which hold one byte at least.
 ///
 /// **Errors**: the connection broke.
 pub(crate) async fn write_all_vectored(stream: &TcpStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        match stream.try_write_vectored(slices) {
+    let mut outcome = (&*SockRef::from(stream)).write_vectored(slices);
+    loop {
+        match outcome {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut slices, written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
             Err(error) => return Err(error),
         }
+        if slices.is_empty() {
+            return Ok(());
+        }
+        outcome = stream.try_write_vectored(slices);
     }
-    Ok(())
+}
+
+/// Reads what a connection brought that was accepted just now. `None`: nothing is there yet.
+/// `Some(0)` is the end of the stream.
+///
+/// **Errors**: the connection broke.
+pub(crate) fn read_first(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+    match (&*SockRef::from(stream)).read(bytes) {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Has the peer finished, and is everything it sent read? An error is left for the next read to meet.
+pub(crate) fn is_at_end(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(SockRef::from(stream).peek(&mut byte), Ok(0))
+}
+
+/// Waits until there is something to read, but no longer than one turn of the runtime's loop, in which it looks at
+/// every socket once. True if there is.
+///
+/// **Errors**: those of the runtime.
+pub(crate) async fn readable_in_a_turn(stream: &TcpStream) -> io::Result<bool> {
+    tokio::select! {
+        biased;
+        ready = stream.readable() => ready.map(|()| true),
+        () = tokio::task::yield_now() => Ok(false),
+    }
 }
 
 /// Reads what is there into `slices`, which hold `room` bytes together. `None`: nothing is there now.

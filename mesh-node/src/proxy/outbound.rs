@@ -66,7 +66,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
             report.security = Security::MutualTls;
             captured.over_mesh(target.endpoint, identity, &mut report).await
         }
-        None => captured.in_plain(target.endpoint, &mut report).await,
+        None => Box::pin(captured.in_plain(target.endpoint, &mut report)).await,
     };
     drop(registration);
     match ended {
@@ -134,7 +134,7 @@ struct Captured<'a> {
 impl Captured<'_> {
     async fn in_plain(&self, to: SocketAddr, report: &mut Report) -> Result<Ended, Refusal> {
         let patience = self.worker.config.connect_timeout;
-        let upstream = connect::to_network(&self.pod.ns, to, Destined::Plain, patience)
+        let upstream = connect::to_network(&self.pod.sockets, to, Destined::Plain, patience)
             .await
             .map_err(|error| Refusal::connect(&error))?;
         report.opened();
@@ -152,10 +152,11 @@ impl Captured<'_> {
         identity: &Arc<Identity>,
         report: &mut Report,
     ) -> Result<Ended, Refusal> {
-        let early = early(self.pod, self.downstream);
-        let mut peered = open(self.worker, self.pod, (endpoint, identity), report.destination, early.bytes()).await?;
+        let early = early(self.pod, self.downstream).await;
+        // What opening needs is gone while the stream lives.
+        let opening = Box::pin(open(self.worker, self.pod, (endpoint, identity), report.destination, early.bytes()));
+        let mut peered = opening.await?;
         relay::add(&report.counts.request, early.bytes().len());
-        // The connection may last.
         drop(early);
         report.opened();
         let context = (&self.pod.buffers, &report.counts, self.cancelled);
@@ -167,7 +168,7 @@ impl Captured<'_> {
     }
 }
 
-/// What the application has sent already; it rides with OPEN.
+/// What the application has sent already, or sends within a turn of the loop; it rides with OPEN.
 struct Early(Option<(Buffer, usize)>);
 
 impl Early {
@@ -176,10 +177,16 @@ impl Early {
     }
 }
 
-fn early(pod: &Pod, downstream: &TcpStream) -> Early {
+async fn early(pod: &Pod, downstream: &TcpStream) -> Early {
     let mut buffer = pod.buffers.take();
-    let room = buffer.len();
-    match io::read_now(downstream, &mut [IoSliceMut::new(&mut buffer)], room) {
+    let read = match io::read_first(downstream, &mut buffer) {
+        Ok(None) if matches!(io::readable_in_a_turn(downstream).await, Ok(true)) => {
+            let room = buffer.len();
+            io::read_now(downstream, &mut [IoSliceMut::new(&mut buffer)], room)
+        }
+        read => read,
+    };
+    match read {
         Ok(Some(length)) if length > 0 => Early(Some((buffer, length))),
         // The relay meets the same condition.
         Ok(_) | Err(_) => Early(None),
@@ -199,7 +206,8 @@ async fn open(
         let reused = idle.is_some();
         let mut peered = match idle {
             Some(peered) => peered,
-            None => dial(worker, pod, endpoint, identity).await?,
+            // A handshake needs much memory for a short time.
+            None => Box::pin(dial(worker, pod, endpoint, identity)).await?,
         };
         let patience = worker.config.connect_timeout;
         match tokio::time::timeout(patience, ask(pod, &mut peered.wire, original, early)).await {
@@ -255,7 +263,7 @@ async fn dial(worker: &Worker, pod: &Pod, endpoint: SocketAddr, identity: &Arc<I
         Refusal::new(refusal::NO_CREDENTIALS, format!("no certificate for {own}; the issuer may be away"))
     })?;
     let patience = worker.config.connect_timeout;
-    let stream = connect::to_network(&pod.ns, endpoint, Destined::Mesh, patience)
+    let stream = connect::to_network(&pod.sockets, endpoint, Destined::Mesh, patience)
         .await
         .map_err(|error| Refusal::connect(&error))?;
     let shaking = handshake::connect(&stream, Arc::clone(&credentials.client), endpoint.ip());

@@ -6,6 +6,9 @@
 //! buffer for each direction.
 //! Invariant: a wire that is to serve another stream has seen both FINs.
 
+#[cfg(test)]
+mod tests;
+
 use super::buffer::Buffers;
 use super::frame::Control;
 use super::io;
@@ -13,6 +16,8 @@ use super::live::Cancelled;
 use super::wire::{Event, Receiver, Sender, Wire, WireError, read_application};
 use std::cell::Cell;
 use std::io::IoSliceMut;
+use std::pin::{Pin, pin};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Bytes carried.
@@ -81,8 +86,9 @@ pub(crate) async fn over_wire(
     };
     let outcome = {
         let (sender, receiver) = wire.split();
-        let up = send(application, sender, buffers, to_wire);
-        let down = receive(receiver, application, buffers, from_wire);
+        // Pinned where they are made: each move of a future is memory of its own for as long as the stream lives.
+        let up = pin!(send(application, sender, buffers, to_wire));
+        let down = pin!(receive(receiver, application, buffers, from_wire));
         both(up, down, cancelled).await
     };
     let (ended, tell) = match outcome {
@@ -97,7 +103,7 @@ pub(crate) async fn over_wire(
         let telling = async {
             let _peer_may_be_gone = wire.split().0.control(&Control::Reset(reason.to_owned())).await;
         };
-        let _gave_up = tokio::time::timeout(std::time::Duration::from_secs(1), telling).await;
+        let _gave_up = Box::pin(tokio::time::timeout(std::time::Duration::from_secs(1), telling)).await;
     }
     ended
 }
@@ -109,15 +115,24 @@ async fn send(
     buffers: &Buffers,
     counter: &Cell<u64>,
 ) -> Result<(), Stop> {
+    // An application that answers at once spares a write here and a wake-up there.
+    if sender.owes_accept() && !io::readable_in_a_turn(application).await.map_err(|_| Stop::Application)? {
+        sender.settle().await?;
+    }
     loop {
-        application.readable().await.map_err(|_| Stop::Application)?;
+        let ready = application.ready(Interest::READABLE).await.map_err(|_| Stop::Application)?;
         let mut buffer = buffers.take();
         match read_application(application, &mut buffer) {
-            Ok(None) => {}
+            // The runtime thought there was something. Nothing may be owed while the application is waited for.
+            Ok(None) => sender.settle().await?,
             Ok(Some(0)) => return Ok(sender.control(&Control::Fin).await?),
             Ok(Some(length)) => {
-                sender.data(&mut buffer, length).await?;
+                let last = ready.is_read_closed() && io::is_at_end(application);
+                sender.data(&mut buffer, length, last).await?;
                 add(counter, length);
+                if last {
+                    return Ok(());
+                }
             }
             Err(_) => return Err(Stop::Application),
         }
@@ -153,8 +168,8 @@ async fn receive(
 /// Carries bytes between two plain connections; `dialler` is the side that dialled.
 pub(crate) async fn plain(dialler: &TcpStream, dialled: &TcpStream, context: (&Buffers, &Counts, &Cancelled)) -> Ended {
     let (buffers, counts, cancelled) = context;
-    let up = copy(dialler, dialled, buffers, &counts.request);
-    let down = copy(dialled, dialler, buffers, &counts.response);
+    let up = pin!(copy(dialler, dialled, buffers, &counts.request));
+    let down = pin!(copy(dialled, dialler, buffers, &counts.response));
     match both(up, down, cancelled).await {
         Ok(()) => Ended::Clean,
         Err(Broken::Cancelled(reason)) => Ended::Cancelled(reason),
@@ -189,11 +204,10 @@ enum Broken {
 
 /// Runs both directions until both are done, one stops, or the stream is cancelled.
 async fn both(
-    up: impl Future<Output = Result<(), Stop>>,
-    down: impl Future<Output = Result<(), Stop>>,
+    mut up: Pin<&mut impl Future<Output = Result<(), Stop>>>,
+    mut down: Pin<&mut impl Future<Output = Result<(), Stop>>>,
     cancelled: &Cancelled,
 ) -> Result<(), Broken> {
-    tokio::pin!(up, down);
     let (mut up_done, mut down_done) = (false, false);
     while !(up_done && down_done) {
         tokio::select! {

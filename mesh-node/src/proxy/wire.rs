@@ -8,7 +8,7 @@
 //! Source: RFC 8446, sections 4.6.3 (key update) and 6 (alerts).
 
 use super::buffer::{Buffer, Buffers, RECORDS};
-use super::frame::{Control, DATA, Frame, FrameError};
+use super::frame::{ACCEPT, Control, DATA, FIN, Frame, FrameError};
 use super::io;
 use super::tls::handshake::{Keys, Session};
 use super::tls::record::{
@@ -23,6 +23,8 @@ use tokio::net::TcpStream;
 const MAX_DATA: usize = MAX_PAYLOAD - 1;
 /// DATA frames handed on in one write.
 const BATCH: usize = 2 * RECORDS;
+/// Bytes in the record of a frame without content.
+const BARE: usize = HEADER + 1 + TAIL;
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 /// `KeyUpdate`, without and with the request that the peer does the same.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
@@ -72,6 +74,8 @@ struct Shared {
     answer_update: Cell<bool>,
     /// A write is under way; if it is dropped, the peer has half a record and nothing more can be said.
     sending: Cell<bool>,
+    /// ACCEPT is to go out with the next frame.
+    owes_accept: Cell<bool>,
 }
 
 /// Received bytes: `start..end` of the buffer are not yet opened.
@@ -93,14 +97,23 @@ impl Wire {
             buffer[..length].copy_from_slice(&session.rest[..length]);
             held = Held { buffer: Some(buffer), start: 0, end: length };
         }
-        let shared =
-            Shared { keys: RefCell::new(session.keys), answer_update: Cell::new(false), sending: Cell::new(false) };
+        let shared = Shared {
+            keys: RefCell::new(session.keys),
+            answer_update: Cell::new(false),
+            sending: Cell::new(false),
+            owes_accept: Cell::new(false),
+        };
         Self { stream, sealer: session.sealer, opener: session.opener, shared, held }
     }
 
     /// Was a send dropped half-way?
     pub(crate) const fn is_torn(&self) -> bool {
         self.shared.sending.get()
+    }
+
+    /// Answers OPEN by ACCEPT: in one write with the next frame, or alone at [`Sender::settle`].
+    pub(crate) fn accept(&self) {
+        self.shared.owes_accept.set(true);
     }
 
     /// The two directions.
@@ -133,11 +146,12 @@ impl Wire {
     /// the farewell. Bounded in time and bytes.
     async fn linger(&self) {
         let drain = async {
-            let mut scratch = [0_u8; 4096];
             for _ in 0..64 {
                 if self.stream.readable().await.is_err() {
                     return;
                 }
+                // Not while waiting: what lives then is memory of every wire that closes.
+                let mut scratch = [0_u8; 4096];
                 match self.stream.try_read(&mut scratch) {
                     Ok(0) => return,
                     Ok(_) => {}
@@ -176,9 +190,11 @@ impl Sender<'_> {
         self.write(&out).await
     }
 
-    /// Sends the first `length` bytes that [`read_application`] put into `buffer`.
-    pub(crate) async fn data(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), WireError> {
+    /// Sends the first `length` bytes that [`read_application`] put into `buffer`; in the same write FIN, if they
+    /// are the `last`.
+    pub(crate) async fn data(&mut self, buffer: &mut Buffer, length: usize, last: bool) -> Result<(), WireError> {
         self.renew_keys().await?;
+        let first = if self.shared.owes_accept.take() { Some(self.bare(ACCEPT)?) } else { None };
         let mut left = length;
         let mut sealed = 0;
         for slot in buffer.as_chunks_mut::<MAX_RECORD>().0 {
@@ -190,11 +206,41 @@ impl Sender<'_> {
                 break;
             }
         }
-        self.write(&buffer[..sealed]).await
+        let fin = if last { Some(self.bare(FIN)?) } else { None };
+        let data = &buffer[..sealed];
+        if first.is_none() && fin.is_none() {
+            return self.write(data).await;
+        }
+        let bare = |record| -> &[u8] { Option::as_ref(record).map_or(&[], |record: &[u8; BARE]| record) };
+        self.write_parts(&mut [bare(&first), data, bare(&fin)].map(IoSlice::new)).await
+    }
+
+    /// Does the peer still wait for ACCEPT?
+    pub(crate) const fn owes_accept(&self) -> bool {
+        self.shared.owes_accept.get()
+    }
+
+    /// Sends what is owed.
+    pub(crate) async fn settle(&mut self) -> Result<(), WireError> {
+        if self.shared.owes_accept.take() {
+            self.control(&Control::Accept).await?;
+        }
+        Ok(())
+    }
+
+    /// The record of a frame without content.
+    fn bare(&mut self, kind: u8) -> Result<[u8; BARE], WireError> {
+        let mut record = [0; BARE];
+        record[HEADER] = kind;
+        self.sealer.seal(Content::Application, &mut record, 1)?;
+        Ok(record)
     }
 
     async fn record(&mut self, content: Content, payload: &[u8]) -> Result<(), WireError> {
-        let mut out = Vec::with_capacity(HEADER + payload.len() + TAIL);
+        let mut out = Vec::with_capacity(BARE + HEADER + payload.len() + TAIL);
+        if content == Content::Application && self.shared.owes_accept.take() {
+            out.extend_from_slice(&self.bare(ACCEPT)?);
+        }
         self.append(&mut out, content, payload)?;
         self.write(&out).await
     }
@@ -210,6 +256,13 @@ impl Sender<'_> {
     async fn write(&self, records: &[u8]) -> Result<(), WireError> {
         self.shared.sending.set(true);
         io::write_all(self.stream, records).await?;
+        self.shared.sending.set(false);
+        Ok(())
+    }
+
+    async fn write_parts(&self, parts: &mut [IoSlice<'_>]) -> Result<(), WireError> {
+        self.shared.sending.set(true);
+        io::write_all_vectored(self.stream, parts).await?;
         self.shared.sending.set(false);
         Ok(())
     }

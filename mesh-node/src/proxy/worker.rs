@@ -8,6 +8,7 @@
 mod handshakes;
 
 use super::buffer::Buffers;
+use super::connect::Sockets;
 use super::feed::Feed;
 use super::live::Live;
 use super::metrics::ProxyMetrics;
@@ -18,7 +19,6 @@ use super::{Config, PodTraffic, Totals, inbound, io, outbound};
 use crate::identity::Keyring;
 use crate::model::{Identity, MtlsMode};
 use crate::snapshot::{NodeSnapshot, PodKey};
-use crate::sys::netns::NetNs;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::tcp::{Edge, EdgeLabels, TcpMetrics};
 use crate::telemetry::{self, Side};
@@ -26,6 +26,7 @@ use handshakes::Handshakes;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,9 +74,7 @@ pub(crate) struct Worker {
 /// A pod as its worker serves it.
 pub(crate) struct Pod {
     pub(crate) key: PodKey,
-    pub(crate) ns: Arc<NetNs>,
-    /// Offset of the next source port toward the application.
-    pub(crate) ports: Cell<u16>,
+    pub(crate) sockets: Sockets,
     pub(crate) live: Live<Facts>,
     pub(crate) pool: RefCell<Pool>,
     /// The pod's share of the worker's buffers.
@@ -258,8 +257,7 @@ impl Worker {
     fn serve(self: &Rc<Self>, traffic: PodTraffic) {
         let pod = Rc::new(Pod {
             key: Arc::clone(&traffic.key),
-            ns: traffic.ns,
-            ports: Cell::new(fastrand::u16(..mesh_common::route::SOURCE_PORTS)),
+            sockets: Sockets::new(traffic.ns),
             live: Live::default(),
             pool: RefCell::default(),
             buffers: self.buffers.share(),
@@ -323,6 +321,7 @@ impl Worker {
     fn sweep(&self) {
         let now = Instant::now();
         for pod in self.pods.borrow().values() {
+            pod.sockets.sweep();
             let expired = pod.pool.borrow_mut().expire(now);
             self.dispose(expired);
         }
@@ -331,10 +330,11 @@ impl Worker {
 
 /// Accepts a pod's connections until it stops, then those that wait already.
 async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: TcpListener, side: Side) {
+    let mut stopped = pin!(pod.stopped());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = pod.stopped() => break,
+            () = &mut stopped => break,
         };
         match accepted {
             Ok((stream, client)) => start(&worker, &pod, stream, client, side),
@@ -379,5 +379,21 @@ struct Closing(Rc<Pod>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.totals.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what an asynchronous function with these arguments is while it waits.
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        let sizes = [size(outbound::serve), size(inbound::serve), size(inbound::streams::serve)];
+        assert!(sizes.iter().all(|&size| size <= 3500), "{sizes:?} bytes");
     }
 }

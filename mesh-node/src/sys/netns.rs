@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
 
 use nix::sched::CloneFlags;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::net::UdpSocket;
@@ -49,9 +50,12 @@ impl NetNs {
     ///
     /// **Errors**: those of `work`, or the namespace could not be entered.
     pub fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let home = File::open("/proc/thread-self/ns/net")?;
+        let home = match HOME.take() {
+            Some(home) => home,
+            None => File::open("/proc/thread-self/ns/net")?,
+        };
         switch(&self.file)?;
-        let _way_home = WayHome(home);
+        let _way_home = WayHome(Some(home));
         work()
     }
 }
@@ -62,15 +66,22 @@ impl AsFd for NetNs {
     }
 }
 
+thread_local! {
+    /// The namespace in which the thread is, opened once; taken while the thread is in another one.
+    static HOME: Cell<Option<File>> = const { Cell::new(None) };
+}
+
 /// Brings the thread home, also when `work` panics.
-struct WayHome(File);
+struct WayHome(Option<File>);
 
 impl Drop for WayHome {
     fn drop(&mut self) {
-        if switch(&self.0).is_err() {
+        let home = self.0.take();
+        if home.as_ref().is_none_or(|home| switch(home).is_err()) {
             // Going on would mix the sockets of two pods.
             std::process::abort();
         }
+        HOME.set(home);
     }
 }
 

@@ -6,7 +6,7 @@
 use super::netns::NetNs;
 use mesh_common::map::Side;
 use mesh_common::route::{DSCP_MESH, INBOUND_PORT, MARK_CAPTURE, MARK_PROXY, OUTBOUND_PORT};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
@@ -90,44 +90,48 @@ pub enum Destined {
     Plain,
 }
 
-/// An unconnected, non-blocking socket inside `ns` for a connection to the network.
+/// Non-blocking TCP sockets inside `ns`: one at least, and `count` if there are descriptors for so many. Entering a
+/// namespace costs more than making a socket, so whoever needs many takes them together.
 ///
 /// **Errors**: the namespace cannot be entered, or the process has no descriptors left.
-pub fn toward_network(ns: &NetNs, v6: bool, destined: Destined) -> io::Result<Socket> {
-    let socket = ns.enter(|| stream(v6))?;
+pub fn streams(ns: &NetNs, v6: bool, count: usize) -> io::Result<Vec<Socket>> {
+    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
+    ns.enter(|| {
+        let open = || Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP));
+        let mut sockets = vec![open()?];
+        sockets.extend((1..count).map_while(|_| open().ok()));
+        Ok(sockets)
+    })
+}
+
+/// Readies one of [`streams`] for a connection to the network.
+///
+/// **Errors**: those of `setsockopt(2)`.
+pub fn toward_network(socket: &Socket, v6: bool, destined: Destined) -> io::Result<()> {
     socket.set_mark(MARK_PROXY)?;
     socket.set_tcp_nodelay(true)?;
     // The application's own probes end at this daemon, so a vanished peer has to be noticed here.
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     if destined == Destined::Mesh {
-        set_dscp(&socket, v6, DSCP_MESH)?;
+        set_dscp(socket, v6, DSCP_MESH)?;
     }
-    Ok(socket)
+    Ok(())
 }
 
-/// An unconnected, non-blocking socket inside `ns` for a connection to the pod's own application, which
-/// will see `source` as its peer.
+/// Readies one of [`streams`] for a connection to the pod's own application; `bind(2)` to the address that the
+/// application is to see remains.
 ///
-/// **Errors**: as for [`toward_network`]; `AddrInUse` if the source port is taken.
-pub fn toward_application(ns: &NetNs, source: SocketAddr) -> io::Result<Socket> {
-    let v6 = source.is_ipv6();
-    let socket = ns.enter(|| stream(v6))?;
+/// **Errors**: those of `setsockopt(2)`.
+pub fn toward_application(socket: &Socket, v6: bool) -> io::Result<()> {
     // The application's replies go to a foreign address; the mark, which its accepted socket takes over,
     // routes them back through `lo`.
     socket.set_mark(MARK_CAPTURE)?;
     // The kernel would report the pod's device, not `lo`, for the pod's own address: steering could then
     // not tell this connection from one that arrives from the network.
     socket.bind_device(Some(b"lo"))?;
-    set_transparent(&socket, v6)?;
+    set_transparent(socket, v6)?;
     socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&SockAddr::from(source))?;
-    Ok(socket)
-}
-
-fn stream(v6: bool) -> io::Result<Socket> {
-    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
-    Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
+    socket.set_tcp_nodelay(true)
 }
 
 /// Marks the socket's packets with a DSCP value; zero takes the mark away.

@@ -2,7 +2,7 @@
 
 use crate::support::{
     Client, Lab, OUTSIDE, Pod, Proxy, SOON, Service, application, application_everywhere, ask, assert_answer,
-    eventually, exchange, fates,
+    eventually, exchange, fates, local_socket,
 };
 use mesh_common::route::{MARK_CAPTURE, MARK_MASK, MARK_PROXY};
 use mesh_node::steer::{Mode, PodNet, Steering};
@@ -306,7 +306,7 @@ fn a_closed_port_refuses_at_once(name: &str, mode: Mode) {
     let (net, _proxy) = enrol(&mut steering, &lab.b, Service::Relay);
     // The pod's kernel refuses the connection to the application; the refusal must come back to the daemon.
     for (port, source) in [(3000, lab.a.v4), (3001, lab.a.v6)] {
-        let socket = mesh_node::sys::socket::toward_application(&net.ns, (source, port).into()).expect("a socket");
+        let socket = local_socket(&net.ns, (source, port).into()).expect("a socket");
         let to = if source.is_ipv4() { lab.b.v4 } else { lab.b.v6 };
         let error = socket.connect_timeout(&SocketAddr::new(to, 8081).into(), SOON).expect_err("nobody listens");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");

@@ -5,7 +5,7 @@ use mesh_node::model::{Identity, Name};
 use mesh_node::snapshot::{InboundModes, LocalPod, WorkloadEntry, WorkloadLabels};
 use mesh_node::steer::{Config, Mode, PodNet, Steering};
 use mesh_node::sys::netns::NetNs;
-use mesh_node::sys::socket::{Destined, toward_application, toward_network};
+use mesh_node::sys::socket::{Destined, streams, toward_application, toward_network};
 use mesh_node::sys::sysctl;
 use mesh_node::telemetry::Metrics;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -408,14 +408,27 @@ fn report(name: &str, side: Side, mut stream: TcpStream) {
 /// A source port for each connection to an application, outside the ephemeral range.
 static SOURCE_PORT: AtomicU16 = AtomicU16::new(2000);
 
+/// A socket for a connection to the application of the pod in `ns`, which will see `source`.
+pub(crate) fn local_socket(ns: &NetNs, source: SocketAddr) -> io::Result<Socket> {
+    let socket = stream(ns, source.is_ipv6())?;
+    toward_application(&socket, source.is_ipv6())?;
+    socket.bind(&source.into())?;
+    Ok(socket)
+}
+
+fn stream(ns: &NetNs, v6: bool) -> io::Result<Socket> {
+    streams(ns, v6, 1)?.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 fn relay(ns: &NetNs, side: Side, downstream: &TcpStream) {
     let connect = || -> io::Result<TcpStream> {
         let (dialled, client) = (downstream.local_addr()?, downstream.peer_addr()?);
         let socket = if side == Side::Outbound {
-            toward_network(ns, dialled.is_ipv6(), Destined::Plain)?
+            let socket = stream(ns, dialled.is_ipv6())?;
+            toward_network(&socket, dialled.is_ipv6(), Destined::Plain)?;
+            socket
         } else {
-            let port = SOURCE_PORT.fetch_add(1, Ordering::SeqCst);
-            toward_application(ns, SocketAddr::new(client.ip(), port))?
+            local_socket(ns, SocketAddr::new(client.ip(), SOURCE_PORT.fetch_add(1, Ordering::SeqCst)))?
         };
         socket.connect_timeout(&dialled.into(), SOON)?;
         socket.set_nonblocking(false)?;

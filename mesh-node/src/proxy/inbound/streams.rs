@@ -23,14 +23,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Serves a wire until either side ends it.
-pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, ends: (SocketAddr, SocketAddr)) {
+pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, ends: (SocketAddr, SocketAddr)) {
     let mut streams = 0_u64;
     loop {
         let original = tokio::select! {
             biased;
             original = open(&pod, &mut peered) => original,
             () = pod.stopped() => {
-                peered.wire.close().await;
+                Box::pin(peered.wire.close()).await;
                 return;
             }
         };
@@ -49,7 +49,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         if streams > 0 && peered.expires <= SystemTime::now() {
             // The client saw the certificate valid when it sent OPEN, and may have a new one by now. It opens the
             // stream again on a new wire; if it has none, the handshake refuses it.
-            peered.wire.close().await;
+            Box::pin(peered.wire.close()).await;
             return;
         }
         streams += 1;
@@ -95,7 +95,7 @@ async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<SocketAddr>, Wire
 /// Serves one stream that was judged; true if the wire can serve another.
 async fn stream(pod: &Pod, peered: &mut Peered, (admitted, mut report): (Result<&Cancelled, Refusal>, Report)) -> bool {
     let connected = match admitted {
-        Ok(cancelled) => connect::to_application(&pod.ns, &pod.ports, report.source.ip(), report.destination)
+        Ok(cancelled) => connect::to_application(&pod.sockets, report.source.ip(), report.destination)
             .await
             .map(|upstream| (upstream, cancelled))
             .map_err(|error| Refusal::connect(&error)),
@@ -110,11 +110,7 @@ async fn stream(pod: &Pod, peered: &mut Peered, (admitted, mut report): (Result<
         }
     };
     report.opened();
-    if let Err(error) = peered.wire.split().0.control(&Control::Accept).await {
-        io::reset(upstream);
-        report.ended(&Ended::Failed(error));
-        return false;
-    }
+    peered.wire.accept();
     let context = (&pod.buffers, &report.counts, cancelled);
     let ended = relay::over_wire(&upstream, &mut peered.wire, Role::Dialled, context).await;
     let clean = matches!(ended, Ended::Clean);

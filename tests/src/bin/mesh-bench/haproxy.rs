@@ -33,10 +33,10 @@ pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Res
     Ok(files)
 }
 
-/// Two threads as the mesh has two workers; 9,500 connections are what 20,000 descriptors allow.
+/// Two threads as the mesh has two workers; 9,800 connections are what 20,000 descriptors allow.
 const COMMON: &str = "global
   nbthread 2
-  maxconn 9500
+  maxconn 9800
   tune.ssl.default-dh-param 2048
 defaults
   mode tcp

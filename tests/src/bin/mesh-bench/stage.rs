@@ -21,6 +21,10 @@ use std::sync::Arc;
 /// The ports of the servers: HTTP and iperf3.
 const PORTS: [u16; 2] = [8080, 5201];
 
+/// The ceiling of one pod's connections: all that are held belong to one. By default a pod gets three quarters of
+/// what the descriptors allow.
+const MOST_HELD: usize = 10_000;
+
 /// Everything that runs. Programs end before their pods, pods before the mesh.
 pub(crate) struct Stage {
     pub(crate) pairs: Vec<Pair>,
@@ -34,8 +38,12 @@ impl Stage {
     /// Sets everything up, and waits until every server answers its client.
     ///
     /// **Errors**: something is missing, does not start, or does not answer.
-    pub(crate) fn up(work: &Path, ways: &[Way]) -> Result<Self> {
-        let mut builder = Mesh::builder("bench").cni_runtime(Runtime::Direct).quiet();
+    pub(crate) fn up(work: &Path, ways: &[Way], access_log: &str) -> Result<Self> {
+        let mut builder = Mesh::builder("bench")
+            .cni_runtime(Runtime::Direct)
+            .quiet()
+            .daemon_argument(&format!("--access-log={access_log}"))
+            .daemon_argument(&format!("--connections-per-pod={MOST_HELD}"));
         if !ways.contains(&Way::Mesh) {
             builder = builder.without_mesh();
         }
