@@ -22,6 +22,8 @@ pub(crate) enum Group {
     Bench,
     /// `cargo xtask cluster`.
     Cluster,
+    /// An API server, alone or with the rest of a cluster.
+    Api,
     /// Everything.
     All,
 }
@@ -32,10 +34,11 @@ impl Group {
         match self {
             Self::Build => matches!(other, Self::Build),
             Self::Demo => matches!(other, Self::Build | Self::Demo),
-            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Test),
-            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Test | Self::Ci),
+            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Test),
+            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Test | Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
-            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Cluster),
+            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster),
+            Self::Api => matches!(other, Self::Api),
             Self::All => true,
         }
     }
@@ -50,6 +53,7 @@ impl fmt::Display for Group {
             Self::Ci => "ci",
             Self::Bench => "bench",
             Self::Cluster => "cluster",
+            Self::Api => "api",
             Self::All => "all",
         })
     }
@@ -238,6 +242,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
             ("k8s.io/component-base/version.gitMinor", "{minor}"),
         ],
         versioned: "k8s.io/kubernetes",
+        group: Group::Api,
         expected: "8 minutes",
         ..GoTool::plain("kube", "tests/tools/kube", ".")
     },
@@ -321,5 +326,6 @@ mod tests {
         assert!(!Group::Test.includes(Group::Bench));
         assert!(!Group::Test.includes(Group::Cluster));
         assert!(Group::Ci.includes(Group::Test));
+        assert!([Group::Test, Group::Ci, Group::Cluster].iter().all(|group| group.includes(Group::Api)));
     }
 }
