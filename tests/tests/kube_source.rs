@@ -221,6 +221,15 @@ fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
         wait_known(&daemon, "PeerAuthentication", "shop/default", true)?;
         api.apply(&strict("other"))?;
         wait_known(&daemon, "PeerAuthentication", "shop/other", true)?;
+        // An object that cannot be read is an issue, and no other is held up by it.
+        let mut odd = strict("other");
+        odd["spec"] = json!(5);
+        api.apply(&odd)?;
+        wait::until_true("the odd object is an issue", PATIENCE, || {
+            let issues = daemon.debug("snapshot")?["issues"].to_string();
+            Ok(issues.contains("PeerAuthentication shop/other") && issues.contains("it cannot be read"))
+        })?;
+        ensure!(knows(&daemon, "PeerAuthentication", "shop/other")?, "what was read of it before holds");
         api.delete(["peerauthentication", "other", "--namespace", "shop"])?;
         wait_known(&daemon, "PeerAuthentication", "shop/other", false)?;
         api.delete(["customresourcedefinition", "peerauthentications.security.istio.io"])?;

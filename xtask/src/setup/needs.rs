@@ -20,10 +20,10 @@ pub(crate) enum Group {
     Ci,
     /// `cargo xtask bench`.
     Bench,
-    /// An API server alone.
-    ApiServer,
     /// `cargo xtask cluster`.
     Cluster,
+    /// An API server, alone or with the rest of a cluster.
+    Api,
     /// Everything.
     All,
 }
@@ -34,11 +34,11 @@ impl Group {
         match self {
             Self::Build => matches!(other, Self::Build),
             Self::Demo => matches!(other, Self::Build | Self::Demo),
-            Self::ApiServer => matches!(other, Self::Build | Self::ApiServer),
-            Self::Test => matches!(other, Self::Build | Self::Demo | Self::ApiServer | Self::Test),
-            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::ApiServer | Self::Test | Self::Ci),
+            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Test),
+            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Test | Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
-            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::ApiServer | Self::Cluster),
+            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster),
+            Self::Api => matches!(other, Self::Api),
             Self::All => true,
         }
     }
@@ -52,8 +52,8 @@ impl fmt::Display for Group {
             Self::Test => "test",
             Self::Ci => "ci",
             Self::Bench => "bench",
-            Self::ApiServer => "api-server",
             Self::Cluster => "cluster",
+            Self::Api => "api",
             Self::All => "all",
         })
     }
@@ -227,7 +227,6 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
     ),
     GoTool::plain("ctr", "tests/tools/containerd", "github.com/containerd/containerd/v2/cmd/ctr"),
     GoTool {
-        group: Group::ApiServer,
         also: &[
             "etcd",
             "kube-apiserver",
@@ -243,6 +242,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
             ("k8s.io/component-base/version.gitMinor", "{minor}"),
         ],
         versioned: "k8s.io/kubernetes",
+        group: Group::Api,
         expected: "8 minutes",
         ..GoTool::plain("kube", "tests/tools/kube", ".")
     },
@@ -331,5 +331,6 @@ mod tests {
         assert!(!Group::Test.includes(Group::Bench));
         assert!(!Group::Test.includes(Group::Cluster));
         assert!(Group::Ci.includes(Group::Test));
+        assert!([Group::Test, Group::Ci, Group::Cluster].iter().all(|group| group.includes(Group::Api)));
     }
 }
