@@ -96,7 +96,7 @@ impl Daemon {
             .args(cluster.daemon_arguments(node))
             .stdout(create(&access)?)
             .stderr(create(&log)?);
-        if !cluster.daemon_arguments(node).iter().any(|argument| argument.starts_with("--access-log")) {
+        if !cluster.daemon_arguments(node).any(|argument| argument.starts_with("--access-log")) {
             command.args(["--access-log", "json"]);
         }
         let process = Process::start_with(&mut command, &log)?;

@@ -1,7 +1,7 @@
 //! Both ends of a wire over real sockets: what travels together, and what never waits.
 
 use super::*;
-use crate::identity::{Config, Keyring};
+use crate::identity::{Bearer, Config, Keyring};
 use crate::model::Identity;
 use crate::proxy::tls::handshake;
 use crate::telemetry::Metrics;
@@ -107,7 +107,7 @@ impl Lab {
         let identity = Arc::new("spiffe://cluster.local/ns/a/sa/b".parse::<Identity>().expect("an identity"));
         let config = Config::new(directory.join("ca"), directory.join("state"), "cluster.local".into());
         let keyring = Keyring::start(config, &Metrics::default()).expect("a keyring");
-        keyring.want([Arc::clone(&identity)].into());
+        keyring.want([(Arc::clone(&identity), Bearer::default())].into());
         keyring.ready(&identity).await.expect("a certificate");
         Self { keyring, identity, directory }
     }
