@@ -60,7 +60,11 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.root);
+        // The thread that was told to let go may be about to write for the last time.
+        let deadline = Instant::now() + PATIENCE;
+        while fs::remove_dir_all(&self.root).is_err() && self.root.exists() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
     }
 }
 
