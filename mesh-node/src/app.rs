@@ -9,6 +9,7 @@
 pub mod ending;
 mod issuing;
 mod joining;
+mod signing;
 
 use crate::admin::{self, AdminError};
 use crate::chain::{Chain, ChainError, UnknownRuntime};
@@ -26,7 +27,6 @@ use crate::telemetry::{self, Metrics, TelemetryError};
 use crate::world::Change;
 use crate::{cluster, compile, sys, translate};
 use ending::Ending;
-use issuing::Issuing;
 use mesh_common::cni::{DEFAULT_SOCKET, Response};
 use std::io;
 use std::path::Path;
@@ -109,6 +109,7 @@ pub fn main(cli: Cli) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     match cli.command {
         Command::Run(run) => runtime.block_on(daemon(*run)),
+        Command::Sign(settings) => runtime.block_on(signing::sign(*settings)),
         Command::Status { admin_addr } => {
             print!("{}", runtime.block_on(admin::status::status(admin_addr))?);
             Ok(())
@@ -151,8 +152,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let access = AccessLog::start(run.access_log, &metrics)?;
     let origin = Origin::of(&run).await?;
     let api = origin.client();
-    let issuing = Issuing::start(&run, api.clone(), &metrics)?;
-    let keyring = issuing.keyring.clone();
+    let keyring = issuing::start(&run, api.clone(), &metrics)?;
     let feed = Arc::<Feed>::default();
     let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
     let traffic = proxy_config(&run, descriptors);
@@ -194,7 +194,6 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         served = serve_cni(&run, published, asked, (open, chain.as_ref(), api.as_ref())) => served?,
         () = signals.told() => {}
     }
-    issuing.resign().await;
     // From now on the next daemon answers at the address.
     admin.abort();
     let ending = match &own {

@@ -24,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve this node's pods.
     Run(Box<Run>),
+    /// Sign certificates for a cluster, when elected among the signers.
+    Sign(Box<Sign>),
     /// Show what the daemon of this node does.
     Status {
         /// Where the daemon answers.
@@ -246,12 +248,47 @@ pub struct Issuing {
     /// Who issues certificates.
     #[arg(long, env = "MESH_ISSUER", default_value = "auto")]
     pub issuer: IssuerChoice,
-    /// May this daemon sign for the cluster when it is elected?
-    #[arg(long, env = "MESH_SIGN", default_value_t = true, action = clap::ArgAction::Set)]
-    pub sign: bool,
+}
+
+/// Settings of a signer.
+#[derive(Clone, Debug, Args)]
+pub struct Sign {
+    /// This signer's name among those that stand for election, such as that of its pod.
+    #[arg(long, env = "MESH_SIGNER_NAME")]
+    pub name: String,
+    /// How to reach the Kubernetes API; by default with the service account of the signer's own pod.
+    #[arg(long, env = "MESH_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of signers and daemons.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
     /// The service account of the daemons, which alone may ask for certificates.
     #[arg(long, env = "MESH_SERVICE_ACCOUNT", default_value = "mesh-node")]
     pub service_account: String,
+    /// Who vouches for identities.
+    #[arg(long, env = "MESH_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// How long a root is valid.
+    #[arg(long, env = "MESH_ROOT_TTL", default_value = "365d", value_parser = humantime::parse_duration)]
+    pub root_ttl: Duration,
+    /// How long a new root is only trusted before it signs.
+    #[arg(long, env = "MESH_ROOT_OVERLAP", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub root_overlap: Duration,
+    /// Where the admin server listens; loopback only.
+    #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+    pub admin_addr: SocketAddr,
+    /// A socket of the admin server's besides, for probes.
+    #[arg(long, env = "MESH_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+    /// Where metrics are served besides, to anyone who can reach the address.
+    #[arg(long, env = "MESH_METRICS_ADDR")]
+    pub metrics_addr: Option<SocketAddr>,
+    /// The form of the signer's own log, on standard error.
+    #[arg(long, env = "MESH_LOG", default_value = "text")]
+    pub log: log::Format,
+    /// What the signer's own log says, as in `info,mesh_node::identity=debug`.
+    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
+    pub log_filter: String,
 }
 
 /// Who issues certificates, as a flag says it.

@@ -31,7 +31,9 @@ impl Cluster {
         for namespace in [NAMESPACE, "shop"] {
             own.create("Namespace", "", namespace, json!({}))?;
         }
-        own.create("ServiceAccount", NAMESPACE, "mesh-node", json!({}))?;
+        for account in ["mesh-node", "mesh-signer"] {
+            own.create("ServiceAccount", NAMESPACE, account, json!({}))?;
+        }
         for node in ["a", "b"] {
             own.create("Node", "", node, json!({}))?;
             own.pod(NAMESPACE, &format!("mesh-node-{node}"), "mesh-node", node)?;
@@ -110,14 +112,23 @@ impl Cluster {
     /// A kubeconfig with a token of the daemon's service account, bound to its pod on a node or, without one, to nothing.
     fn credentials(&self, node: Option<&str>) -> Result<PathBuf> {
         let pod = node.map(|node| format!("mesh-node-{node}"));
-        let mut arguments = vec!["create", "token", "mesh-node", "--namespace", NAMESPACE];
-        if let Some(pod) = &pod {
+        self.kubeconfig("mesh-node", pod.as_deref())
+    }
+
+    /// A kubeconfig with a token of the signers' service account.
+    fn signer_credentials(&self) -> Result<PathBuf> {
+        self.kubeconfig("mesh-signer", None)
+    }
+
+    fn kubeconfig(&self, account: &str, pod: Option<&str>) -> Result<PathBuf> {
+        let mut arguments = vec!["create", "token", account, "--namespace", NAMESPACE];
+        if let Some(pod) = pod {
             arguments.extend(["--bound-object-kind", "Pod", "--bound-object-name", pod]);
         }
         let token = self.kubectl(&arguments)?;
         let mut config: Value = serde_json::from_str(&fs::read_to_string(self.api.kubeconfig(ADMIN))?)?;
         config["users"][0]["user"] = json!({"token": token.trim()});
-        let path = self.api.dir().join(format!("{}.kubeconfig", node.unwrap_or("unbound")));
+        let path = self.api.dir().join(format!("{account}-{}.kubeconfig", pod.unwrap_or("unbound")));
         fs::write(&path, config.to_string())?;
         Ok(path)
     }
@@ -146,20 +157,20 @@ fn id(account: &str) -> Arc<Identity> {
     Arc::new(format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().expect("an identity"))
 }
 
-fn settings(node: &str) -> signer::Settings {
+fn settings(candidate: &str) -> signer::Settings {
     signer::Settings {
         namespace: NAMESPACE.to_owned(),
         service_account: "mesh-node".to_owned(),
-        node: node.to_owned(),
+        candidate: candidate.to_owned(),
         trust_domain: "cluster.local".into(),
         root_ttl: Duration::from_secs(365 * 24 * 3600),
         overlap: Duration::from_secs(3600),
     }
 }
 
-async fn signer(credentials: &Path, node: &str) -> Result<Signer> {
+async fn signer(credentials: &Path, candidate: &str) -> Result<Signer> {
     let client = cluster::client(Some(credentials)).await?;
-    Ok(Signer::start(client, settings(node), Clock::system(), &Metrics::default()))
+    Ok(Signer::start(client, settings(candidate), Clock::system(), &Metrics::default()))
 }
 
 /// A node's keyring, which asks with these credentials for the pods of this node.
@@ -208,9 +219,10 @@ async fn refusal(keyring: &Keyring, account: &str, bearer: Bearer) -> Result<Str
 fn daemons_get_the_identities_of_their_own_pods_from_the_one_that_signs() -> Result<()> {
     let cluster = Cluster::start("identity", &[])?;
     let (a, b) = (cluster.credentials(Some("a"))?, cluster.credentials(Some("b"))?);
+    let signs = cluster.signer_credentials()?;
     let (web, api) = (cluster.bearer("shop", "web-a")?, cluster.bearer("shop", "api-b")?);
     cluster.run(async || {
-        let mut signers = vec![signer(&a, "a").await?, signer(&b, "b").await?];
+        let mut signers = vec![signer(&signs, "a").await?, signer(&signs, "b").await?];
         let (on_a, on_b) = (keyring(&cluster, &a, "a", Way::Auto).await?, keyring(&cluster, &b, "b", Way::Auto).await?);
         on_a.want([(id("web"), web.clone())].into());
         on_b.want([(id("api"), api.clone())].into());
@@ -220,6 +232,15 @@ fn daemons_get_the_identities_of_their_own_pods_from_the_one_that_signs() -> Res
         let secret = cluster.get(&["secret", "mesh-ca", "--namespace", NAMESPACE])?;
         let kept = secret["data"].as_object().context("an empty Secret")?.keys().filter(|key| key.ends_with(".crt"));
         ensure!(kept.count() == 1, "one root in the Secret");
+
+        // The key of the authority is for signers alone.
+        for (credentials, may) in [(&signs, true), (&a, false)] {
+            let path = credentials.to_str().context("a path that is no text")?;
+            let read = ["--kubeconfig", path, "get", "secret", "mesh-ca", "--namespace", NAMESPACE];
+            let answer = cluster.api.kubectl(read)?;
+            ensure!(answer.status.success() == may, "{}: {}", credentials.display(), answer.stderr);
+            ensure!(may || answer.stderr.contains("Forbidden"), "{}", answer.stderr);
+        }
 
         // What was granted is cleaned up by who asked.
         let mut looks = looks();
@@ -287,7 +308,7 @@ fn a_stolen_token_gets_no_identity_of_a_pod_of_another_node() -> Result<()> {
         ("an administrator", &admin, "a", "web", &web, "only the mesh's daemons"),
     ];
     cluster.run(async || {
-        let _signer = signer(&b, "b").await?;
+        let _signer = signer(&cluster.signer_credentials()?, "b").await?;
         for (name, credentials, node, account, bearer, expected) in cases {
             let client = cluster::client(Some(credentials)).await?;
             let state = cluster.api.dir().join("thief").join(name.replace(' ', "-"));
@@ -323,7 +344,7 @@ fn an_api_server_without_pod_certificates_is_asked_by_signing_requests() -> Resu
     let (a, unbound) = (cluster.credentials(Some("a"))?, cluster.credentials(None)?);
     let (web, api) = (cluster.bearer("shop", "web-a")?, cluster.bearer("shop", "api-b")?);
     cluster.run(async || {
-        let _signer = signer(&a, "a").await?;
+        let _signer = signer(&cluster.signer_credentials()?, "a").await?;
         let own = keyring(&cluster, &a, "a", Way::Auto).await?;
         own.want([(id("web"), web.clone())].into());
         ready(&own, &id("web")).await?;
@@ -382,7 +403,7 @@ fn a_node_full_of_pods_gets_its_identities_without_a_storm() -> Result<()> {
     }
     ensure!(wanted.len() == PODS);
     cluster.run(async || {
-        let _signer = signer(&a, "a").await?;
+        let _signer = signer(&cluster.signer_credentials()?, "a").await?;
         let keyring = keyring(&cluster, &a, "a", Way::Auto).await?;
         keyring.want([(id("full-0"), wanted[&id("full-0")].clone())].into());
         ready(&keyring, &id("full-0")).await?;

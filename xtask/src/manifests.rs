@@ -43,6 +43,7 @@ const ACCEPTED: &[(&[&str], &str)] = &[
     (&["metricsPort=0"], "value: \"127.0.0.1:15000\""),
     (&["image.repository=registry.example/mesh", "image.tag=edge"], "image: \"registry.example/mesh:edge\""),
     (&["exemptNamespaces={kube-system,calico-system}"], "value: \"kube-system,calico-system,mesh-system\""),
+    (&["signer.replicas=3"], "replicas: 3"),
     (&["drainDeadlineSeconds=600"], "terminationGracePeriodSeconds: 630"),
     (&["imagePullSecrets[0].name=registry"], "- name: registry"),
     (&["chain.confDir=/var/lib/rancher/k3s/agent/etc/cni/net.d"], "path: /var/lib/rancher/k3s/agent/etc/cni/net.d"),
@@ -53,6 +54,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("chain.mode=sometimes", "mode"),
     ("chain.confDir=etc/cni", "confDir"),
     ("metricsPort=70000", "metricsPort"),
+    ("signer.replicas=0", "replicas"),
     ("trustDomains=cluster.local", "trustDomains"),
     ("exemptNamespaces={Kube_System}", "exemptNamespaces"),
 ];

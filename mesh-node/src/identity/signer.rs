@@ -1,4 +1,4 @@
-//! The signer of a cluster, run by that one of the daemons which holds a lease.
+//! The signer of a cluster: that one of several which holds a lease.
 //!
 //! In:  a client; requests of all daemons; the Secrets of the authority.
 //! Out: certificates, and the roots that every daemon trusts.
@@ -48,8 +48,8 @@ pub struct Settings {
     pub namespace: String,
     /// The daemons' service account.
     pub service_account: String,
-    /// This daemon's node.
-    pub node: String,
+    /// Who stands for election, as the lease names it.
+    pub candidate: String,
     /// The authority of every identity.
     pub trust_domain: TrustDomain,
     /// How long a root is valid; its successor is made at half of it.
@@ -93,12 +93,12 @@ impl Drop for Signer {
 
 async fn stand(client: Client, settings: Settings, clock: Clock, counts: Counts, mut stopped: oneshot::Receiver<()>) {
     loop {
-        let mut election = Election::new(client.clone(), &settings.namespace, &settings.node);
+        let mut election = Election::new(client.clone(), &settings.namespace, &settings.candidate);
         tokio::select! {
             () = election.win() => {}
             _ = &mut stopped => return,
         }
-        tracing::info!(node = settings.node, "this daemon signs for the cluster");
+        tracing::info!(candidate = settings.candidate, "this signer signs for the cluster");
         counts.leads(true);
         let resigned = tokio::select! {
             () = election.hold() => {

@@ -57,8 +57,8 @@ pub(super) struct Election {
 
 impl Election {
     /// Stands for election under a name that no other process has.
-    pub(super) fn new(client: Client, namespace: &str, node: &str) -> Self {
-        let me = format!("{node}_{:016x}", fastrand::u64(..));
+    pub(super) fn new(client: Client, namespace: &str, candidate: &str) -> Self {
+        let me = format!("{candidate}_{:016x}", fastrand::u64(..));
         Self { api: Api::namespaced(client, namespace), me, observed: Observed::default() }
     }
 
