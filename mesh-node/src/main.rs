@@ -10,8 +10,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Where the kernel cannot do it, memory is only larger than need be.
-    let _larger = mesh_node::sys::limit::refuse_huge_pages();
     match app::main(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
