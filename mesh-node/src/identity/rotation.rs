@@ -23,6 +23,7 @@ use futures_util::stream::FuturesUnordered;
 use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -158,7 +159,7 @@ impl Rotation {
         // A clock set back must not postpone it.
         if self.next_reread <= now || now + self.reread < self.next_reread {
             self.next_reread = now + self.reread;
-            let answer = in_time(self.patience, self.issuer.bundle()).await;
+            let answer = self.ask_for_roots().await;
             let faults = match answer {
                 Ok((latest, faults)) => {
                     self.latest = latest;
@@ -180,6 +181,22 @@ impl Rotation {
             self.rebuild(&identity, now);
         }
         true
+    }
+
+    /// Asks the issuer for its roots. A silent one does not keep what is wanted meanwhile from what is on disk.
+    async fn ask_for_roots(&mut self) -> Result<(Bundle, Vec<IssueError>), IssueError> {
+        let (shared, issuer) = (Arc::clone(&self.shared), Arc::clone(&self.issuer));
+        let mut answer = pin!(in_time(self.patience, issuer.bundle()));
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = shared.wake.notified() => {
+                    if self.follow_wants(self.clock.now()) {
+                        self.publish();
+                    }
+                }
+            }
+        }
     }
 
     /// Names each fault once, for as long as it lasts, and counts it each time.

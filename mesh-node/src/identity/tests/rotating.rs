@@ -244,6 +244,18 @@ impl Issuer for Silent {
 }
 
 #[tokio::test]
+async fn what_is_on_disk_serves_while_a_silent_issuer_is_asked_for_roots() {
+    let lab = Lab::new();
+    let first = lab.node("a").await;
+    let mut again = Node::new(&lab.config("a"), Arc::new(Silent), lab.day.clock());
+    again.rotation.patience = Duration::from_secs(3600);
+    again.want(&[&first.only().identity]);
+    let asking = tokio::time::timeout(Duration::from_millis(50), again.step()).await;
+    assert!(asking.is_err(), "the issuer has not answered");
+    assert_eq!(again.only().not_after, first.only().not_after);
+}
+
+#[tokio::test]
 async fn a_silent_issuer_is_not_waited_for_without_end() {
     let lab = Lab::new();
     let mut node = Node::new(&lab.config("a"), Arc::new(Silent), lab.day.clock());
