@@ -79,7 +79,12 @@ impl Pins {
             }
             std::fs::remove_dir(&self.root)
         };
-        remove_rest().map_err(|source| SteerError::Pin { path: self.root.clone(), source })
+        remove_rest().map_err(|source| SteerError::Pin { path: self.root.clone(), source })?;
+        if let Some(bpf_dir) = self.root.parent() {
+            // It stays if something else is in it, or something is mounted there.
+            drop(std::fs::remove_dir(bpf_dir));
+        }
+        Ok(())
     }
 
     /// Every pod that has a directory.
