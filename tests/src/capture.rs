@@ -9,7 +9,7 @@ mod pcap;
 
 use crate::env;
 use crate::exec::{Process, create};
-use crate::netns::NetNs;
+use crate::netns;
 use crate::wait::{self, PATIENCE};
 use anyhow::{Context, Result, bail, ensure};
 use nix::net::if_::if_nametoindex;
@@ -18,6 +18,7 @@ use pcap::Segment;
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Every node on a link: RFC 4291, section 2.7.1.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -37,15 +38,24 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Captures everything on `device` in `ns` into `file`; returns once it does.
+    /// Captures everything on `device` in the network namespace at `ns` into `file`; returns once it does.
     ///
     /// **Errors**: tcpdump is not installed, or does not start.
-    pub fn start(ns: &NetNs, device: &str, file: &Path) -> Result<Self> {
+    pub fn start(ns: &Path, device: &str, file: &Path) -> Result<Self> {
+        Self::start_of(ns, device, file, "")
+    }
+
+    /// As [`Capture::start`], of packets that `filter` selects, in the words of `pcap-filter(7)`: where much else passes.
+    ///
+    /// **Errors**: as there, or the filter is wrong.
+    pub fn start_of(ns: &Path, device: &str, file: &Path, filter: &str) -> Result<Self> {
         let log = file.with_extension("log");
-        let mut command = ns.command(env::system("tcpdump")?);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", ns.display())).arg("--").arg(env::system("tcpdump")?);
         command
             .args(["-i", device, "-n", "-s", "0", "-U", "--immediate-mode", "-B", "32768", "-Z", "root", "-w"])
             .arg(file)
+            .args((!filter.is_empty()).then(|| format!("udp port {DISCARD} or ({filter})")))
             .stdout(create(&log)?)
             .stderr(create(&log)?);
         let tcpdump = Process::start_with(&mut command, &log)?;
@@ -55,7 +65,7 @@ impl Capture {
             }
             Ok(tcpdump.log().contains("listening on"))
         })?;
-        let (marker, everybody) = ns.enter(|| {
+        let (marker, everybody) = netns::enter(ns, || {
             let index = if_nametoindex(device).with_context(|| format!("no device {device}"))?;
             let marker = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("cannot make a socket")?;
             Ok((marker, SocketAddrV6::new(ALL_NODES, DISCARD, 0, index)))

@@ -4,13 +4,15 @@
 //! Out: its API, its nodes, commands inside both.
 //! Invariant: nothing here brings it up or down: one cluster serves many tests, each in Kubernetes namespaces of its own.
 
-use crate::exec::{Output, execute};
+use crate::exec::{Output, Process, execute};
 use crate::{env, netns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -83,11 +85,36 @@ impl Cluster {
         &self.nodes
     }
 
+    /// The number of a process of the control machine, such as `kube-apiserver`.
+    ///
+    /// **Errors**: it does not run.
+    pub fn control_process(&self, program: &str) -> Result<u32> {
+        let network = std::fs::metadata(&self.namespace).context("the cluster is gone")?.ino();
+        let processes = std::fs::read_dir("/proc").context("cannot read /proc")?.flatten();
+        let found = processes.map(|entry| entry.path()).find(|process| {
+            let inside = std::fs::metadata(process.join("ns/net")).is_ok_and(|own| own.ino() == network);
+            inside
+                && std::fs::read(process.join("cmdline")).is_ok_and(|line| {
+                    let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+                    Path::new(OsStr::from_bytes(name)).file_name() == Some(OsStr::new(program))
+                })
+        });
+        let number = found.and_then(|process| process.file_name()?.to_str()?.parse().ok());
+        number.with_context(|| format!("{program} does not run: see `cargo xtask cluster status`"))
+    }
+
     /// Runs `kubectl`, and gives what it prints.
     ///
     /// **Errors**: it fails or is too slow.
     pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
         execute(self.kubectl_command().args(arguments), PATIENCE)?.success()
+    }
+
+    /// Runs `kubectl`, and gives how it ended.
+    ///
+    /// **Errors**: it cannot be started, or is too slow. That it fails is in its output.
+    pub fn kubectl_tried<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Output> {
+        execute(self.kubectl_command().args(arguments), PATIENCE)
     }
 
     /// Runs `calicoctl`, and gives what it prints.
@@ -120,6 +147,18 @@ impl Cluster {
         }
         written.context("kubectl does not read the manifest")?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// `kubectl` in the background, with what it prints in the file `log`.
+    ///
+    /// **Errors**: it cannot be started.
+    pub fn kubectl_started<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        log: &Path,
+    ) -> Result<Process> {
+        let mut command = self.inside(&self.kubectl);
+        Process::start(command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments), log)
     }
 
     fn kubectl_command(&self) -> Command {

@@ -263,7 +263,7 @@ impl Mesh {
     /// **Errors**: tcpdump is not installed, or does not start.
     pub fn capture(&self, name: &str) -> Result<Capture> {
         let node = self.node(Node::A);
-        Capture::start(node.ns(), LINK, &node.dir().join(format!("{name}.pcap")))
+        Capture::start(&node.ns().path(), LINK, &node.dir().join(format!("{name}.pcap")))
     }
 
     /// Where roots and their keys are.

@@ -22,6 +22,8 @@ mod sweep;
 mod up;
 mod wait;
 
+pub(crate) use images::busybox;
+
 use crate::setup::{self, Group};
 use crate::{env, run};
 use anyhow::{Context, Result, bail};
@@ -85,7 +87,7 @@ pub(crate) struct Rest {
 }
 
 /// Which parts the cluster has.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct Choices {
     /// Which of the kernel's packet filters felix uses.
     #[arg(long, value_enum, default_value_t = Felix::Nft)]
@@ -102,18 +104,20 @@ pub(crate) struct Choices {
 }
 
 /// The packet filter of Calico's felix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Felix {
     /// iptables over nf_tables.
+    #[default]
     Nft,
     /// The first iptables.
     Legacy,
 }
 
 /// A version of containerd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Containerd {
     /// The newest, from its Go module.
+    #[default]
     #[value(name = "2")]
     V2,
     /// Debian's.
@@ -122,16 +126,18 @@ enum Containerd {
 }
 
 /// How kube-proxy works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Proxy {
+    #[default]
     Nftables,
     Iptables,
 }
 
 /// How packets go from node to node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Encapsulation {
     /// In VXLAN, as where the network knows nothing of pods.
+    #[default]
     Vxlan,
     /// As they are, by static routes.
     None,

@@ -32,6 +32,15 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// This very program, or the one in its place, if Cargo has built it anew while it ran.
+///
+/// **Errors**: the kernel does not say where it is.
+pub(crate) fn own_program() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let replaced = own.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.filter(|path| path.is_file()).unwrap_or(own))
+}
+
 /// Is this process root?
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;

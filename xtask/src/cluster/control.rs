@@ -4,6 +4,19 @@
 
 use super::layout::{CONTROL, CONTROL_ADDRESS, Layout, PODS, SERVICES};
 use super::machine::{Component, Machine};
+use anyhow::{Context, Result};
+
+/// The file that says which requests are logged.
+const AUDIT: &str = "audit.yaml";
+
+/// Writes the files of the machine.
+///
+/// **Errors**: a file cannot be written.
+pub(super) fn write_files(layout: &Layout) -> Result<()> {
+    let dir = layout.machine(CONTROL);
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    std::fs::write(dir.join(AUDIT), include_str!("audit.yaml")).context("cannot write what is to be logged")
+}
 
 /// The machine.
 pub(super) fn machine(layout: &Layout) -> Machine {
@@ -78,6 +91,8 @@ fn api_server(layout: &Layout) -> Vec<String> {
         format!("--bind-address={CONTROL_ADDRESS}"),
         format!("--advertise-address={CONTROL_ADDRESS}"),
         format!("--service-cluster-ip-range={SERVICES}"),
+        format!("--audit-policy-file={}", layout.machine(CONTROL).join(AUDIT).display()),
+        format!("--audit-log-path={}", layout.log(CONTROL, "audit").display()),
     ];
     let settings = [
         "--etcd-servers=http://127.0.0.1:2379",

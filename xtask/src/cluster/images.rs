@@ -6,7 +6,7 @@
 use super::layout::{Layout, NODES};
 use super::machine;
 use crate::oci::{self, Image, Layer};
-use crate::run;
+use crate::{env, run};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(super) fn make(layout: &Layout) -> Result<PathBuf> {
     let dir = layout.dir().join("images");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let archive = dir.join("base.tar");
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let own = env::own_program()?;
     let sources = [PathBuf::from(BUSYBOX_PROGRAM), layout.tool("pause"), layout.tool("coredns"), own];
     let newest = sources.iter().map(|source| changed(source)).collect::<Result<Vec<_>>>()?.into_iter().max();
     if changed(&archive).ok() <= newest {
@@ -46,7 +46,13 @@ pub(super) fn make(layout: &Layout) -> Result<PathBuf> {
             layers: vec![Layer::new().copy("/coredns", &layout.tool("coredns"))?],
             ..Image::default()
         };
-        oci::write(&[pause, coredns, busybox()?], &archive)?;
+        let busybox = Image {
+            reference: BUSYBOX.to_owned(),
+            command: vec!["/bin/sh".to_owned()],
+            layers: vec![busybox()?],
+            ..Image::default()
+        };
+        oci::write(&[pause, coredns, busybox], &archive)?;
     }
     Ok(archive)
 }
@@ -57,7 +63,10 @@ fn changed(path: &Path) -> Result<SystemTime> {
     metadata.with_context(|| format!("{} is missing: run `cargo xtask setup cluster`", path.display()))
 }
 
-fn busybox() -> Result<Image> {
+/// The files of an image with a shell.
+///
+/// **Errors**: busybox is missing.
+pub(crate) fn busybox() -> Result<Layer> {
     let applets = run::output(Command::new(BUSYBOX_PROGRAM).arg("--list"))?;
     let mut files = Layer::new()
         .copy("/bin/busybox", Path::new(BUSYBOX_PROGRAM))?
@@ -67,8 +76,7 @@ fn busybox() -> Result<Image> {
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
         files = files.link(&format!("/bin/{applet}"), "busybox");
     }
-    let command = vec!["/bin/sh".to_owned()];
-    Ok(Image { reference: BUSYBOX.to_owned(), command, layers: vec![files], ..Image::default() })
+    Ok(files)
 }
 
 /// Imports an archive on every node.

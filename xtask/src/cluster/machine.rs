@@ -7,7 +7,7 @@
 
 use super::layout::Layout;
 use super::{cgroups, mounts, wait};
-use crate::run;
+use crate::{env, run};
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub(super) fn start(layout: &Layout, machine: &Machine) -> Result<()> {
     std::fs::write(&description, text).with_context(|| format!("cannot write {}", description.display()))?;
     let log = create_log(&layout.log(&machine.name, "machine"))?;
     Command::new("setsid")
-        .arg(own_program()?)
+        .arg(env::own_program()?)
         .args(["cluster", "launch"])
         .arg(&description)
         .stdin(Stdio::null())
@@ -104,7 +104,7 @@ pub(super) fn launch(description: &Path) -> Result<()> {
     if machine.node {
         command.arg("--cgroup");
     }
-    command.arg(own_program()?).args(["cluster", "machine"]).arg(description);
+    command.arg(env::own_program()?).args(["cluster", "machine"]).arg(description);
     Err(command.exec()).context("cannot run nsenter, of the package util-linux")
 }
 
@@ -208,9 +208,4 @@ fn create_log(path: &Path) -> Result<File> {
     let dir = path.parent().context("a log without a directory")?;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     File::options().create(true).append(true).open(path).with_context(|| format!("cannot open {}", path.display()))
-}
-
-/// This very program.
-fn own_program() -> Result<PathBuf> {
-    std::env::current_exe().context("cannot tell where this program is")
 }

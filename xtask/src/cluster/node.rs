@@ -26,6 +26,7 @@ const DIRECTORIES: &[(&str, &str)] = &[
     ("kubernetes", config::KUBERNETES),
     ("cni", "/etc/cni/net.d"),
     ("cni-bin", "/opt/cni/bin"),
+    ("mesh", "/var/lib/mesh"),
     ("log", "/var/log"),
 ];
 

@@ -36,6 +36,7 @@ pub(super) fn up(layout: &Layout, choices: &Choices) -> Result<()> {
         network::make(layout, choices.encapsulation)
     })?;
     step("etcd and the API server", || {
+        control::write_files(layout)?;
         machine::start(layout, &control::machine(layout))?;
         wait(layout, "the API server", CONTROL, "kube-apiserver", || {
             Ok(succeeds(layout.kubectl().args(["get", "--raw", "/readyz"])))
