@@ -5,7 +5,7 @@
 //! Invariant: nothing is left out silently: what could not be checked is said.
 
 use crate::setup::{self, Group};
-use crate::{env, manifests, run, tidy};
+use crate::{cluster, env, image, manifests, run, tidy};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ pub(crate) fn test(filters: &[String]) -> Result<()> {
     if filters.is_empty() {
         checks(&mut steps);
     }
-    suites(&mut steps, filters);
+    suites(&mut steps, filters)?;
     steps.finish()
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn ci() -> Result<()> {
         run::open(doc.args(WORKSPACE).env("RUSTDOCFLAGS", "-D warnings"))
     });
     steps.step("examples in the documentation", || run::open(cargo(&["test", "--doc", "--quiet"]).args(WORKSPACE)));
-    suites(&mut steps, &[]);
+    suites(&mut steps, &[])?;
     steps.finish()
 }
 
@@ -127,13 +127,50 @@ fn checks(steps: &mut Steps) {
 }
 
 /// Builds everything, and runs the tests that `filters` select.
-fn suites(steps: &mut Steps, filters: &[String]) {
+fn suites(steps: &mut Steps, filters: &[String]) -> Result<()> {
     steps.step("build", || run::open(cargo(&["build"]).args(WORKSPACE)));
-    steps.step("tests", || {
-        let mut nextest = cargo(&["nextest", "run"]);
-        // An error says what was attempted; where in the runtime it was made would bury that.
-        run::open(nextest.args(WORKSPACE).args(filters).env("RUST_LIB_BACKTRACE", "0"))
+    let in_cluster = selects(IN_CLUSTER, filters)?;
+    if !in_cluster || selects(ELSEWHERE, filters)? {
+        steps.step("tests", || tests(ELSEWHERE, filters));
+    }
+    if in_cluster {
+        steps.step("tests in a cluster", || cluster(filters));
+    }
+    Ok(())
+}
+
+/// Tests that one real cluster serves, and all others.
+const IN_CLUSTER: &str = "binary(cluster)";
+const ELSEWHERE: &str = "not binary(cluster)";
+
+/// Is there a test of `part` that `filters` select?
+fn selects(part: &str, filters: &[String]) -> Result<bool> {
+    if filters.is_empty() {
+        return Ok(true);
+    }
+    let mut list = cargo(&["nextest", "list", "--message-format", "oneline", "--filterset", part]);
+    let found = run::output(list.args(WORKSPACE).args(filters))?;
+    Ok(!found.trim().is_empty())
+}
+
+fn tests(part: &str, filters: &[String]) -> Result<()> {
+    let mut nextest = cargo(&["nextest", "run", "--filterset", part]);
+    // An error says what was attempted; where in the runtime it was made would bury that.
+    run::open(nextest.args(WORKSPACE).args(filters).env("RUST_LIB_BACKTRACE", "0"))
+}
+
+/// Brings a cluster up, runs its tests, and takes it down, whatever came of them.
+fn cluster(filters: &[String]) -> Result<()> {
+    image::run(&image::Arguments::of_suites())?;
+    let outcome = cluster::run(&cluster::Action::Up(cluster::Choices::default())).and_then(|()| {
+        for archive in ["mesh.tar", "bookinfo.tar", "suites.tar"] {
+            let file = env::target_dir().join("images").join(archive);
+            cluster::run(&cluster::Action::LoadImage { file })?;
+        }
+        tests(IN_CLUSTER, filters)
     });
+    let removed = cluster::run(&cluster::Action::Down);
+    outcome.and(removed)
 }
 
 /// Known vulnerabilities, as far as their database can be had.

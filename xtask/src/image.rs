@@ -8,7 +8,7 @@
 
 use crate::oci::{self, Image, Layer};
 use crate::setup::{self, Group};
-use crate::{env, run};
+use crate::{cluster, env, run};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,17 @@ pub(crate) struct Arguments {
     /// Without optimisation, which is built sooner.
     #[arg(long)]
     debug: bool,
+    /// With the image that pods of the suites run.
+    #[arg(long)]
+    suites: bool,
+}
+
+impl Arguments {
+    /// What the suites of the cluster need.
+    pub(crate) fn of_suites() -> Self {
+        let (repository, bookinfo_tag) = ("mesh-node".to_owned(), "1.20.3".to_owned());
+        Self { repository, bookinfo_tag, debug: true, suites: true }
+    }
 }
 
 /// Bookinfo's services with their versions.
@@ -51,7 +62,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let mesh = mesh(&arguments.repository, &programs)?;
     write(&[mesh], &dir.join("mesh.tar"))?;
-    write(&bookinfo(&arguments.bookinfo_tag, &programs)?, &dir.join("bookinfo.tar"))
+    write(&bookinfo(&arguments.bookinfo_tag, &programs)?, &dir.join("bookinfo.tar"))?;
+    if arguments.suites {
+        write(&[suites(&programs)?], &dir.join("suites.tar"))?;
+    }
+    Ok(())
 }
 
 fn write(images: &[Image], archive: &Path) -> Result<()> {
@@ -69,7 +84,7 @@ fn build(debug: bool) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--target", &target, "-p", "mesh-node", "-p", "mesh-cni", "-p", "mesh-tests"])
-        .args(["--bin", "mesh-node", "--bin", "mesh-cni", "--bin", "bookinfo"])
+        .args(["--bin", "mesh-node", "--bin", "mesh-cni", "--bin", "bookinfo", "--bin", "meshload"])
         .current_dir(env::root())
         // Only of this target: programs that the build runs, and eBPF programs, are built as ever.
         .env(flags_variable(&target), "-C target-feature=+crt-static");
@@ -110,7 +125,7 @@ fn bookinfo(tag: &str, programs: &Path) -> Result<Vec<Image>> {
     let program = format!("{BIN}/bookinfo");
     let layer = Layer::new().copy(&program, &programs.join("bookinfo"))?;
     let image = |(service, version): (&str, &str)| Image {
-        reference: format!("docker.io/istio/examples-bookinfo-{service}-{version}:{tag}"),
+        reference: format!("registry.istio.io/release/examples-bookinfo-{service}-{version}:{tag}"),
         entrypoint: vec![program.clone(), service.to_owned()],
         environment: vec![format!("SERVICE_VERSION={version}")],
         user: "65534:65534".to_owned(),
@@ -118,6 +133,20 @@ fn bookinfo(tag: &str, programs: &Path) -> Result<Vec<Image>> {
         ..Image::default()
     };
     Ok(BOOKINFO.map(image).into())
+}
+
+/// A shell, small clients and servers, and a load.
+fn suites(programs: &Path) -> Result<Image> {
+    let load = Layer::new()
+        .copy(&format!("{BIN}/meshload"), &programs.join("meshload"))?
+        // What `httpd -h /www` serves: which pod answers, and who it takes the client for.
+        .file("/www/cgi-bin/who", 0o755, "#!/bin/sh\necho\necho \"$HOSTNAME $REMOTE_ADDR\"\n");
+    Ok(Image {
+        reference: "mesh.test/suites:1".to_owned(),
+        command: vec!["/bin/sh".to_owned()],
+        layers: vec![cluster::busybox()?, load],
+        ..Image::default()
+    })
 }
 
 /// The name by which a runtime knows `repository`: with the registry that is meant where none is named.
@@ -161,8 +190,8 @@ mod tests {
         std::fs::write(dir.join("bookinfo"), "program").expect("a file");
         let images = bookinfo("1.20.3", &dir).expect("images");
         let names: Vec<_> = images.iter().map(|image| image.reference.as_str()).collect();
-        assert!(names.contains(&"docker.io/istio/examples-bookinfo-reviews-v3:1.20.3"), "{names:?}");
-        assert!(names.contains(&"docker.io/istio/examples-bookinfo-productpage-v1:1.20.3"), "{names:?}");
+        assert!(names.contains(&"registry.istio.io/release/examples-bookinfo-reviews-v3:1.20.3"), "{names:?}");
+        assert!(names.contains(&"registry.istio.io/release/examples-bookinfo-productpage-v1:1.20.3"), "{names:?}");
         std::fs::remove_dir_all(&dir).expect("clean up");
     }
 }

@@ -1,0 +1,111 @@
+//! The mesh may do what it does, and nothing else.
+//!
+//! In:  the roles that its manifest makes; the API server's audit log, which has every request of its service accounts.
+//! Source: Kubernetes `audit.k8s.io/v1`, "Event"; RBAC, "Referring to resources".
+
+use crate::support::{START, SYSTEM, Space, client, server};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::wait;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What is allowed for what does not happen in this cluster, or not every time.
+const RARELY: &[&str] = &[
+    // The API server streams lists; older ones are asked for them.
+    " list ",
+    // Asking for certificates, and publishing roots, where the kinds for that are not served.
+    " certificatesigningrequests",
+    " configmaps",
+    // An authority that rotates.
+    "mesh-signer update clustertrustbundles.",
+    "mesh-signer update secrets",
+    // A daemon's end; an Event that happens again.
+    "mesh-node get daemonsets.",
+    "mesh-node patch events.",
+    // Asked of signers by admission, not by requests.
+    " signers.",
+];
+
+/// Every request of the mesh so far: who, what, and whether it was refused.
+fn requests(space: &Space) -> Result<(BTreeSet<String>, Vec<String>)> {
+    let logs = space.cluster.nodes()[0].logs().parent().context("logs are in no directory")?;
+    let log = logs.join("control/audit.log");
+    let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    let (mut made, mut refused) = (BTreeSet::new(), Vec::new());
+    // Whoever uninstalls the mesh takes its rights first; what counts is asked by those that are there now.
+    let born = ["-n", SYSTEM, "get", "daemonset", "mesh-node", "--output=jsonpath={.metadata.creationTimestamp}"];
+    let born = space.cluster.kubectl(born)?;
+    // The last line may be half written.
+    for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let (user, object) = (event["user"]["username"].as_str().unwrap_or_default(), &event["objectRef"]);
+        let Some(account) = user.strip_prefix("system:serviceaccount:mesh-system:") else { continue };
+        let field = |name: &str| object[name].as_str().unwrap_or_default();
+        let Some(verb) = event["verb"].as_str().filter(|_| object.is_object()) else { continue };
+        let request = right(account, field("apiGroup"), &slashed(field("resource"), field("subresource")), verb);
+        // A namespace that ends refuses too, and says so with the same code.
+        let since = event["requestReceivedTimestamp"].as_str().is_some_and(|time| time >= born.as_str());
+        if since && event["annotations"]["authorization.k8s.io/decision"] == "forbid" {
+            refused.push(format!("{request}: {}", event["responseStatus"]["message"]));
+        }
+        made.insert(request);
+    }
+    Ok((made, refused))
+}
+
+fn slashed(resource: &str, part: &str) -> String {
+    if part.is_empty() { resource.to_owned() } else { format!("{resource}/{part}") }
+}
+
+fn right(account: &str, group: &str, resource: &str, verb: &str) -> String {
+    format!("{account} {verb} {resource}.{group}").trim_end_matches('.').to_owned()
+}
+
+/// Every right that the roles give.
+fn granted(space: &Space) -> Result<BTreeSet<String>> {
+    let mut granted = BTreeSet::new();
+    for kind in ["clusterroles", "roles"] {
+        let text = space.cluster.kubectl(["-n", SYSTEM, "get", kind, "--output=json"])?;
+        let roles: Value = serde_json::from_str(&text).context("kubectl prints no JSON")?;
+        for role in roles["items"].as_array().into_iter().flatten() {
+            let name = role["metadata"]["name"].as_str().unwrap_or_default();
+            if !name.starts_with("mesh-") {
+                continue;
+            }
+            let account = if name == "mesh-signer" { "mesh-signer" } else { "mesh-node" };
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                let words = |field: &str| rule[field].as_array().cloned().unwrap_or_default();
+                for (group, resource) in words("apiGroups")
+                    .iter()
+                    .flat_map(|group| words("resources").into_iter().map(move |resource| (group.clone(), resource)))
+                {
+                    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                    let (group, resource) = (text(&group), text(&resource));
+                    granted.extend(words("verbs").iter().map(|verb| right(account, &group, &resource, &text(verb))));
+                }
+            }
+        }
+    }
+    Ok(granted)
+}
+
+#[test]
+fn the_mesh_may_do_what_it_does_and_nothing_else() -> Result<()> {
+    let space = Space::new("rights", true)?;
+    space.strict()?;
+    let [web, asker] = space.pods([server("web", "node1"), client("asker", "node2")])?;
+    space.event(&web.name, "MeshJoined")?;
+    space.who(&asker.name, &format!("{}:8080", web.address))?;
+    let granted = granted(&space)?;
+    ensure!(granted.len() > 20, "the roles are not there: {granted:?}");
+    let rare = |right: &String| RARELY.iter().any(|part| right.contains(part));
+    wait::until_true("every right is used", START, || {
+        let (made, refused) = requests(&space)?;
+        ensure!(refused.is_empty(), "refused: {refused:#?}");
+        let idle: Vec<_> = granted.difference(&made).filter(|right| !rare(right)).collect();
+        Ok(idle.is_empty())
+    })
+    .with_context(|| {
+        let made = requests(&space).map(|(made, _)| made).unwrap_or_default();
+        format!("never used: {:#?}", granted.difference(&made).filter(|right| !rare(right)).collect::<Vec<_>>())
+    })
+}
