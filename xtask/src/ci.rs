@@ -81,7 +81,7 @@ pub(crate) fn test(filters: &[String]) -> Result<()> {
     if filters.is_empty() {
         checks(&mut steps);
     }
-    suites(&mut steps, filters)?;
+    suites(&mut steps, filters);
     steps.finish()
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn ci() -> Result<()> {
         run::open(doc.args(WORKSPACE).env("RUSTDOCFLAGS", "-D warnings"))
     });
     steps.step("examples in the documentation", || run::open(cargo(&["test", "--doc", "--quiet"]).args(WORKSPACE)));
-    suites(&mut steps, &[])?;
+    suites(&mut steps, &[]);
     steps.finish()
 }
 
@@ -126,32 +126,15 @@ fn checks(steps: &mut Steps) {
     });
 }
 
-/// Builds everything, and runs the tests that `filters` select.
-fn suites(steps: &mut Steps, filters: &[String]) -> Result<()> {
+/// Builds everything, and runs the tests that `filters` select and that need no cluster.
+fn suites(steps: &mut Steps, filters: &[String]) {
     steps.step("build", || run::open(cargo(&["build"]).args(WORKSPACE)));
-    let in_cluster = selects(IN_CLUSTER, filters)?;
-    if !in_cluster || selects(ELSEWHERE, filters)? {
-        steps.step("tests", || tests(ELSEWHERE, filters));
-    }
-    if in_cluster {
-        steps.step("tests in a cluster", || cluster(filters));
-    }
-    Ok(())
+    steps.step("tests", || tests(ELSEWHERE, filters));
 }
 
 /// Tests that one real cluster serves, and all others.
 const IN_CLUSTER: &str = "binary(cluster)";
 const ELSEWHERE: &str = "not binary(cluster)";
-
-/// Is there a test of `part` that `filters` select?
-fn selects(part: &str, filters: &[String]) -> Result<bool> {
-    if filters.is_empty() {
-        return Ok(true);
-    }
-    let mut list = cargo(&["nextest", "list", "--message-format", "oneline", "--filterset", part]);
-    let found = run::output(list.args(WORKSPACE).args(filters))?;
-    Ok(!found.trim().is_empty())
-}
 
 fn tests(part: &str, filters: &[String]) -> Result<()> {
     let mut nextest = cargo(&["nextest", "run", "--filterset", part]);
@@ -159,8 +142,15 @@ fn tests(part: &str, filters: &[String]) -> Result<()> {
     run::open(nextest.args(WORKSPACE).args(filters).env("RUST_LIB_BACKTRACE", "0"))
 }
 
-/// Brings a cluster up, runs its tests, and takes it down, whatever came of them.
-fn cluster(filters: &[String]) -> Result<()> {
+/// `cargo xtask cluster test`: brings a cluster up with the mesh's images, runs its tests, and takes it down, whatever came of
+/// them.
+///
+/// **Errors**: something could not be built or brought up, or a test failed.
+pub(crate) fn cluster_test(filters: &[String]) -> Result<()> {
+    need_root("cluster test")?;
+    setup::ensure(Group::Test)?;
+    setup::ensure(Group::Cluster)?;
+    run::open(cargo(&["build"]).args(WORKSPACE))?;
     image::run(&image::Arguments::of_suites())?;
     let outcome = cluster::run(&cluster::Action::Up(cluster::Choices::default())).and_then(|()| {
         for archive in ["mesh.tar", "bookinfo.tar", "suites.tar"] {

@@ -45,6 +45,11 @@ pub(crate) enum Action {
     Status,
     /// Prove it: pods on both nodes, a Service, DNS, a policy of Calico.
     Check,
+    /// Bring it up with the mesh's images, run the tests of `tests/tests/cluster`, and remove it.
+    Test {
+        /// What the names of tests contain; all by default.
+        filters: Vec<String>,
+    },
     /// Run kubectl.
     #[command(disable_help_flag = true)]
     Kubectl(Rest),
@@ -170,6 +175,7 @@ pub(crate) fn run(action: &Action) -> Result<()> {
             status::print(&layout)?;
             check::run(&layout)
         }
+        Action::Test { filters } => crate::ci::cluster_test(filters),
         Action::Kubectl(rest) => become_program(need_up(&layout)?.kubectl().args(&rest.arguments)),
         Action::Calicoctl(rest) => become_program(need_up(&layout)?.calicoctl().args(&rest.arguments)),
         Action::LoadImage { file } => images::load(need_up(&layout)?, file),

@@ -34,8 +34,8 @@ impl Group {
         match self {
             Self::Build => matches!(other, Self::Build),
             Self::Demo => matches!(other, Self::Build | Self::Demo),
-            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster | Self::Test),
-            Self::Ci => !matches!(other, Self::Bench | Self::All),
+            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Test),
+            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Test | Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
             Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster),
             Self::Api => matches!(other, Self::Api),
@@ -329,7 +329,7 @@ mod tests {
         assert!(GO_TOOLS.iter().all(|tool| !Group::Demo.includes(tool.group)));
         assert!(!Group::Demo.includes(Group::Test));
         assert!(!Group::Test.includes(Group::Bench));
-        assert!(Group::Test.includes(Group::Cluster));
+        assert!(!Group::Test.includes(Group::Cluster));
         assert!(!Group::Cluster.includes(Group::Test));
         assert!(Group::Ci.includes(Group::Test));
         assert!([Group::Test, Group::Ci, Group::Cluster].iter().all(|group| group.includes(Group::Api)));
