@@ -81,8 +81,15 @@ fn lock(dir: &Path, patience: Duration) -> Result<std::fs::File, FileError> {
 }
 
 /// Makes a root. The caller holds the lock.
+///
+/// Certificates tell seconds. A root is younger than every other by one at least, so that all agree which is the newest.
 fn add(dir: &Path, trust_domain: &TrustDomain, ttl: Duration, now: SystemTime) -> Result<String, CaError> {
-    let new = mint::root(trust_domain, ttl, now)?;
+    let found = root::load(dir, trust_domain)?;
+    // One from far in the future is of a clock that was wrong; it is no measure.
+    let near = |begin: &SystemTime| *begin <= now + Duration::from_secs(60);
+    let newest = found.roots.iter().map(|root| root.not_before).filter(near).max();
+    let begin = newest.map_or(now, |newest| now.max(newest + Duration::from_secs(1)));
+    let new = mint::root(trust_domain, ttl, begin)?;
     files::write_private(&dir.join(format!("{}.key", new.serial)), new.key_pem.as_bytes())?;
     files::write_private(&dir.join(format!("{}.crt", new.serial)), new.certificate_pem.as_bytes())?;
     tracing::info!(serial = new.serial, trust_domain = &**trust_domain, "made a root certificate");
@@ -189,5 +196,23 @@ impl Issuer for EmbeddedCa {
 
     fn bundle(&self) -> BoxFuture<'_, Result<(Bundle, Vec<IssueError>), IssueError>> {
         Box::pin(async move { self.refresh().map_err(unavailable) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_roots_made_within_a_second_the_last_is_the_newest() {
+        let dir = std::env::temp_dir().join(format!("mesh-ca-second-{}", std::process::id()));
+        let (domain, now) = ("cluster.local".into(), SystemTime::now());
+        let serials: Vec<_> =
+            (0..5).map(|_| rotate(&dir, &domain, Duration::from_secs(3600), now).expect("a root")).collect();
+        let mut roots = root::load(&dir, &domain).expect("the directory").roots;
+        roots.sort_by_key(|root| root.not_before);
+        let by_age: Vec<_> = roots.iter().map(|root| root.serial.clone()).collect();
+        std::fs::remove_dir_all(&dir).expect("the directory goes");
+        assert_eq!(by_age, serials);
     }
 }

@@ -183,14 +183,15 @@ impl Rotation {
         true
     }
 
-    /// Asks the issuer for its roots. A silent one does not keep what is wanted meanwhile from what is on disk.
+    /// Asks the issuer for its roots. A silent one does not keep what is wanted meanwhile from what is on disk, unless there
+    /// are no roots to judge that by.
     async fn ask_for_roots(&mut self) -> Result<(Bundle, Vec<IssueError>), IssueError> {
         let (shared, issuer) = (Arc::clone(&self.shared), Arc::clone(&self.issuer));
         let mut answer = pin!(in_time(self.patience, issuer.bundle()));
         loop {
             tokio::select! {
                 answer = &mut answer => return answer,
-                () = shared.wake.notified() => {
+                () = shared.wake.notified(), if !self.bundle.is_empty() => {
                     if self.follow_wants(self.clock.now()) {
                         self.publish();
                     }
