@@ -1,6 +1,6 @@
 //! Where objects and pods come from.
 //!
-//! Out: [`file`] and [`kube`]: the users' objects; [`cni`] and [`running`]: what the container runtime attached to
+//! Out: [`mod@file`] and [`kube`]: the users' objects; [`cni`] and [`running`]: what the container runtime attached to
 //! this node.
 //! Invariant: a source says when it has told everything it knows; nothing is swept before.
 
