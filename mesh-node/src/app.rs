@@ -13,7 +13,7 @@ mod signing;
 
 use crate::admin::{self, AdminError};
 use crate::chain::{Chain, ChainError, UnknownRuntime};
-use crate::config::{Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
+use crate::config::{self, Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
 use crate::control::{Asked, Control, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
 use crate::proxy::{self, Feed, Proxy, ProxyError};
@@ -147,7 +147,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let metrics = Metrics::default();
     telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
     // Listening first: a wrong address ends the start before anything is touched.
-    let admin_listeners = listen(&run)?;
+    let admin_listeners = listen(&run.admin)?;
 
     let access = AccessLog::start(run.access_log, &metrics)?;
     let origin = Origin::of(&run).await?;
@@ -222,12 +222,12 @@ fn notices(run: &Run, api: Option<&::kube::Client>, metrics: &Metrics) -> Notice
 }
 
 /// Opens what the admin server listens at.
-fn listen(run: &Run) -> Result<admin::Listeners, AdminError> {
-    let mut listeners = admin::listen(run.admin_addr)?;
-    if let Some(path) = &run.admin_socket {
+fn listen(settings: &config::Admin) -> Result<admin::Listeners, AdminError> {
+    let mut listeners = admin::listen(settings.admin_addr)?;
+    if let Some(path) = &settings.admin_socket {
         listeners = listeners.and_socket(path)?;
     }
-    if let Some(address) = run.metrics_addr {
+    if let Some(address) = settings.metrics_addr {
         listeners = listeners.and_metrics(address)?;
     }
     Ok(listeners)

@@ -175,15 +175,9 @@ pub struct Run {
     /// Where the runtime keeps the network namespaces of pods, to find those that ran before the plugin was there.
     #[arg(long, env = "MESH_NETNS_DIR", default_value = "/var/run/netns")]
     pub netns_dir: PathBuf,
-    /// Where the admin server listens; loopback only.
-    #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
-    pub admin_addr: SocketAddr,
-    /// A socket at which the admin server answers too. At the address, another daemon of the node may answer.
-    #[arg(long, env = "MESH_ADMIN_SOCKET")]
-    pub admin_socket: Option<PathBuf>,
-    /// Where the metrics are served to other machines; nowhere by default.
-    #[arg(long, env = "MESH_METRICS_ADDR")]
-    pub metrics_addr: Option<SocketAddr>,
+    /// Where the program tells of itself.
+    #[command(flatten)]
+    pub admin: Admin,
     /// The runtime's chain of plugins.
     #[command(flatten)]
     pub chain: Chain,
@@ -250,6 +244,20 @@ pub struct Issuing {
     pub issuer: IssuerChoice,
 }
 
+/// Where a daemon or a signer tells of itself.
+#[derive(Clone, Debug, Args)]
+pub struct Admin {
+    /// Where the admin server listens; loopback only.
+    #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+    pub admin_addr: SocketAddr,
+    /// A socket at which the admin server answers too. At the address, another daemon of the node may answer.
+    #[arg(long, env = "MESH_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+    /// Where the metrics are served to other machines; nowhere by default.
+    #[arg(long, env = "MESH_METRICS_ADDR")]
+    pub metrics_addr: Option<SocketAddr>,
+}
+
 /// Settings of a signer.
 #[derive(Clone, Debug, Args)]
 pub struct Sign {
@@ -274,15 +282,9 @@ pub struct Sign {
     /// How long a new root is only trusted before it signs.
     #[arg(long, env = "MESH_ROOT_OVERLAP", default_value = "1h", value_parser = humantime::parse_duration)]
     pub root_overlap: Duration,
-    /// Where the admin server listens; loopback only.
-    #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
-    pub admin_addr: SocketAddr,
-    /// A socket of the admin server's besides, for probes.
-    #[arg(long, env = "MESH_ADMIN_SOCKET")]
-    pub admin_socket: Option<PathBuf>,
-    /// Where metrics are served besides, to anyone who can reach the address.
-    #[arg(long, env = "MESH_METRICS_ADDR")]
-    pub metrics_addr: Option<SocketAddr>,
+    /// Where the program tells of itself.
+    #[command(flatten)]
+    pub admin: Admin,
     /// The form of the signer's own log, on standard error.
     #[arg(long, env = "MESH_LOG", default_value = "text")]
     pub log: log::Format,

@@ -6,10 +6,10 @@
 
 use crate::admin::{self, What};
 use crate::chain::{self, Chain, ChainError, Entry, Method, PLUGIN, UnknownRuntime};
+use crate::cluster;
 use crate::config::{self, ChainMode, Run};
-use crate::telemetry::Metrics;
-use k8s_openapi::api::core::v1::Node;
-use kube::{Api, Client};
+use crate::telemetry::{Metrics, explain};
+use kube::Client;
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -86,16 +86,13 @@ pub(super) async fn install(chain: &Chain, run: &Run, api: Option<&Client>) -> R
 
 /// The container runtime of a node, as in `containerd://2.2.9`, as soon as the API server says it.
 async fn runtime(api: &Client, node: &str) -> String {
-    let nodes = Api::<Node>::all(api.clone());
     loop {
-        match nodes.get(node).await {
-            Ok(node) => {
-                let info = node.status.and_then(|status| status.node_info);
-                if let Some(text) = info.map(|info| info.container_runtime_version).filter(|text| !text.is_empty()) {
-                    return text;
-                }
+        match cluster::runtime_version(api, node).await {
+            Ok(version) if version.is_empty() => {}
+            Ok(version) => return version,
+            Err(error) => {
+                tracing::warn!(error = explain(&error), node, "cannot ask what container runtime this node has");
             }
-            Err(error) => tracing::warn!(%error, node, "cannot ask what container runtime this node has"),
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -4,7 +4,7 @@
 //! Out: a running signer, which leads when it is elected.
 //! Invariant: on SIGTERM another signer leads at once.
 
-use super::{AppError, Signals};
+use super::{AppError, Signals, listen};
 use crate::admin::{self, What};
 use crate::cluster;
 use crate::config::Sign;
@@ -23,13 +23,7 @@ pub(super) async fn sign(run: Sign) -> Result<(), AppError> {
     let mut signals = Signals::new().map_err(AppError::Runtime)?;
     let metrics = Metrics::default();
     telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
-    let mut listeners = admin::listen(run.admin_addr)?;
-    if let Some(path) = &run.admin_socket {
-        listeners = listeners.and_socket(path)?;
-    }
-    if let Some(address) = run.metrics_addr {
-        listeners = listeners.and_metrics(address)?;
-    }
+    let listeners = listen(&run.admin)?;
     let client = cluster::client(run.kubeconfig.as_deref()).await?;
     let settings = Settings {
         namespace: run.namespace,
