@@ -5,6 +5,7 @@
 //! Invariant: no async, I/O, clock, randomness or logging; no foreign API type.
 //! Source: the terms are those of Kubernetes, SPIFFE and Istio.
 
+pub mod http;
 mod identity;
 mod issue;
 mod name;
@@ -97,6 +98,8 @@ pub struct ServicePort {
     pub name: String,
     /// The port clients dial.
     pub port: u16,
+    /// What is spoken there.
+    pub protocol: http::AppProtocol,
     /// Endpoints that accept traffic, ordered and without duplicates: the ready ones or, when none is, the
     /// terminating ones that still serve; judged for each address family, and for each node if the service
     /// is `local_only`.

@@ -5,6 +5,9 @@
 //! Invariant: ids, indexes and `Arc`s only; no label selectors and no names to look up.
 //! Invariant: one snapshot per connection or request.
 
+pub mod http;
+
+use crate::model::http::AppProtocol;
 use crate::model::{Identity, Issue, MtlsMode, Name};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -143,6 +146,12 @@ impl ServiceEntry {
 pub struct ServicePortEntry {
     /// The port clients dial.
     pub port: u16,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
     /// Endpoints, ordered and without duplicates; empty means that connections are refused.
     pub endpoints: Box<[SocketAddr]>,
+    /// The same endpoints under the traffic policy that holds for them; `None` without one.
+    pub upstream: Option<Arc<http::Upstream>>,
+    /// How HTTP is routed; `None` where no route speaks of the port: requests go to its endpoints.
+    pub routes: Option<Arc<http::HttpPort>>,
 }

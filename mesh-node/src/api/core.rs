@@ -208,6 +208,7 @@ pub struct ServiceSpec {
 
 /// A port of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServicePort {
     /// Its name; empty if it is the only one.
     #[serde(default, deserialize_with = "nullable")]
@@ -217,6 +218,9 @@ pub struct ServicePort {
     /// The protocol; empty means TCP.
     #[serde(default, deserialize_with = "nullable")]
     pub protocol: String,
+    /// What is spoken over it; empty if it is left to the port's name.
+    #[serde(default, deserialize_with = "nullable")]
+    pub app_protocol: String,
 }
 
 /// What a service is.

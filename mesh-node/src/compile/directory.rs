@@ -109,7 +109,13 @@ fn service_entry(service: &Service, name: Arc<ServiceName>, is_ipv6: bool, setti
                 usable.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
             endpoints.sort_unstable();
             endpoints.dedup();
-            ServicePortEntry { port: port.port, endpoints: endpoints.into() }
+            ServicePortEntry {
+                port: port.port,
+                protocol: port.protocol,
+                endpoints: endpoints.into(),
+                upstream: None,
+                routes: None,
+            }
         })
         .collect();
     ports.sort_by_key(|port| port.port);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::http::AppProtocol;
 use crate::model::{Identity, Name, ObjectRef, PeerAuthentication};
 use crate::snapshot::{ServiceEntry, ServiceName, ServicePortEntry, WorkloadLabels};
 use std::sync::Arc;
@@ -37,7 +38,13 @@ fn node() -> NodeSnapshot {
     let service = Arc::new(ServiceEntry {
         name: Arc::clone(&name),
         client_affinity: false,
-        ports: Box::new([ServicePortEntry { port: 80, endpoints: Box::new([endpoint]) }]),
+        ports: Box::new([ServicePortEntry {
+            port: 80,
+            protocol: AppProtocol::Http,
+            endpoints: Box::new([endpoint]),
+            upstream: None,
+            routes: None,
+        }]),
     });
     let address: IpAddr = "10.0.0.3".parse().expect("an address");
     let pod = LocalPod {
@@ -149,7 +156,12 @@ fn a_model_shows_workloads_services_and_policies() {
     let service = model::Service {
         name: name.clone(),
         addresses: vec!["fd00::1".parse().expect("an address")],
-        ports: vec![model::ServicePort { name: "http".into(), port: 80, endpoints: vec![endpoint] }],
+        ports: vec![model::ServicePort {
+            name: "http".into(),
+            port: 80,
+            protocol: AppProtocol::Http,
+            endpoints: vec![endpoint],
+        }],
         client_affinity: true,
         local_only: false,
     };

@@ -85,6 +85,7 @@ fn service(rng: &mut Rng, metadata: ObjectMeta) -> Service {
         name: pick(rng, &["", "http"]).to_string(),
         port: rng.u16(80..83),
         protocol: pick(rng, &["", "TCP", "UDP"]).to_string(),
+        app_protocol: pick(rng, &["", "http", "grpc"]).to_string(),
     });
     service
 }

@@ -42,7 +42,8 @@ fn service(number: u32) -> Service {
     let name = format!("app-{number}");
     let mut service = Service { metadata: metadata(&format!("team-{}", number % 50), name, &[]), ..Service::default() };
     service.spec.cluster_ip = Ipv4Addr::from_bits(0x0a60_0001 + number).to_string();
-    service.spec.ports = vec![ServicePort { name: "http".to_owned(), port: 80, protocol: "TCP".to_owned() }];
+    service.spec.ports =
+        vec![ServicePort { name: "http".to_owned(), port: 80, protocol: "TCP".to_owned(), ..ServicePort::default() }];
     service
 }
 

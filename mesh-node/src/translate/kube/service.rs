@@ -6,7 +6,7 @@
 //! Source: Kubernetes `core/v1.Service`, `discovery.k8s.io/v1.EndpointSlice`; kube-proxy, which falls back to
 //! terminating endpoints for each address family, and for each node where only the node's own are used.
 
-use super::address;
+use super::{address, protocol};
 use crate::api;
 use crate::api::discovery::{EndpointSlice, SERVICE_NAME_LABEL};
 use crate::model::{Endpoint, Issue, Name, ObjectRef, Service, ServicePort};
@@ -186,7 +186,8 @@ impl Reader<'_> {
                 continue;
             }
             let endpoints = endpoints(slices, &port.name, local_only);
-            ports.insert(port.port, ServicePort { name: port.name.clone(), port: port.port, endpoints });
+            let protocol = protocol::of_port(&port.app_protocol, &port.name);
+            ports.insert(port.port, ServicePort { name: port.name.clone(), port: port.port, protocol, endpoints });
         }
         ports.into_values().collect()
     }
