@@ -1,23 +1,30 @@
 //! Makes what this node acts on from what is known.
 //!
-//! In:  the `Model`, the pod sandboxes of this node, the node's name.
+//! In:  the `World` and what of it was touched; the names that the operator chose; the node's name.
 //! Out: the `NodeSnapshot`, in which no choice is left.
-//! Invariant: pure; equal input gives an equal snapshot, and equal parts share one `Arc`.
+//! Invariant: pure; equal worlds give equal snapshots, and equal parts share one `Arc`: the snapshot of a world that changed
+//! equals the one that is made of it from nothing.
+//! Invariant: what a change costs follows what it reaches (`translate::Stale`) and the pods of this node, not the cluster.
 //! Invariant: nothing is chosen by order of arrival.
 //! Source: kube-proxy for which endpoints a node uses; Istio's standard metrics for labels.
 
 mod directory;
 
-use crate::model::{Issue, Model, Name, ObjectRef, Workload};
-use crate::snapshot::{Directory, LocalPod, NodeSnapshot, PodKey};
-use crate::translate;
-use crate::world::{Attachment, Kind, World};
-use std::collections::{BTreeMap, HashSet};
+use crate::model::{Issue, Name, ObjectRef, Workload};
+use crate::policy::MtlsPolicies;
+use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
+use crate::translate::{self, Stale, Translator, Unit};
+use crate::world::{Attachment, Key, Kind, Object, Touched, World};
+use directory::Builder;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 #[cfg(test)]
 mod tests;
+
+/// At most this many workloads of a namespace are compiled together, so that a large namespace takes no memory for itself.
+const TOGETHER: usize = 256;
 
 /// What is particular to this node and cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,75 +35,165 @@ pub struct Settings {
     pub cluster_domain: String,
 }
 
-/// The whole way from what is known to what this node does: translates, compiles, and gathers the issues of
-/// the sources and of both steps.
-#[must_use]
-pub fn snapshot(world: &World, names: &translate::Settings, settings: &Settings) -> (Model, NodeSnapshot) {
-    let (model, issues) = translate::translate(world, names);
-    let mut snapshot = compile(&model, world.attachments(), settings);
-    snapshot.issues.extend(issues);
-    snapshot.issues.extend(world.faults().cloned());
-    snapshot.issues.sort();
-    snapshot.issues.dedup();
-    (model, snapshot)
+/// The snapshot of a world, with what it takes to change it as the world changes.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    settings: Settings,
+    translator: Translator,
+    directory: Builder,
+    /// The workloads that are scheduled to this node or have a sandbox here.
+    here: BTreeMap<Name, Arc<Workload>>,
+    pods: BTreeMap<PodKey, Arc<LocalPod>>,
 }
 
-/// What this node does under `model`. The issues are those of this step alone, ordered.
-#[must_use]
-pub fn compile<'a>(
-    model: &Model,
-    attachments: impl IntoIterator<Item = &'a Attachment>,
-    settings: &Settings,
-) -> NodeSnapshot {
-    let directory = directory::directory(model, settings);
-    let mut attachments: Vec<_> = attachments.into_iter().collect();
-    attachments.sort_by_key(|attachment| (&attachment.container_id, &attachment.ifname));
-    let mut pods: BTreeMap<PodKey, Arc<LocalPod>> = BTreeMap::new();
-    let mut issues = Vec::new();
-    for attachment in attachments {
-        let name = Name::new(attachment.pod_namespace.as_str(), attachment.pod_name.as_str());
-        let object = ObjectRef::new(Kind::Pod.name(), name);
-        let Some(workload) = workload_of(attachment, model, &object, settings, &mut issues) else { continue };
-        let Some(pod) = local_pod(attachment, workload, &directory) else { continue };
-        if let Some(first) = pods.get(&pod.key) {
-            let problem =
-                format!("the traffic of its interface {} is not steered, only that of {}", pod.ifname, first.ifname);
-            issues.push(Issue::new(&object, "", problem, "give the pod one interface, or keep it out of the mesh"));
-        } else {
-            pods.insert(Arc::clone(&pod.key), Arc::new(pod));
+impl Compiler {
+    /// One that knows of nothing.
+    #[must_use]
+    pub fn new(names: translate::Settings, settings: Settings) -> Self {
+        Self {
+            settings,
+            translator: Translator::new(names),
+            directory: Builder::default(),
+            here: BTreeMap::new(),
+            pods: BTreeMap::new(),
         }
     }
-    issues.sort();
-    issues.dedup();
-    NodeSnapshot { pods, directory: Arc::new(directory), issues }
-}
 
-/// Pods of this node that are to be steered, but whose sandbox nobody told of: they ran before the plugin was in the
-/// chain, or are about to be told of. Ordered by name.
-#[must_use]
-pub fn strangers<'m>(model: &'m Model, world: &World, settings: &Settings) -> Vec<&'m Arc<Workload>> {
-    let told: HashSet<(&str, &str)> = world
-        .attachments()
-        .map(|attachment| (attachment.pod_namespace.as_str(), attachment.pod_name.as_str()))
-        .collect();
-    let here = |workload: &&Arc<Workload>| {
-        workload.node.as_deref() == Some(&settings.node)
-            && workload.enrolled
-            && !workload.addresses.is_empty()
-            && !told.contains(&(&*workload.name.namespace, &*workload.name.name))
-    };
-    model.workloads.values().filter(here).collect()
+    /// One that knows `world`.
+    #[must_use]
+    pub fn of(world: &World, names: translate::Settings, settings: Settings) -> Self {
+        let mut compiler = Self::new(names, settings);
+        compiler.take(world, world.keys().map(|key| (key, None)));
+        compiler
+    }
+
+    /// Learns that `world` is now this. `touched` is the difference to what was learnt before.
+    pub fn learn(&mut self, world: &World, touched: Touched) {
+        self.take(world, touched);
+    }
+
+    fn take(&mut self, world: &World, touched: impl IntoIterator<Item = (Key, Option<Box<Object>>)>) {
+        let issues = &mut Vec::new();
+        let touched = touched.into_iter().inspect(|(key, _)| {
+            if let Key::Faults(origin) = key {
+                issues.push(origin.clone());
+            }
+        });
+        let stale = self.translator.learn(world, touched);
+        for origin in issues.drain(..) {
+            let faults = world.faults_of(&origin).to_vec();
+            self.translator.issues.set(Unit::Faults(origin), faults);
+        }
+        let is_here = self.compile_workloads(world, &stale);
+        self.compile_services(world, &stale);
+        if is_here || stale.sandboxes {
+            self.compile_pods(world);
+        }
+    }
+
+    /// Returns whether one of them is of this node.
+    fn compile_workloads(&mut self, world: &World, stale: &Stale) -> bool {
+        stale.pod_addresses.iter().for_each(|address| self.directory.clear_workload(address));
+        let mut is_here = false;
+        let mut names = stale.workloads.iter().peekable();
+        while let Some(first) = names.peek() {
+            let namespace = Arc::clone(&first.namespace);
+            let mut workloads = Vec::new();
+            while let Some(name) = names.next_if(|name| name.namespace == namespace && workloads.len() < TOGETHER) {
+                let workload = self.translator.workload(world, name);
+                is_here |= self.note_here(name, workload.as_ref());
+                workloads.extend(workload);
+            }
+            let policies = MtlsPolicies::new(self.translator.policies_for(&namespace));
+            workloads.iter().for_each(|workload| self.directory.put_workload(workload, || policies.modes(workload)));
+        }
+        is_here
+    }
+
+    /// Keeps the workload if it is of this node. Returns whether it is or was.
+    fn note_here(&mut self, name: &Name, workload: Option<&Workload>) -> bool {
+        let is_attached = self.translator.is_attached(name);
+        let is_ours = |workload: &&Workload| is_attached || workload.node.as_deref() == Some(&self.settings.node);
+        match workload.filter(is_ours) {
+            Some(workload) => {
+                self.here.insert(name.clone(), Arc::new(workload.clone()));
+                true
+            }
+            // A sandbox whose pod is gone is an issue.
+            None => self.here.remove(name).is_some() || is_attached,
+        }
+    }
+
+    fn compile_services(&mut self, world: &World, stale: &Stale) {
+        stale.service_addresses.iter().for_each(|address| self.directory.clear_service(address));
+        for name in &stale.services {
+            let service = self.translator.service(world, name);
+            self.directory.put_service(name, service.as_ref(), &self.settings);
+        }
+    }
+
+    fn compile_pods(&mut self, world: &World) {
+        let mut pods: BTreeMap<PodKey, Arc<LocalPod>> = BTreeMap::new();
+        let mut issues = Vec::new();
+        for attachment in world.attachments() {
+            let name = Name::new(attachment.pod_namespace.as_str(), attachment.pod_name.as_str());
+            let known = self.here.get(&name).map(|workload| &**workload);
+            let object = ObjectRef::new(Kind::Pod.name(), name);
+            let Some(workload) = workload_of(attachment, known, &object, &self.settings, &mut issues) else { continue };
+            let entry = workload.addresses.first().and_then(|address| self.directory.at(address));
+            let Some(pod) = entry.and_then(|entry| local_pod(attachment, workload, entry)) else { continue };
+            if let Some(first) = pods.get(&pod.key) {
+                let problem = format!(
+                    "the traffic of its interface {} is not steered, only that of {}",
+                    pod.ifname, first.ifname
+                );
+                let cure = "give the pod one interface, or keep it out of the mesh";
+                issues.push(Issue::new(&object, "", problem, cure));
+            } else {
+                let known = self.pods.get(&pod.key).filter(|known| ***known == pod).cloned();
+                pods.insert(Arc::clone(&pod.key), known.unwrap_or_else(|| Arc::new(pod)));
+            }
+        }
+        self.pods = pods;
+        self.translator.issues.set(Unit::Sandboxes, issues);
+    }
+
+    /// What this node does now.
+    #[must_use]
+    pub fn snapshot(&mut self) -> NodeSnapshot {
+        NodeSnapshot {
+            pods: self.pods.clone(),
+            directory: Arc::new(self.directory.directory()),
+            issues: self.translator.issues.list(),
+        }
+    }
+
+    /// A workload that is scheduled to this node or has a sandbox here.
+    #[must_use]
+    pub fn workload(&self, name: &Name) -> Option<&Arc<Workload>> {
+        self.here.get(name)
+    }
+
+    /// Pods of this node that are to be steered, but whose sandbox nobody told of: they ran before the plugin was in the
+    /// chain, or are about to be told of. Ordered by name.
+    pub fn strangers(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.here.values().filter(|workload| {
+            workload.node.as_deref() == Some(&self.settings.node)
+                && workload.enrolled
+                && !workload.addresses.is_empty()
+                && !self.translator.is_attached(&workload.name)
+        })
+    }
 }
 
 /// The workload that a sandbox belongs to.
-fn workload_of<'m>(
+fn workload_of<'w>(
     attachment: &Attachment,
-    model: &'m Model,
+    workload: Option<&'w Workload>,
     object: &ObjectRef,
     settings: &Settings,
     issues: &mut Vec<Issue>,
-) -> Option<&'m Workload> {
-    let workload = model.workloads.get(&object.name).map(|workload| &**workload);
+) -> Option<&'w Workload> {
     let (field, problem, cure) = match workload {
         None => (
             "",
@@ -119,13 +216,9 @@ fn workload_of<'m>(
     None
 }
 
-/// The pod to steer; `None` if it is not enrolled or has no address yet.
-fn local_pod(attachment: &Attachment, workload: &Workload, directory: &Directory) -> Option<LocalPod> {
-    if !workload.enrolled {
-        return None;
-    }
-    let entry = directory.workloads.get(workload.addresses.first()?)?;
-    Some(LocalPod {
+/// The pod to steer; `None` if it is not enrolled.
+fn local_pod(attachment: &Attachment, workload: &Workload, entry: &Arc<WorkloadEntry>) -> Option<LocalPod> {
+    workload.enrolled.then(|| LocalPod {
         key: PodKey::from(attachment.container_id.as_str()),
         name: workload.name.clone(),
         uid: workload.uid.clone(),

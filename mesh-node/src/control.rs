@@ -17,6 +17,7 @@ pub use inspect::Inspect;
 pub use requests::Asked;
 pub use steerer::{Report, Steerer};
 
+use crate::compile::{self, Compiler};
 use crate::identity::{Bearer, Keyring};
 use crate::model::Identity;
 use crate::proxy::{Feed, Proxy};
@@ -24,8 +25,8 @@ use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::source::cni::AttachmentStore;
 use crate::status::Notices;
 use crate::telemetry::Metrics;
-use crate::world::{Change, Kind, SourceId, World};
-use crate::{compile, translate};
+use crate::translate;
+use crate::world::{Change, Kind, SourceId, Touched, World};
 use issues::Issues;
 use pods::Enrolments;
 use prometheus_client::metrics::counter::Counter;
@@ -84,6 +85,9 @@ pub struct Inputs {
 pub struct Control {
     parts: Parts,
     world: Arc<Mutex<World>>,
+    /// Knows the world but for what is in `touched`; nothing before the world is whole.
+    compiler: Compiler,
+    touched: Touched,
     enrolments: Enrolments,
     waiting: Vec<Waiting>,
     strangers: Strangers,
@@ -146,6 +150,8 @@ impl Control {
         let mut control = Self {
             gauges: Gauges::new(&parts.metrics),
             world,
+            compiler: Compiler::new(parts.names.clone(), parts.node.clone()),
+            touched: Touched::default(),
             enrolments: Enrolments::default(),
             issues: Issues::default(),
             waiting: Vec::new(),
@@ -245,7 +251,13 @@ impl Control {
     }
 
     fn apply(&mut self, change: Change) -> bool {
-        self.world().apply(change)
+        let touched = self.world().learn(change);
+        let is_new = !touched.is_empty();
+        // The first compilation takes the world as it is.
+        if self.published.is_some() {
+            self.touched.extend(touched);
+        }
+        is_new
     }
 
     fn world(&self) -> std::sync::MutexGuard<'_, World> {
@@ -258,18 +270,19 @@ impl Control {
             return;
         }
         let started = Instant::now();
-        let (model, snapshot) = compile::snapshot(&self.world(), &self.parts.names, &self.parts.node);
+        let snapshot = self.compile();
         let micros = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.gauges.compile_microseconds.set(micros);
-        if self.set_strangers(self.unattached(&model)) {
+        if self.set_strangers(self.unattached()) {
             return self.publish();
         }
-        self.inspect.set_model(model);
         if self.published.as_deref() == Some(&snapshot) {
             return self.sweep();
         }
         let first = self.published.is_none();
-        self.issues.set(&snapshot.issues, Instant::now());
+        if self.published.as_ref().is_none_or(|published| !Arc::ptr_eq(&published.issues, &snapshot.issues)) {
+            self.issues.set(&snapshot.issues, Instant::now());
+        }
         let snapshot = Arc::new(snapshot);
         self.published = Some(Arc::clone(&snapshot));
         self.gauges.snapshots.inc();
@@ -285,6 +298,17 @@ impl Control {
         if first {
             self.first.send_replace(true);
         }
+    }
+
+    /// The snapshot of the world as it is now.
+    fn compile(&mut self) -> NodeSnapshot {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.published.is_some() {
+            self.compiler.learn(&world, std::mem::take(&mut self.touched));
+        } else {
+            self.compiler = Compiler::of(&world, self.parts.names.clone(), self.parts.node.clone());
+        }
+        self.compiler.snapshot()
     }
 
     /// Removes what an earlier daemon left of pods that are gone, once all is known that there is to know.

@@ -15,6 +15,7 @@ pub mod model;
 pub mod policy;
 pub mod proxy;
 pub mod route;
+pub mod share;
 pub mod snapshot;
 pub mod source;
 pub mod status;

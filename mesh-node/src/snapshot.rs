@@ -9,7 +9,8 @@ pub mod http;
 
 use crate::model::http::AppProtocol;
 use crate::model::{Identity, Issue, MtlsMode, Name};
-use std::collections::{BTreeMap, HashMap};
+use crate::share::Map;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub struct NodeSnapshot {
     /// Who is where, for judging connections.
     pub directory: Arc<Directory>,
     /// What is wrong in users' objects, ordered.
-    pub issues: Vec<Issue>,
+    pub issues: Arc<[Arc<Issue>]>,
 }
 
 /// A pod of this node whose traffic is steered.
@@ -49,15 +50,24 @@ pub struct LocalPod {
 }
 
 /// Workloads and services by address.
+///
+/// **Shape**: a directory that differs in one entry shares the rest with the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     /// Workloads by each of their addresses.
-    pub workloads: HashMap<IpAddr, Arc<WorkloadEntry>>,
+    pub workloads: Map<IpAddr, Arc<WorkloadEntry>>,
     /// Services by each of their virtual addresses.
-    pub services: HashMap<IpAddr, Arc<ServiceEntry>>,
-    /// The service that a workload's port most plainly belongs to, for telemetry of connections that dial
-    /// a pod address: by the workload's address and port.
-    pub service_of: HashMap<SocketAddr, Arc<ServiceName>>,
+    pub services: Map<IpAddr, Arc<ServiceEntry>>,
+    /// Services by the address and port of each endpoint: of several the one whose name is the least.
+    pub endpoints: Map<SocketAddr, Arc<ServiceName>>,
+}
+
+impl Directory {
+    /// The service that a workload's port most plainly belongs to, for telemetry of connections that dial a pod address.
+    #[must_use]
+    pub fn service_of(&self, endpoint: &SocketAddr) -> Option<&Arc<ServiceName>> {
+        self.endpoints.get(endpoint).filter(|_| self.workloads.contains_key(&endpoint.ip()))
+    }
 }
 
 /// A workload as connections to or from it are judged.
@@ -111,15 +121,15 @@ pub struct WorkloadLabels {
     pub principal: String,
 }
 
-/// What telemetry says of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What telemetry says of a service; ordered by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
-    /// `reviews.default.svc.cluster.local`.
-    pub host: String,
-    /// `reviews`.
-    pub name: String,
     /// `default`.
     pub namespace: String,
+    /// `reviews`.
+    pub name: String,
+    /// `reviews.default.svc.cluster.local`.
+    pub host: String,
 }
 
 /// A service as connections to it are balanced.

@@ -1,16 +1,29 @@
 //! Turns foreign APIs into the mesh's one vocabulary.
 //!
-//! In:  the `World`, and the names that the operator chose.
-//! Out: the `Model`, and an `Issue` for everything that could not be taken as written.
-//! Invariant: the result depends on the world alone, not on how it came about.
+//! In:  the `World`, what of it was touched, and the names that the operator chose.
+//! Out: the `Model`, piece by piece or whole, and an `Issue` for everything that could not be taken as written.
+//! Invariant: the result depends on the world alone, not on how it came about: the whole is the pieces from nothing.
+//! Invariant: a piece is translated by a pure function; what it depends on besides its objects is in an index of
+//! [`Translator`], and [`Translator::learn`] says which pieces depend on what was touched.
 //! Invariant: each field of a foreign API is enforced, reported or refused.
 //! Source: each translator names its own.
 
+mod book;
 pub mod istio;
 pub mod kube;
+mod reach;
 
-use crate::model::{Issue, Model, TrustDomain};
-use crate::world::World;
+pub use book::{IssueBook, Unit};
+pub use reach::Stale;
+
+use crate::model::{Issue, Model, Name, PeerAuthentication, Service, TrustDomain, Workload};
+use crate::share::Claims;
+use crate::world::{Attachment, Kind, World};
+use kube::pod::Around;
+use kube::service::Seniority;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 #[cfg(test)]
 mod tests;
@@ -34,11 +47,135 @@ impl Default for Settings {
 /// The world in the mesh's own words. Issues are ordered and without duplicates.
 #[must_use]
 pub fn translate(world: &World, settings: &Settings) -> (Model, Vec<Issue>) {
-    let mut issues = Vec::new();
-    let workloads = kube::pod::workloads(world, &settings.trust_domain, &mut issues);
-    let services = kube::service::services(world, &mut issues);
-    let peer_authentications = istio::peer_authentications(world, &settings.root_namespace, &workloads, &mut issues);
-    issues.sort();
-    issues.dedup();
-    (Model { workloads, services, peer_authentications }, issues)
+    let mut translator = Translator::new(settings.clone());
+    let stale = translator.learn(world, world.keys().map(|key| (key, None)));
+    let workloads = stale.workloads.iter().filter_map(|name| translator.workload(world, name));
+    let workloads = workloads.map(|workload| (workload.name.clone(), Arc::new(workload))).collect();
+    let services = stale.services.iter().filter_map(|name| translator.service(world, name));
+    let services = services.map(|service| (service.name.clone(), Arc::new(service))).collect();
+    let issues = translator.issues.list().iter().map(|issue| Issue::clone(issue)).collect();
+    (Model { workloads, services, peer_authentications: translator.policies }, issues)
+}
+
+/// What must be known of all objects to translate one.
+#[derive(Clone, Debug)]
+pub struct Translator {
+    settings: Settings,
+    /// The pods that claim an address, those of the node's network among them.
+    pods: Claims<IpAddr, Name>,
+    /// The sandboxes that this node has of each pod.
+    sandboxes: BTreeMap<Name, Vec<Attachment>>,
+    /// The services that claim an address.
+    services: Claims<IpAddr, Seniority>,
+    /// The slices of each service, by names.
+    slices: BTreeSet<(Name, Name)>,
+    policies: BTreeMap<Name, Arc<PeerAuthentication>>,
+    /// Of each policy the pods it selects for which another one decides, and which.
+    overruled: BTreeMap<(Name, Name), Name>,
+    /// What is wrong, by what it was found in.
+    pub issues: IssueBook,
+}
+
+impl Translator {
+    /// One that knows of nothing.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            pods: Claims::default(),
+            sandboxes: BTreeMap::new(),
+            services: Claims::default(),
+            slices: BTreeSet::new(),
+            policies: BTreeMap::new(),
+            overruled: BTreeMap::new(),
+            issues: IssueBook::default(),
+        }
+    }
+
+    /// Has this node sandboxes of the pod?
+    #[must_use]
+    pub fn is_attached(&self, pod: &Name) -> bool {
+        self.sandboxes.contains_key(pod)
+    }
+
+    /// The policies that may hold for workloads of a namespace.
+    pub fn policies_for<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a PeerAuthentication> {
+        let root = self.policies_in(&self.settings.root_namespace);
+        let own = self.policies_in(namespace).filter(move |_| namespace != self.settings.root_namespace);
+        root.chain(own)
+    }
+
+    fn policies_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a PeerAuthentication> {
+        let from = self.policies.range(Name::new(namespace, "")..);
+        from.take_while(move |(name, _)| &*name.namespace == namespace).map(|(_, policy)| &**policy)
+    }
+
+    /// Translates a pod, and notes what is wrong with it.
+    pub fn workload(&mut self, world: &World, name: &Name) -> Option<Workload> {
+        let mut issues = Vec::new();
+        let pod = world.pods().get(name);
+        let around = self.around(world, name);
+        let workload = pod.and_then(|pod| kube::pod::workload(pod, around, &self.pods, &mut issues));
+        self.issues.set(Unit::Object(Kind::Pod, name.clone()), issues);
+        self.note_overruled(name, workload.as_ref());
+        workload
+    }
+
+    fn around<'a>(&'a self, world: &'a World, pod: &Name) -> Around<'a> {
+        let namespace = Name::new("", Arc::clone(&pod.namespace));
+        Around {
+            trust_domain: &self.settings.trust_domain,
+            namespace: world.namespaces().get(&namespace).map(|namespace| &**namespace),
+            sandboxes: self.sandboxes.get(pod).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// Notes which policies select a pod without effect.
+    fn note_overruled(&mut self, pod: &Name, workload: Option<&Workload>) {
+        let selecting = workload.map(|workload| istio::selecting(self.policies_in(&pod.namespace), workload));
+        let mut names = selecting.iter().flatten().map(|policy| policy.name.clone());
+        let winner = names.next();
+        let losers: BTreeSet<Name> = names.collect();
+        let policies: Vec<Name> = self.policies_in(&pod.namespace).map(|policy| policy.name.clone()).collect();
+        for policy in policies {
+            let key = (policy, pod.clone());
+            let before = match winner.as_ref().filter(|_| losers.contains(&key.0)) {
+                Some(winner) => self.overruled.insert(key.clone(), winner.clone()),
+                None => self.overruled.remove(&key),
+            };
+            if before.as_ref() != self.overruled.get(&key) {
+                self.tell_overruled(key.0);
+            }
+        }
+    }
+
+    /// Tells of a policy that is overruled for some of its pods, naming the first.
+    fn tell_overruled(&mut self, policy: Name) {
+        let from = (policy.clone(), Name::new("", ""));
+        let first = self.overruled.range(from..).next().filter(|((of, _), _)| *of == policy);
+        let issue = first.map(|((_, pod), winner)| istio::overruled_for(&policy, winner, pod));
+        self.issues.set(Unit::Selected(policy), issue.into_iter().collect());
+    }
+
+    /// Translates a service, and notes what is wrong with it and its slices.
+    pub fn service(&mut self, world: &World, name: &Name) -> Option<Service> {
+        let object = world.services().get(name);
+        let from = self.slices.range((name.clone(), Name::new("", ""))..);
+        let of_service = from.take_while(|(service, _)| service == name);
+        let mut slices = Vec::new();
+        for (slice_name, slice) in of_service.filter_map(|(_, slice)| world.endpoint_slices().get_key_value(slice)) {
+            let mut issues = Vec::new();
+            if object.is_some() {
+                slices.extend(kube::service::slice(slice_name, slice, &mut issues));
+            } else {
+                issues.push(kube::service::orphan(slice_name, name));
+            }
+            self.issues.set(Unit::Object(Kind::EndpointSlice, slice_name.clone()), issues);
+        }
+        let mut issues = Vec::new();
+        let service =
+            object.and_then(|object| kube::service::service(name, object, &slices, &self.services, &mut issues));
+        self.issues.set(Unit::Object(Kind::Service, name.clone()), issues);
+        service
+    }
 }

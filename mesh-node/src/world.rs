@@ -1,7 +1,8 @@
 //! What is known of the cluster and of this node, uninterpreted.
 //!
 //! In:  [`Change`]s from every source, in any order, repeated or not.
-//! Out: [`World`]: the users' objects, this node's pod sandboxes, and what the sources could not read.
+//! Out: [`World`]: the users' objects, this node's pod sandboxes, and what the sources could not read; [`Touched`]: what
+//!      of it is different, and what it was before.
 //! Invariant: the world is the last word on each key; nothing remembers how it came about.
 
 use crate::api::core::{Namespace, Pod, Service, ServiceAccount};
@@ -12,6 +13,10 @@ use crate::model::{Issue, Name};
 pub use mesh_common::cni::Attachment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+mod touched;
+
+pub use touched::{Key, Touched};
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -200,64 +205,101 @@ pub struct World {
 impl World {
     /// Learns `change`. Returns whether anything is different now.
     pub fn apply(&mut self, change: Change) -> bool {
+        !self.learn(change).is_empty()
+    }
+
+    /// Learns `change`. Returns what is different now, with what it was before.
+    pub fn learn(&mut self, change: Change) -> Touched {
         match change {
             Change::Upsert(object) => self.upsert(*object),
             Change::Delete(kind, name) => self.delete(kind, &name),
             Change::Only(kind, names) => self.retain(kind, &names),
             Change::Attach(attachment) => {
+                let pod = pod_of(&attachment);
                 let key = (attachment.container_id.clone(), attachment.ifname.clone());
-                let known = self.attachments.get(&key) == Some(&attachment);
-                self.attachments.insert(key, attachment);
-                !known
+                let before = self.attachments.insert(key, attachment.clone());
+                if before.as_ref() == Some(&attachment) {
+                    return Touched::default();
+                }
+                before.iter().map(pod_of).chain([pod]).map(|pod| (Key::Sandboxes(pod), None)).collect()
             }
-            Change::Detach { container_id, ifname } => self.attachments.remove(&(container_id, ifname)).is_some(),
+            Change::Detach { container_id, ifname } => {
+                let gone = self.attachments.remove(&(container_id, ifname));
+                gone.iter().map(|gone| (Key::Sandboxes(pod_of(gone)), None)).collect()
+            }
             Change::Synced(source) => {
                 self.recalled.remove(&source);
-                self.synced.insert(source)
+                Touched::one_if(self.synced.insert(source), Key::Sources)
             }
-            Change::Recalled(source) => !self.synced.contains(&source) && self.recalled.insert(source),
-            Change::Faults { origin, issues } if issues.is_empty() => self.faults.remove(&origin).is_some(),
+            Change::Recalled(source) => {
+                Touched::one_if(!self.synced.contains(&source) && self.recalled.insert(source), Key::Sources)
+            }
             Change::Faults { origin, mut issues } => {
                 issues.sort();
-                let known = self.faults.get(&origin) == Some(&issues);
-                self.faults.insert(origin, issues);
-                !known
+                let known = self.faults.get(&origin).map_or(&[][..], Vec::as_slice) == issues;
+                if issues.is_empty() {
+                    self.faults.remove(&origin);
+                } else {
+                    self.faults.insert(origin.clone(), issues);
+                }
+                Touched::one_if(!known, Key::Faults(origin))
             }
         }
     }
 
-    fn upsert(&mut self, object: Object) -> bool {
-        let name = object.metadata().full_name();
-        match object {
-            Object::Namespace(object) => put(&mut self.namespaces, name, object),
-            Object::ServiceAccount(object) => put(&mut self.service_accounts, name, object),
-            Object::Pod(object) => put(&mut self.pods, name, object),
-            Object::Service(object) => put(&mut self.services, name, object),
-            Object::EndpointSlice(object) => put(&mut self.endpoint_slices, name, object),
-            Object::PeerAuthentication(object) => put(&mut self.peer_authentications, name, object),
-        }
+    fn upsert(&mut self, object: Object) -> Touched {
+        let (kind, name) = (object.kind(), object.metadata().full_name());
+        let known = name.clone();
+        let before = match object {
+            Object::Namespace(object) => put(&mut self.namespaces, name, object, Object::Namespace),
+            Object::ServiceAccount(object) => put(&mut self.service_accounts, name, object, Object::ServiceAccount),
+            Object::Pod(object) => put(&mut self.pods, name, object, Object::Pod),
+            Object::Service(object) => put(&mut self.services, name, object, Object::Service),
+            Object::EndpointSlice(object) => put(&mut self.endpoint_slices, name, object, Object::EndpointSlice),
+            Object::PeerAuthentication(object) => {
+                put(&mut self.peer_authentications, name, object, Object::PeerAuthentication)
+            }
+        };
+        before.map(|before| (Key::Object(kind, known), before)).into_iter().collect()
     }
 
-    fn delete(&mut self, kind: Kind, name: &Name) -> bool {
-        match kind {
-            Kind::Namespace => self.namespaces.remove(name).is_some(),
-            Kind::ServiceAccount => self.service_accounts.remove(name).is_some(),
-            Kind::Pod => self.pods.remove(name).is_some(),
-            Kind::Service => self.services.remove(name).is_some(),
-            Kind::EndpointSlice => self.endpoint_slices.remove(name).is_some(),
-            Kind::PeerAuthentication => self.peer_authentications.remove(name).is_some(),
-        }
+    fn delete(&mut self, kind: Kind, name: &Name) -> Touched {
+        let before = match kind {
+            Kind::Namespace => take(&mut self.namespaces, name, Object::Namespace),
+            Kind::ServiceAccount => take(&mut self.service_accounts, name, Object::ServiceAccount),
+            Kind::Pod => take(&mut self.pods, name, Object::Pod),
+            Kind::Service => take(&mut self.services, name, Object::Service),
+            Kind::EndpointSlice => take(&mut self.endpoint_slices, name, Object::EndpointSlice),
+            Kind::PeerAuthentication => take(&mut self.peer_authentications, name, Object::PeerAuthentication),
+        };
+        before.map(|before| (Key::Object(kind, name.clone()), Some(before))).into_iter().collect()
     }
 
-    fn retain(&mut self, kind: Kind, names: &BTreeSet<Name>) -> bool {
-        match kind {
-            Kind::Namespace => keep(&mut self.namespaces, names),
-            Kind::ServiceAccount => keep(&mut self.service_accounts, names),
-            Kind::Pod => keep(&mut self.pods, names),
-            Kind::Service => keep(&mut self.services, names),
-            Kind::EndpointSlice => keep(&mut self.endpoint_slices, names),
-            Kind::PeerAuthentication => keep(&mut self.peer_authentications, names),
-        }
+    fn retain(&mut self, kind: Kind, names: &BTreeSet<Name>) -> Touched {
+        let gone = match kind {
+            Kind::Namespace => others(&self.namespaces, names),
+            Kind::ServiceAccount => others(&self.service_accounts, names),
+            Kind::Pod => others(&self.pods, names),
+            Kind::Service => others(&self.services, names),
+            Kind::EndpointSlice => others(&self.endpoint_slices, names),
+            Kind::PeerAuthentication => others(&self.peer_authentications, names),
+        };
+        let mut touched = Touched::default();
+        gone.iter().for_each(|name| touched.extend(self.delete(kind, name)));
+        touched
+    }
+
+    /// A key for everything that is known, as if all of it had just been learnt.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        let of = |kind: Kind| move |name: &Name| Key::Object(kind, name.clone());
+        let objects = self.namespaces.keys().map(of(Kind::Namespace));
+        let objects = objects.chain(self.service_accounts.keys().map(of(Kind::ServiceAccount)));
+        let objects = objects.chain(self.pods.keys().map(of(Kind::Pod)));
+        let objects = objects.chain(self.services.keys().map(of(Kind::Service)));
+        let objects = objects.chain(self.endpoint_slices.keys().map(of(Kind::EndpointSlice)));
+        let objects = objects.chain(self.peer_authentications.keys().map(of(Kind::PeerAuthentication)));
+        let sandboxes = self.attachments.values().map(|attachment| Key::Sandboxes(pod_of(attachment)));
+        objects.chain(sandboxes).chain(self.faults.keys().cloned().map(Key::Faults))
     }
 
     /// Has every source told everything that it knew when it started? Nothing is swept before.
@@ -326,24 +368,50 @@ impl World {
         self.attachments.values()
     }
 
+    /// The pods of a namespace.
+    pub fn pods_in<'w>(&'w self, namespace: &'w str) -> impl Iterator<Item = &'w Name> {
+        let first = Name::new(namespace, "");
+        self.pods.range(first..).map(|(name, _)| name).take_while(move |name| &*name.namespace == namespace)
+    }
+
+    /// What one source could not read, by its origin.
+    #[must_use]
+    pub fn faults_of(&self, origin: &str) -> &[Issue] {
+        self.faults.get(origin).map_or(&[], Vec::as_slice)
+    }
+
     /// What the sources could not read, ordered by origin.
     pub fn faults(&self) -> impl Iterator<Item = &Issue> {
         self.faults.values().flatten()
     }
 }
 
-/// Keeps the objects of these names. Returns whether there were others.
-fn keep<T>(objects: &mut BTreeMap<Name, Arc<T>>, names: &BTreeSet<Name>) -> bool {
-    let before = objects.len();
-    objects.retain(|name, _| names.contains(name));
-    objects.len() != before
+/// The pod of a sandbox.
+fn pod_of(attachment: &Attachment) -> Name {
+    Name::new(attachment.pod_namespace.as_str(), attachment.pod_name.as_str())
 }
 
-/// Returns whether `object` differs from what `name` held.
-fn put<T: PartialEq>(objects: &mut BTreeMap<Name, Arc<T>>, name: Name, object: T) -> bool {
+/// The names of the objects that are not among `names`.
+fn others<T>(objects: &BTreeMap<Name, T>, names: &BTreeSet<Name>) -> Vec<Name> {
+    objects.keys().filter(|name| !names.contains(*name)).cloned().collect()
+}
+
+/// Returns what `name` held before, if `object` differs from it.
+#[expect(clippy::option_option, reason = "no difference, and nothing before, are not the same")]
+fn put<T: PartialEq + Clone>(
+    objects: &mut BTreeMap<Name, Arc<T>>,
+    name: Name,
+    object: T,
+    of: fn(T) -> Object,
+) -> Option<Option<Object>> {
     if objects.get(&name).is_some_and(|known| **known == object) {
-        return false;
+        return None;
     }
-    objects.insert(name, Arc::new(object));
-    true
+    let before = objects.insert(name, Arc::new(object));
+    Some(before.map(Arc::unwrap_or_clone).map(of))
+}
+
+/// Returns what `name` held before, which it no longer does.
+fn take<T: Clone>(objects: &mut BTreeMap<Name, Arc<T>>, name: &Name, of: fn(T) -> Object) -> Option<Object> {
+    objects.remove(name).map(Arc::unwrap_or_clone).map(of)
 }

@@ -113,7 +113,7 @@ pub fn snapshot(snapshot: &NodeSnapshot, state: impl Fn(&LocalPod) -> PodState) 
     pods.sort_by(|a, b| (&a.name, &a.key).cmp(&(&b.name, &b.key)));
     json!({
         "pods": pods,
-        "issues": issues(&snapshot.issues),
+        "issues": issues(snapshot.issues.iter().map(|issue| &**issue)),
         "directory": directory(&snapshot.directory),
     })
 }
@@ -168,8 +168,8 @@ fn directory(directory: &Directory) -> Value {
             (address, service)
         })
         .collect();
-    let service_of: BTreeMap<SocketAddr, &str> =
-        directory.service_of.iter().map(|(&address, name)| (address, name.host.as_str())).collect();
+    let of = |address: &SocketAddr| Some((*address, directory.service_of(address)?.host.as_str()));
+    let service_of: BTreeMap<SocketAddr, &str> = directory.endpoints.keys().filter_map(of).collect();
     json!({ "workloads": workloads, "services": services, "service_of": service_of })
 }
 

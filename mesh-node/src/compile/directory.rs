@@ -1,73 +1,123 @@
 //! Who is where: workloads and services by address.
 //!
-//! In:  the `Model`, the node's name.
-//! Out: the `Directory`.
+//! In:  workloads and services, one at a time; the policies that may hold for each.
+//! Out: the `Directory`, kept up to date.
+//! Invariant: it depends on what is in it, not on how that came about; what is the same before and after stays one `Arc`.
 //! Invariant: equal identities and equal labels share one `Arc`, for there are many workloads.
 //! Source: Istio's standard metrics and canonical service; kube-proxy for `internalTrafficPolicy`.
 
 use super::Settings;
-use crate::model::{Identity, Model, Service, Workload};
-use crate::policy::MtlsPolicies;
+use crate::model::{Endpoint, Identity, Name, Service, Workload};
+use crate::policy::Modes;
+use crate::share::{Claims, Interner};
 use crate::snapshot::{
     Directory, InboundModes, ServiceEntry, ServiceName, ServicePortEntry, WorkloadEntry, WorkloadLabels,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// What Istio says where it knows no better.
 const UNKNOWN: &str = "unknown";
 
-/// Everybody's addresses.
-pub(super) fn directory(model: &Model, settings: &Settings) -> Directory {
-    let workloads = workloads(model);
-    let mut services = HashMap::new();
-    let mut service_of = HashMap::new();
-    // In the order of names, so that of several services that own a port the smallest name is told.
-    for service in model.services.values() {
-        let name = Arc::new(service_name(service, &settings.cluster_domain));
-        let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
-        for endpoint in endpoints.filter(|endpoint| workloads.contains_key(&endpoint.address)) {
-            service_of.entry(SocketAddr::new(endpoint.address, endpoint.port)).or_insert_with(|| Arc::clone(&name));
-        }
-        for is_ipv6 in [false, true] {
-            let addresses = || service.addresses.iter().filter(move |address| address.is_ipv6() == is_ipv6);
-            if addresses().next().is_none() {
-                continue;
-            }
-            let entry = Arc::new(service_entry(service, Arc::clone(&name), is_ipv6, settings));
-            services.extend(addresses().map(|&address| (address, Arc::clone(&entry))));
-        }
-    }
-    Directory { workloads, services, service_of }
+/// The directory, with what it takes to change it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Builder {
+    directory: Directory,
+    identities: Interner<Identity>,
+    labels: Interner<WorkloadLabels>,
+    services: BTreeMap<Name, Compiled>,
+    /// The services that an endpoint belongs to.
+    endpoints: Claims<SocketAddr, Arc<ServiceName>>,
 }
 
-fn workloads(model: &Model) -> HashMap<IpAddr, Arc<WorkloadEntry>> {
-    let policies = MtlsPolicies::new(model.peer_authentications.values().map(|policy| &**policy));
-    let mut identities: HashMap<&Identity, Arc<Identity>> = HashMap::new();
-    let mut all_labels: HashSet<Arc<WorkloadLabels>> = HashSet::new();
-    let mut workloads = HashMap::with_capacity(model.workloads.len());
-    // An address of the node is not one pod's; nobody there has an identity to prove.
-    for workload in model.workloads.values().filter(|workload| !workload.host_network) {
-        if workload.addresses.is_empty() {
-            continue;
+/// A service as it was compiled last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Compiled {
+    name: Arc<ServiceName>,
+    /// For clients that dial an IPv4 address, and for those that dial an IPv6 one.
+    entries: [Arc<ServiceEntry>; 2],
+    /// Endpoints that clients of this node do not use, ordered and without duplicates.
+    elsewhere: Box<[SocketAddr]>,
+}
+
+impl Compiled {
+    fn endpoints(&self) -> impl Iterator<Item = &SocketAddr> {
+        let used = self.entries.iter().flat_map(|entry| &entry.ports).flat_map(|port| &port.endpoints);
+        used.chain(&self.elsewhere)
+    }
+}
+
+impl Builder {
+    /// The directory as it is now.
+    pub(super) fn directory(&self) -> Directory {
+        Directory { endpoints: self.endpoints.firsts().clone(), ..self.directory.clone() }
+    }
+
+    /// The workload that has an address.
+    pub(super) fn at(&self, address: &IpAddr) -> Option<&Arc<WorkloadEntry>> {
+        self.directory.workloads.get(address)
+    }
+
+    /// Nobody has this address, until a workload that has it is put.
+    pub(super) fn clear_workload(&mut self, address: &IpAddr) {
+        self.directory.workloads.remove(address);
+    }
+
+    /// No service has this address, until a service that has it is put.
+    pub(super) fn clear_service(&mut self, address: &IpAddr) {
+        self.directory.services.remove(address);
+    }
+
+    /// The workload is this. Addresses that it no longer has were cleared.
+    pub(super) fn put_workload(&mut self, workload: &Workload, modes: impl FnOnce() -> Modes) {
+        // An address of the node is not one pod's; nobody there has an identity to prove.
+        if workload.host_network || workload.addresses.is_empty() {
+            return;
         }
-        let identity = identities.entry(&workload.identity).or_insert_with(|| Arc::new(workload.identity.clone()));
-        let labels = workload_labels(workload);
-        let labels = all_labels.get(&labels).cloned().unwrap_or_else(|| {
-            let labels = Arc::new(labels);
-            all_labels.insert(Arc::clone(&labels));
-            labels
-        });
         let inbound = workload.enrolled.then(|| {
-            let modes = policies.modes(workload);
+            let modes = modes();
             InboundModes { default: modes.default, ports: modes.ports.into() }
         });
-        let entry =
-            Arc::new(WorkloadEntry { name: workload.name.clone(), identity: Arc::clone(identity), inbound, labels });
-        workloads.extend(workload.addresses.iter().map(|&address| (address, Arc::clone(&entry))));
+        let entry = WorkloadEntry {
+            name: workload.name.clone(),
+            identity: self.identities.share(workload.identity.clone()),
+            inbound,
+            labels: self.labels.share(workload_labels(workload)),
+        };
+        let known = workload.addresses.iter().find_map(|address| self.at(address).filter(|known| ***known == entry));
+        let entry = known.cloned().unwrap_or_else(|| Arc::new(entry));
+        for address in &workload.addresses {
+            if self.at(address).is_none_or(|known| !Arc::ptr_eq(known, &entry)) {
+                self.directory.workloads.insert(*address, Arc::clone(&entry));
+            }
+        }
     }
-    workloads
+
+    /// The service of this name is this, or there is none. Addresses that it no longer has were cleared.
+    pub(super) fn put_service(&mut self, name: &Name, service: Option<&Service>, settings: &Settings) {
+        let before = self.services.remove(name);
+        let now = service.map(|service| compiled(service, before.as_ref(), settings));
+        let of = |compiled: &Option<Compiled>| -> BTreeSet<SocketAddr> {
+            compiled.iter().flat_map(|compiled| compiled.endpoints().copied()).collect()
+        };
+        let (former, present) = (of(&before), of(&now));
+        for endpoint in former.difference(&present) {
+            before.iter().for_each(|before| self.endpoints.withdraw(endpoint, &before.name));
+        }
+        for endpoint in present.difference(&former) {
+            now.iter().for_each(|now| self.endpoints.add(endpoint, Arc::clone(&now.name)));
+        }
+        if let (Some(service), Some(now)) = (service, &now) {
+            for address in &service.addresses {
+                let entry = &now.entries[usize::from(address.is_ipv6())];
+                if self.directory.services.get(address).is_none_or(|known| !Arc::ptr_eq(known, entry)) {
+                    self.directory.services.insert(*address, Arc::clone(entry));
+                }
+            }
+        }
+        self.services.extend(now.map(|now| (name.clone(), now)));
+    }
 }
 
 /// What Istio's standard metrics say of a workload.
@@ -95,29 +145,40 @@ fn service_name(service: &Service, cluster_domain: &str) -> ServiceName {
     ServiceName { host: format!("{name}.{namespace}.svc.{cluster_domain}"), name, namespace }
 }
 
-/// The service as clients that dial an address of one family see it: endpoints are of that family.
-fn service_entry(service: &Service, name: Arc<ServiceName>, is_ipv6: bool, settings: &Settings) -> ServiceEntry {
-    let mut ports: Vec<_> = service
-        .ports
-        .iter()
-        .map(|port| {
-            let usable = port.endpoints.iter().filter(|endpoint| {
-                endpoint.address.is_ipv6() == is_ipv6
-                    && (!service.local_only || endpoint.node.as_deref() == Some(&settings.node))
-            });
-            let mut endpoints: Vec<_> =
-                usable.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
-            endpoints.sort_unstable();
-            endpoints.dedup();
-            ServicePortEntry {
-                port: port.port,
-                protocol: port.protocol,
-                endpoints: endpoints.into(),
-                upstream: None,
-                routes: None,
-            }
-        })
-        .collect();
+/// The service, compiled; what is as it was `before` stays where it was.
+fn compiled(service: &Service, before: Option<&Compiled>, settings: &Settings) -> Compiled {
+    let name = before
+        .map_or_else(|| Arc::new(service_name(service, &settings.cluster_domain)), |before| Arc::clone(&before.name));
+    let is_here = |endpoint: &&Endpoint| !service.local_only || endpoint.node.as_deref() == Some(&settings.node);
+    let entries = [false, true].map(|is_ipv6| {
+        let entry = service_entry(service, Arc::clone(&name), |endpoint| {
+            endpoint.address.is_ipv6() == is_ipv6 && is_here(&endpoint)
+        });
+        let known = before.map(|before| &before.entries[usize::from(is_ipv6)]).filter(|known| ***known == entry);
+        known.cloned().unwrap_or_else(|| Arc::new(entry))
+    });
+    let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
+    Compiled { name, entries, elsewhere: sorted(endpoints.filter(|endpoint| !is_here(endpoint))) }
+}
+
+/// The service as clients see it that may use the endpoints for which `is_usable`.
+fn service_entry(service: &Service, name: Arc<ServiceName>, is_usable: impl Fn(&Endpoint) -> bool) -> ServiceEntry {
+    let port = |port: &crate::model::ServicePort| ServicePortEntry {
+        port: port.port,
+        protocol: port.protocol,
+        endpoints: sorted(port.endpoints.iter().filter(|endpoint| is_usable(endpoint))),
+        upstream: None,
+        routes: None,
+    };
+    let mut ports: Vec<_> = service.ports.iter().map(port).collect();
     ports.sort_by_key(|port| port.port);
     ServiceEntry { name, client_affinity: service.client_affinity, ports: ports.into() }
+}
+
+/// Addresses and ports, ordered and without duplicates.
+fn sorted<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Box<[SocketAddr]> {
+    let mut endpoints: Vec<_> = endpoints.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints.into()
 }

@@ -1,4 +1,4 @@
-use super::{Settings, snapshot};
+use super::{Compiler, Settings};
 use crate::snapshot::NodeSnapshot;
 use crate::translate;
 use crate::world::fixture::world;
@@ -15,7 +15,7 @@ fn settings() -> Settings {
 }
 
 fn compiled(world: &World) -> NodeSnapshot {
-    snapshot(world, &translate::Settings::default(), &settings()).1
+    Compiler::of(world, translate::Settings::default(), settings()).snapshot()
 }
 
 fn attach(world: &mut World, pod: &str, container_id: &str, uid: Option<&str>, addresses: &[&str]) {
@@ -38,7 +38,7 @@ fn text(snapshot: &NodeSnapshot) -> String {
     }
     let directory = &snapshot.directory;
     let mut found: Vec<String> = Vec::new();
-    for (address, workload) in &directory.workloads {
+    for (address, workload) in directory.workloads.iter() {
         let mut inbound = "out".to_owned();
         if let Some(modes) = &workload.inbound {
             inbound = format!("{:?}", modes.default);
@@ -48,14 +48,14 @@ fn text(snapshot: &NodeSnapshot) -> String {
         }
         found.push(format!("workload {address} {} {inbound}", workload.name));
     }
-    for (address, service) in &directory.services {
+    for (address, service) in directory.services.iter() {
         for port in &service.ports {
             let affinity = if service.client_affinity { " affinity" } else { "" };
             found.push(format!("service {address}:{}{affinity} {} {:?}", port.port, service.name.host, port.endpoints));
         }
     }
-    for (address, service) in &directory.service_of {
-        found.push(format!("port {address} of {}", service.host));
+    for address in directory.endpoints.keys() {
+        found.extend(directory.service_of(address).map(|service| format!("port {address} of {}", service.host)));
     }
     found.sort();
     lines.extend(found);
@@ -216,5 +216,5 @@ fn issues_of_sources_are_told() {
     let mut world = World::default();
     let issue = Issue::new(&ObjectRef::new("File", Name::new("", "a.yaml")), "line 3", "is broken", "mend it");
     world.apply(Change::Faults { origin: "a.yaml".to_owned(), issues: vec![issue.clone()] });
-    assert_eq!(compiled(&world).issues, [issue]);
+    assert_eq!(*compiled(&world).issues, [Arc::new(issue)]);
 }

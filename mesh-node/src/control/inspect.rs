@@ -11,8 +11,8 @@ use crate::model::Model;
 use crate::proxy::{Feed, Proxy};
 use crate::snapshot::{LocalPod, PodKey};
 use crate::telemetry::Metrics;
+use crate::translate;
 use crate::world::{Kind, World};
-use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -32,7 +32,7 @@ struct Standing {
 pub struct Inspect {
     metrics: Metrics,
     world: Arc<Mutex<World>>,
-    model: ArcSwap<Model>,
+    names: translate::Settings,
     standing: Mutex<Standing>,
     feed: Arc<Feed>,
     keyring: Keyring,
@@ -45,7 +45,7 @@ impl Inspect {
         Self {
             metrics: parts.metrics.clone(),
             world,
-            model: ArcSwap::default(),
+            names: parts.names.clone(),
             standing: Mutex::new(Standing {
                 missing: vec!["the daemon is starting".to_owned()],
                 in_force: BTreeSet::new(),
@@ -57,16 +57,8 @@ impl Inspect {
         }
     }
 
-    pub(super) fn set_model(&self, model: Model) {
-        self.model.store(Arc::new(model));
-    }
-
     pub(super) fn set_standing(&self, missing: Vec<String>, in_force: BTreeSet<PodKey>) {
         *self.standing() = Standing { missing, in_force };
-    }
-
-    pub(super) fn model(&self) -> Arc<Model> {
-        self.model.load_full()
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -82,6 +74,12 @@ impl Inspect {
             bytes_sent: counts.map_or(0, |counts| counts.received),
             bytes_received: counts.map_or(0, |counts| counts.sent),
         }
+    }
+
+    /// Nobody else needs all of it at once, so it is made when somebody looks.
+    fn model(&self) -> Model {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        translate::translate(&world, &self.names).0
     }
 
     fn world(&self) -> Value {

@@ -6,6 +6,7 @@
 
 use crate::model::Issue;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an issue lasts before it is told. A pod's sandbox is often known a moment before the pod is.
@@ -13,7 +14,7 @@ const LASTING: Duration = Duration::from_secs(2);
 
 /// The issues that there are.
 #[derive(Default)]
-pub(super) struct Issues(BTreeMap<Issue, Since>);
+pub(super) struct Issues(BTreeMap<Arc<Issue>, Since>);
 
 #[derive(Clone, Copy)]
 enum Since {
@@ -24,13 +25,13 @@ enum Since {
 
 impl Issues {
     /// Takes up what there is now and forgets the rest.
-    pub(super) fn set(&mut self, issues: &[Issue], now: Instant) {
+    pub(super) fn set(&mut self, issues: &[Arc<Issue>], now: Instant) {
         let known = |issue: &Issue| self.0.get(issue).copied().unwrap_or(Since::Seen(now));
-        self.0 = issues.iter().map(|issue| (issue.clone(), known(issue))).collect();
+        self.0 = issues.iter().map(|issue| (Arc::clone(issue), known(issue))).collect();
     }
 
     /// Those that are to be told now.
-    pub(super) fn due(&mut self, now: Instant) -> impl Iterator<Item = &Issue> {
+    pub(super) fn due(&mut self, now: Instant) -> impl Iterator<Item = &Arc<Issue>> {
         self.0.iter_mut().filter_map(move |(issue, since)| match *since {
             Since::Seen(at) if now.duration_since(at) >= LASTING => {
                 *since = Since::Told;
@@ -48,7 +49,8 @@ mod tests {
 
     #[test]
     fn what_lasts_is_told_once_and_what_passes_is_not() {
-        let issue = |name: &str| Issue::new(&ObjectRef::new("Pod", Name::new("shop", name)), "", "wrong", "right it");
+        let issue =
+            |name: &str| Arc::new(Issue::new(&ObjectRef::new("Pod", Name::new("shop", name)), "", "wrong", "right it"));
         let (lasting, passing) = (issue("lasting"), issue("passing"));
         let start = Instant::now();
         let mut issues = Issues::default();

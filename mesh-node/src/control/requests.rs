@@ -127,7 +127,7 @@ impl Control {
                 }
             };
         }
-        match self.inspect.model().workloads.get(&name) {
+        match self.compiler.workload(&name) {
             // The namespace says whether the pod is in the mesh, and may be heard of after the pod.
             Some(workload) if !workload.uid.is_empty() && !self.knows_namespace_of(&name) => {
                 Standing::Pending(format!("the namespace of pod {name} is not known to the mesh yet"))
@@ -135,7 +135,8 @@ impl Control {
             Some(workload) if !workload.enrolled || workload.host_network => Standing::Exempt,
             Some(_) => {
                 let issue = published.issues.iter().find(|issue| issue.object.name == name);
-                let why = issue.map_or_else(|| "its address or UID does not match".to_owned(), ToString::to_string);
+                let why =
+                    issue.map_or_else(|| "its address or UID does not match".to_owned(), |issue| issue.to_string());
                 Standing::Pending(format!("pod {name} is known, but not this sandbox of it: {why}"))
             }
             None => Standing::Pending(format!("pod {name} is not known to the mesh yet")),

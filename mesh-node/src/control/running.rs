@@ -5,8 +5,7 @@
 //! Invariant: a pod whose ADD is under way is left to it: only one that stays unknown for a while is looked for.
 
 use super::Control;
-use crate::compile;
-use crate::model::{Issue, Model, Name, ObjectRef, Workload};
+use crate::model::{Issue, Name, ObjectRef, Workload};
 use crate::source::running::Stranger;
 use crate::world::{Change, Kind};
 use mesh_common::cni::Attachment;
@@ -41,15 +40,14 @@ pub(super) struct Found {
 
 impl Control {
     /// The pods of this node that no ADD told of.
-    pub(super) fn unattached(&self, model: &Model) -> Vec<Stranger> {
-        let strangers = compile::strangers(model, &self.world(), &self.parts.node);
+    pub(super) fn unattached(&self) -> Vec<Stranger> {
         let stranger = |workload: &Arc<Workload>| Stranger {
             name: workload.name.clone(),
             uid: workload.uid.clone(),
             container_id: workload.container_id.clone(),
             addresses: workload.addresses.clone(),
         };
-        strangers.into_iter().map(stranger).collect()
+        self.compiler.strangers().map(stranger).collect()
     }
 
     /// Learns which pods no ADD told of. Returns whether the world is different for it.

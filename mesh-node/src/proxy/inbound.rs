@@ -98,7 +98,7 @@ fn new_report(
     report.upstream = Some(local);
     report.source_workload = snapshot.directory.workloads.get(&client.ip()).cloned();
     report.destination_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
-    report.service = snapshot.directory.service_of.get(&local).cloned();
+    report.service = snapshot.directory.service_of(&local).cloned();
     report
 }
 

@@ -113,7 +113,7 @@ pub(super) fn choose(
             };
             (endpoint, Some(Arc::clone(&service.name)))
         }
-        None => (original, directory.service_of.get(&original).cloned()),
+        None => (original, directory.service_of(&original).cloned()),
     };
     let workload = directory.workloads.get(&endpoint.ip()).cloned();
     let identity = workload.as_ref().and_then(|workload| {

@@ -1,37 +1,29 @@
 //! Istio's PeerAuthentication becomes the mesh's own.
 //!
-//! In:  PeerAuthentications as written, and the workloads they may select.
-//! Out: one `PeerAuthentication` per object that has a scope.
+//! In:  a PeerAuthentication as written; the policies of a namespace and a workload that they may select.
+//! Out: a `PeerAuthentication`, if the object has a scope; which policies are overruled by which.
 //! Invariant: what is not understood requires mutual TLS within its scope, and is reported.
 //! Source: Istio `security.istio.io/v1.PeerAuthentication`: scopes, `UNSET`, ports only with a selector, the
 //! oldest of equal scope, no selectors in the root namespace.
 
 use crate::api;
 use crate::model::{Issue, Labels, MtlsMode, Name, ObjectRef, PeerAuthentication, Scope, Workload};
-use crate::world::{Kind, World};
+use crate::world::Kind;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const CLOSES: &str = "it is not understood, so mutual TLS is required";
 
-/// Every PeerAuthentication that has a scope.
-pub(super) fn peer_authentications(
-    world: &World,
+/// The policy that the object means; `None` if it has no scope.
+pub(super) fn peer_authentication(
+    name: &Name,
+    object: &api::istio::PeerAuthentication,
     root_namespace: &str,
-    workloads: &BTreeMap<Name, Arc<Workload>>,
     issues: &mut Vec<Issue>,
-) -> BTreeMap<Name, Arc<PeerAuthentication>> {
-    let mut policies = BTreeMap::new();
-    for (name, object) in world.peer_authentications() {
-        let object_ref = ObjectRef::new(Kind::PeerAuthentication.name(), name.clone());
-        let mut reader = Reader { object: object_ref, issues: &mut *issues, closed: false };
-        if let Some(policy) = reader.policy(object, &*name.namespace == root_namespace) {
-            policies.insert(name.clone(), Arc::new(policy));
-        }
-    }
-    report_overruled(&policies, workloads, issues);
-    policies
+) -> Option<PeerAuthentication> {
+    let object_ref = ObjectRef::new(Kind::PeerAuthentication.name(), name.clone());
+    let mut reader = Reader { object: object_ref, issues, closed: false };
+    reader.policy(object, &*name.namespace == root_namespace)
 }
 
 /// Reads one object; what it does not understand becomes an issue and closes.
@@ -167,42 +159,34 @@ impl Reader<'_> {
     }
 }
 
-/// Reports each policy that an older one of equal scope overrules, naming that one.
-fn report_overruled(
-    policies: &BTreeMap<Name, Arc<PeerAuthentication>>,
-    workloads: &BTreeMap<Name, Arc<Workload>>,
-    issues: &mut Vec<Issue>,
-) {
-    let mut by_age: Vec<&PeerAuthentication> = policies.values().map(|policy| &**policy).collect();
+/// The policies of one namespace that an older one overrules for the whole of their scope.
+pub(super) fn overruled_in_scope<'a>(policies: impl IntoIterator<Item = &'a PeerAuthentication>) -> Vec<Issue> {
+    let mut by_age: Vec<_> = policies.into_iter().filter(|policy| !selects(policy)).collect();
     by_age.sort_by_key(|policy| policy.seniority());
-    let mut first: BTreeMap<(bool, &str), &Name> = BTreeMap::new();
-    let mut selecting: BTreeMap<&str, Vec<&PeerAuthentication>> = BTreeMap::new();
-    for policy in by_age {
-        let is_mesh = match policy.scope {
-            Scope::Mesh => true,
-            Scope::Namespace => false,
-            Scope::Workloads(_) => {
-                selecting.entry(&policy.name.namespace).or_default().push(policy);
-                continue;
-            }
-        };
-        let winner = *first.entry((is_mesh, &policy.name.namespace)).or_insert(&policy.name);
-        if *winner != policy.name {
-            issues.push(overruled(&policy.name, winner, "for the same scope; this one has no effect"));
-        }
-    }
-    selecting.retain(|_, policies| policies.len() > 1);
-    let mut reported: BTreeMap<&Name, Issue> = BTreeMap::new();
-    for workload in workloads.values() {
-        let policies = selecting.get(&*workload.name.namespace).map_or(&[][..], Vec::as_slice);
-        let mut covering = policies.iter().filter(|policy| policy.covers(workload));
-        let Some(winner) = covering.next() else { continue };
-        for policy in covering {
-            let effect = format!("for Pod {}, where this one has no effect", workload.name);
-            reported.entry(&policy.name).or_insert_with(|| overruled(&policy.name, &winner.name, &effect));
-        }
-    }
-    issues.extend(reported.into_values());
+    let Some((winner, losers)) = by_age.split_first() else { return Vec::new() };
+    let effect = "for the same scope; this one has no effect";
+    losers.iter().map(|policy| overruled(&policy.name, &winner.name, effect)).collect()
+}
+
+/// Among the policies of its namespace that select workloads: the one that decides for `workload`, then those that it
+/// overrules.
+pub(super) fn selecting<'a>(
+    policies: impl IntoIterator<Item = &'a PeerAuthentication>,
+    workload: &Workload,
+) -> Vec<&'a PeerAuthentication> {
+    let mut covering: Vec<_> =
+        policies.into_iter().filter(|policy| selects(policy) && policy.covers(workload)).collect();
+    covering.sort_by_key(|policy| policy.seniority());
+    covering
+}
+
+/// That `winner` overrules `policy` for a workload, and maybe for others.
+pub(super) fn overruled_for(policy: &Name, winner: &Name, workload: &Name) -> Issue {
+    overruled(policy, winner, &format!("for Pod {workload}, where this one has no effect"))
+}
+
+fn selects(policy: &PeerAuthentication) -> bool {
+    matches!(policy.scope, Scope::Workloads(_))
 }
 
 fn overruled(name: &Name, winner: &Name, effect: &str) -> Issue {

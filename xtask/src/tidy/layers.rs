@@ -22,6 +22,7 @@ const TABLE: &[(&str, May)] = &[
     ("sys", Only(&[])),
     // Whoever asks the Kubernetes API does so with its client.
     ("cluster", Only(&[])),
+    ("share", Only(&[])),
     ("model", Only(&[])),
     // Names and labels are the model's, so that nobody copies them.
     ("api", Only(&["model"])),
@@ -32,11 +33,11 @@ const TABLE: &[(&str, May)] = &[
     ("route", Only(&["model"])),
     ("world", Only(&["api", "model"])),
     // 2
-    ("snapshot", Only(&["model", "policy", "route"])),
-    ("translate", Only(&["world", "api", "model"])),
+    ("snapshot", Only(&["model", "policy", "route", "share"])),
+    ("translate", Only(&["world", "api", "model", "share"])),
     ("source", Only(&["world", "api", "model", "sys", "cluster", "telemetry"])),
     // 3
-    ("compile", Only(&["model", "policy", "route", "world", "snapshot", "translate"])),
+    ("compile", Only(&["model", "policy", "route", "world", "snapshot", "translate", "share"])),
     ("identity", Only(&["model", "sys", "cluster", "telemetry"])),
     // 4
     ("steer", Only(&["snapshot", "model", "sys", "telemetry"])),

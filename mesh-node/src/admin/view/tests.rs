@@ -60,16 +60,17 @@ fn node() -> NodeSnapshot {
     NodeSnapshot {
         pods: [(Arc::clone(&pod.key), Arc::new(pod))].into(),
         directory: Arc::new(Directory {
-            workloads: [(address, entry)].into(),
-            services: [("10.96.0.10".parse().expect("an address"), service)].into(),
-            service_of: [(endpoint, name)].into(),
+            workloads: [(address, entry)].into_iter().collect(),
+            services: [("10.96.0.10".parse().expect("an address"), service)].into_iter().collect(),
+            endpoints: [(endpoint, name)].into_iter().collect(),
         }),
-        issues: vec![model::Issue {
+        issues: [Arc::new(model::Issue {
             object: ObjectRef { kind: "PeerAuthentication".into(), name: Name::new("default", "odd") },
             field: "spec.mtls.mode".into(),
             problem: "unknown mode `LAX`; STRICT is enforced".into(),
             cure: "use STRICT, PERMISSIVE or DISABLE".into(),
-        }],
+        })]
+        .into(),
     }
 }
 
@@ -232,7 +233,7 @@ fn a_world_names_its_objects_sandboxes_and_faults() {
         in_sync: true,
         objects: [("Pod", vec![&pod]), ("Namespace", vec![&namespace]), ("Service", Vec::new())].into(),
         attachments: vec![&attachment],
-        faults: node.issues.iter().collect(),
+        faults: node.issues.iter().map(|issue| &**issue).collect(),
     };
     assert_eq!(
         world(&parts),

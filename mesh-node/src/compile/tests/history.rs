@@ -3,13 +3,14 @@
 //! A world is a set of last words, one for each key. A history reaches it through other words: older
 //! versions, deletions, repetitions, keys that are gone in the end, all interleaved at random.
 
-use super::compiled;
+use super::{Compiler, compiled, settings};
 use crate::api::core::{Namespace, Pod, PodIp, Service, ServicePort};
 use crate::api::discovery::{Conditions, Endpoint, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL};
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::{ObjectMeta, OwnerReference};
 use crate::model::{Issue, Labels, Name, ObjectRef};
-use crate::world::{Attachment, Change, Kind, Object, SourceId, World};
+use crate::translate;
+use crate::world::{Attachment, Change, Kind, Object, SourceId, Touched, World};
 use fastrand::Rng;
 use serde_json::json;
 
@@ -254,4 +255,74 @@ fn the_order_of_arrival_leaves_no_trace() {
     }
     // The worlds are about something.
     assert!(pods > 100 && issues > 5_000, "{pods} pods, {issues} issues");
+}
+
+fn fresh(world: &World) -> Compiler {
+    Compiler::of(world, translate::Settings::default(), settings())
+}
+
+/// Whatever happened before, and however much at once: what is compiled from what was touched is what is compiled from
+/// nothing.
+#[test]
+fn each_step_of_a_history_compiles_to_what_its_world_does() {
+    let keys = keys();
+    let (mut steps, mut kept, mut pods) = (0, 0, 0);
+    for seed in 0..120 {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::default();
+        let mut compiler = fresh(&world);
+        let mut before = compiler.snapshot();
+        for _ in 0..rng.usize(1..60) {
+            let mut touched = Touched::default();
+            let most = *pick(&mut rng, &[1, 1, 3, 40]);
+            for _ in 0..rng.usize(1..=most) {
+                let key = pick(&mut rng, &keys);
+                let change = match rng.u8(..20) {
+                    0 => {
+                        let kind = *pick(&mut rng, &KINDS);
+                        let names = keys.iter().filter_map(|key| match key {
+                            Key::Object(of, name) if *of == kind => Some(name.clone()),
+                            Key::Object(..) | Key::Sandbox(_) | Key::File(_) => None,
+                        });
+                        let names: Vec<_> = names.collect();
+                        Change::Only(kind, names.into_iter().filter(|_| rng.u8(..4) > 0).collect())
+                    }
+                    1..=4 => silence(key),
+                    _ => word(&mut rng, key),
+                };
+                touched.extend(world.learn(change));
+            }
+            compiler.learn(&world, touched);
+            let (now, mut fresh) = (compiler.snapshot(), fresh(&world));
+            assert_eq!(now, fresh.snapshot(), "seed {seed}");
+            assert!(compiler.strangers().eq(fresh.strangers()), "seed {seed}");
+            steps += 1;
+            pods += now.pods.len();
+            let same = |address| now.directory.workloads.get(address).zip(before.directory.workloads.get(address));
+            let same = now.directory.workloads.keys().filter_map(same);
+            kept += same.filter(|(now, before)| std::sync::Arc::ptr_eq(now, before)).count();
+            before = now;
+        }
+    }
+    // The histories are about something, and what did not change was not made anew.
+    assert!(steps > 2_000 && kept > steps * 2 && pods > 1_000, "{steps} steps, {kept} kept, {pods} pods");
+}
+
+/// Words of one kind again and again, so that its indexes meet every way in which its objects can change.
+#[test]
+fn no_kind_leaves_a_trace() {
+    let keys = keys();
+    for kind in KINDS {
+        let of_kind: Vec<_> = keys.iter().filter(|key| matches!(key, Key::Object(of, _) if *of == kind)).collect();
+        let mut rng = Rng::with_seed(1);
+        let mut world = arrive(keys.iter().map(|key| word(&mut rng, key)).collect::<Vec<_>>());
+        let mut compiler = fresh(&world);
+        for step in 0..300 {
+            let key = *pick(&mut rng, &of_kind);
+            let change = if rng.u8(..4) == 0 { silence(key) } else { word(&mut rng, key) };
+            let touched = world.learn(change);
+            compiler.learn(&world, touched);
+            assert_eq!(compiler.snapshot(), compiled(&world), "{} {step}", kind.name());
+        }
+    }
 }

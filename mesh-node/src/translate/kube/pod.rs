@@ -1,15 +1,16 @@
 //! Pods become workloads.
 //!
-//! In:  pods, namespaces, and the sandboxes of this node.
-//! Out: one `Workload` per pod that has not ended.
+//! In:  a pod, its namespace, its sandboxes on this node, and who else claims its addresses.
+//! Out: the `Workload`, unless the pod has ended.
 //! Invariant: an address that two workloads claim belongs to neither.
 //! Source: Kubernetes `core/v1.Pod`; Istio's ambient enrolment label; Calico's `cni.projectcalico.org` annotations.
 
 use super::address;
-use crate::api::core::{Pod, PortOrName};
-use crate::model::{Identity, Issue, Name, ObjectRef, TrustDomain, Workload};
-use crate::world::{Attachment, Kind, World};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::api::core::{Namespace, Pod, PortOrName};
+use crate::model::{Identity, IdentityError, Issue, Name, ObjectRef, TrustDomain, Workload};
+use crate::share::Claims;
+use crate::world::{Attachment, Kind};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,82 +22,100 @@ const EXEMPT_NAMESPACE: &str = "kube-system";
 /// Calico's annotation of the sandbox that it gave the addresses to.
 const SANDBOX_ANNOTATION: &str = "cni.projectcalico.org/containerID";
 
-/// Every pod that has not ended, as a workload.
-pub(in crate::translate) fn workloads(
-    world: &World,
-    trust_domain: &TrustDomain,
+/// What a pod's workload depends on besides the pod.
+#[derive(Clone, Copy)]
+pub(in crate::translate) struct Around<'a> {
+    pub(in crate::translate) trust_domain: &'a TrustDomain,
+    /// The pod's namespace, if it is known.
+    pub(in crate::translate) namespace: Option<&'a Namespace>,
+    /// The sandboxes that this node has of the pod or of its predecessors.
+    pub(in crate::translate) sandboxes: &'a [Attachment],
+}
+
+/// The workload that a pod is; `None` if it has ended or nobody can vouch for it.
+pub(in crate::translate) fn workload(
+    pod: &Pod,
+    around: Around<'_>,
+    claims: &Claims<IpAddr, Name>,
     issues: &mut Vec<Issue>,
-) -> BTreeMap<Name, Arc<Workload>> {
-    let namespaces = enrolled_namespaces(world, issues);
-    let sandboxes = sandboxes(world);
-    let mut identities = HashMap::new();
-    let mut workloads = Vec::with_capacity(world.pods().len());
-    for (name, pod) in world.pods() {
-        if has_ended(pod) {
-            continue;
-        }
-        let object = ObjectRef::new(Kind::Pod.name(), name.clone());
-        let account = service_account(pod);
-        let identity = identities
-            .entry((&*name.namespace, account))
-            .or_insert_with(|| Identity::new(trust_domain, &name.namespace, account));
-        let identity = match identity {
-            Ok(identity) => identity.clone(),
-            Err(error) => {
-                issues.push(Issue::new(
-                    &object,
-                    "spec.serviceAccountName",
-                    format!("{error}; the pod has no identity and stays out of the mesh"),
-                    "use a valid name for the service account",
-                ));
-                continue;
-            }
-        };
-        let in_mesh_namespace = namespaces.get(&*name.namespace).copied().unwrap_or(false);
-        let here = sandboxes.get(name).map_or(&[][..], Vec::as_slice);
-        workloads.push(Workload {
-            name: name.clone(),
-            uid: pod.metadata.uid.clone(),
-            node: pod.spec.node_name.clone().filter(|node| !node.is_empty()),
-            addresses: addresses(pod, here, &object, issues),
-            container_id: pod.metadata.annotations.get(SANDBOX_ANNOTATION).filter(|id| !id.is_empty()).cloned(),
-            identity,
-            labels: Arc::clone(&pod.metadata.labels),
-            controller: controller(pod),
-            enrolled: is_enrolled(pod, in_mesh_namespace, &object, issues),
-            host_network: pod.spec.host_network,
-            port_names: port_names(pod),
-            probe_ports: probe_ports(pod),
-        });
+) -> Option<Workload> {
+    if has_ended(pod) {
+        return None;
     }
-    disown_shared_addresses(&mut workloads, issues);
-    workloads.into_iter().map(|workload| (workload.name.clone(), Arc::new(workload))).collect()
+    let object = ObjectRef::new(Kind::Pod.name(), pod.metadata.full_name());
+    let identity = match identity(pod, around.trust_domain) {
+        Ok(identity) => identity,
+        Err(error) => {
+            issues.push(Issue::new(
+                &object,
+                "spec.serviceAccountName",
+                format!("{error}; the pod has no identity and stays out of the mesh"),
+                "use a valid name for the service account",
+            ));
+            return None;
+        }
+    };
+    let mut addresses = addresses(pod, around.sandboxes, &object, issues);
+    if !pod.spec.host_network {
+        disown_shared(&mut addresses, claims, &object, issues);
+    }
+    let in_mesh_namespace = around.namespace.is_some_and(is_in_mesh);
+    Some(Workload {
+        enrolled: is_enrolled(pod, in_mesh_namespace, &object, issues),
+        name: object.name,
+        uid: pod.metadata.uid.clone(),
+        node: pod.spec.node_name.clone().filter(|node| !node.is_empty()),
+        addresses,
+        container_id: pod.metadata.annotations.get(SANDBOX_ANNOTATION).filter(|id| !id.is_empty()).cloned(),
+        identity,
+        labels: Arc::clone(&pod.metadata.labels),
+        controller: controller(pod),
+        host_network: pod.spec.host_network,
+        port_names: port_names(pod),
+        probe_ports: probe_ports(pod),
+    })
+}
+
+/// The addresses that the pod claims to have, be they believed or not.
+pub(in crate::translate) fn claims(pod: &Pod, around: Around<'_>) -> Vec<IpAddr> {
+    if has_ended(pod) || identity(pod, around.trust_domain).is_err() {
+        return Vec::new();
+    }
+    let object = ObjectRef::new(Kind::Pod.name(), pod.metadata.full_name());
+    // What is wrong with them is told of the workload.
+    addresses(pod, around.sandboxes, &object, &mut Vec::new())
+}
+
+/// Are the pods of a namespace in the mesh unless they say otherwise?
+pub(in crate::translate) fn is_in_mesh(namespace: &Namespace) -> bool {
+    mode(namespace) == Some("ambient")
+}
+
+fn mode(namespace: &Namespace) -> Option<&str> {
+    namespace.metadata.labels.get(MODE_LABEL).map(String::as_str)
+}
+
+/// What is wrong with a namespace.
+pub(in crate::translate) fn namespace_issues(name: &Name, namespace: &Namespace) -> Vec<Issue> {
+    let unknown = mode(namespace).filter(|mode| !matches!(*mode, "ambient" | "none"));
+    let issue = |mode: &str| {
+        Issue::new(
+            &ObjectRef::new(Kind::Namespace.name(), name.clone()),
+            format!("metadata.labels[{MODE_LABEL}]"),
+            format!("`{mode}` is no mode; its pods are not in the mesh unless they ask for it"),
+            "use `ambient` or `none`",
+        )
+    };
+    unknown.map(issue).into_iter().collect()
 }
 
 fn has_ended(pod: &Pod) -> bool {
     matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
 }
 
-fn service_account(pod: &Pod) -> &str {
-    Some(pod.spec.service_account_name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default")
-}
-
-/// Whether pods of a namespace are in the mesh unless they say otherwise.
-fn enrolled_namespaces<'a>(world: &'a World, issues: &mut Vec<Issue>) -> HashMap<&'a str, bool> {
-    let mut enrolled = HashMap::new();
-    for (name, namespace) in world.namespaces() {
-        let mode = namespace.metadata.labels.get(MODE_LABEL).map(String::as_str);
-        if let Some(mode) = mode.filter(|mode| !matches!(*mode, "ambient" | "none")) {
-            issues.push(Issue::new(
-                &ObjectRef::new(Kind::Namespace.name(), name.clone()),
-                format!("metadata.labels[{MODE_LABEL}]"),
-                format!("`{mode}` is no mode; its pods are not in the mesh unless they ask for it"),
-                "use `ambient` or `none`",
-            ));
-        }
-        enrolled.insert(&*name.name, mode == Some("ambient"));
-    }
-    enrolled
+fn identity(pod: &Pod, trust_domain: &TrustDomain) -> Result<Identity, IdentityError> {
+    let account = Some(pod.spec.service_account_name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
+    Identity::new(trust_domain, &pod.metadata.namespace, account)
 }
 
 fn is_enrolled(pod: &Pod, in_mesh_namespace: bool, object: &ObjectRef, issues: &mut Vec<Issue>) -> bool {
@@ -130,23 +149,13 @@ fn is_enrolled(pod: &Pod, in_mesh_namespace: bool, object: &ObjectRef, issues: &
     wanted && exempt.is_none()
 }
 
-/// The sandboxes of each pod of this node that belong to the pod as it is now, not to its predecessor.
-fn sandboxes(world: &World) -> HashMap<Name, Vec<&Attachment>> {
-    let mut sandboxes: HashMap<Name, Vec<&Attachment>> = HashMap::new();
-    for attachment in world.attachments() {
-        let name = Name::new(attachment.pod_namespace.as_str(), attachment.pod_name.as_str());
-        sandboxes.entry(name).or_default().push(attachment);
-    }
-    sandboxes
-}
-
 /// The addresses of a pod, primary first.
 ///
 /// This node knows best what its own sandboxes have, provided that they are known to be this very pod's: the
 /// status of a pod whose sandbox was replaced lags behind. Calico empties its annotation when it takes an address
 /// back, which the status does not show either. Otherwise the status speaks, then the annotation, which precedes
 /// it, then a sandbox that only the name ties to the pod.
-fn addresses(pod: &Pod, sandboxes: &[&Attachment], object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
+fn addresses(pod: &Pod, sandboxes: &[Attachment], object: &ObjectRef, issues: &mut Vec<Issue>) -> Vec<IpAddr> {
     let uid = Some(pod.metadata.uid.as_str()).filter(|uid| !uid.is_empty());
     let certain = uid.map_or_else(Vec::new, |uid| sandbox_addresses(sandboxes, |of| of == Some(uid)));
     let annotation = annotation(pod);
@@ -193,7 +202,7 @@ fn annotated_addresses(key: &str, texts: &str, object: &ObjectRef, issues: &mut 
         .collect()
 }
 
-fn sandbox_addresses(sandboxes: &[&Attachment], is_of_pod: impl Fn(Option<&str>) -> bool) -> Vec<IpAddr> {
+fn sandbox_addresses(sandboxes: &[Attachment], is_of_pod: impl Fn(Option<&str>) -> bool) -> Vec<IpAddr> {
     sandboxes
         .iter()
         .filter(|sandbox| is_of_pod(sandbox.pod_uid.as_deref()))
@@ -254,31 +263,23 @@ fn probe_ports(pod: &Pod) -> BTreeSet<u16> {
     ports
 }
 
-/// Takes every address that several workloads claim from all of them: none may be believed. Pods in the
-/// node's network share its addresses by nature and keep them.
-fn disown_shared_addresses(workloads: &mut [Workload], issues: &mut Vec<Issue>) {
-    let mut claims: HashMap<IpAddr, (usize, Option<usize>)> = HashMap::new();
-    for (at, workload) in workloads.iter().enumerate() {
-        for address in &workload.addresses {
-            claims.entry(*address).and_modify(|(_, second)| *second = second.or(Some(at))).or_insert((at, None));
-        }
-    }
-    claims.retain(|_, (_, second)| second.is_some());
-    if claims.is_empty() {
-        return;
-    }
-    let names: Vec<Name> = workloads.iter().map(|workload| workload.name.clone()).collect();
-    for (at, workload) in workloads.iter_mut().enumerate().filter(|(_, workload)| !workload.host_network) {
-        workload.addresses.retain(|address| {
-            let Some(&(first, Some(second))) = claims.get(address) else { return true };
-            let other = &names[if first == at { second } else { first }];
-            issues.push(Issue::new(
-                &ObjectRef::new(Kind::Pod.name(), workload.name.clone()),
-                "status.podIPs",
-                format!("Pod {other} claims {address} too; neither is believed, the mesh knows nobody there"),
-                "delete the pod that does not run",
-            ));
-            false
-        });
-    }
+/// Takes every address that several workloads claim from a workload: none may be believed. Pods in the node's network
+/// share its addresses by nature and keep them.
+fn disown_shared(
+    addresses: &mut Vec<IpAddr>,
+    claims: &Claims<IpAddr, Name>,
+    object: &ObjectRef,
+    issues: &mut Vec<Issue>,
+) {
+    addresses.retain(|address| {
+        let Some((first, second)) = claims.rivals(address) else { return true };
+        let other = if *first == object.name { second } else { first };
+        issues.push(Issue::new(
+            object,
+            "status.podIPs",
+            format!("Pod {other} claims {address} too; neither is believed, the mesh knows nobody there"),
+            "delete the pod that does not run",
+        ));
+        false
+    });
 }

@@ -1,7 +1,7 @@
 //! Services and their endpoint slices become services with endpoints.
 //!
-//! In:  services and endpoint slices.
-//! Out: one `Service` per Kubernetes Service other than `ExternalName`, which has no endpoints of its own.
+//! In:  a service, its endpoint slices, and who else claims its addresses.
+//! Out: the `Service`, unless it is an `ExternalName`, which has no endpoints of its own.
 //! Invariant: an address belongs to one service, the oldest that claims it.
 //! Source: Kubernetes `core/v1.Service`, `discovery.k8s.io/v1.EndpointSlice`; kube-proxy, which falls back to
 //! terminating endpoints for each address family, and for each node where only the node's own are used.
@@ -10,76 +10,96 @@ use super::{address, protocol};
 use crate::api;
 use crate::api::discovery::{EndpointSlice, SERVICE_NAME_LABEL};
 use crate::model::{Endpoint, Issue, Name, ObjectRef, Service, ServicePort};
-use crate::world::{Kind, World};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::share::Claims;
+use crate::world::Kind;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// What decides between services that claim one address: the least wins, which is the oldest.
+pub(in crate::translate) type Seniority = (String, Name);
+
 /// A slice whose addresses are understood.
-struct Slice<'a> {
+pub(in crate::translate) struct Slice<'a> {
     ports: &'a [api::discovery::EndpointPort],
     endpoints: Vec<(IpAddr, &'a api::discovery::Endpoint)>,
 }
 
-/// Slices by namespace and name of their service.
-type Slices<'a> = HashMap<(&'a str, &'a str), Vec<Slice<'a>>>;
-
-/// Every service with the endpoints behind it.
-pub(in crate::translate) fn services(world: &World, issues: &mut Vec<Issue>) -> BTreeMap<Name, Arc<Service>> {
-    let slices = slices(world, issues);
-    let mut owners = BTreeMap::new();
-    let mut by_age: Vec<_> = world.services().iter().filter(|(_, object)| !is_external_name(object)).collect();
-    by_age.sort_by_key(|(name, object)| (object.metadata.creation_timestamp.as_str(), *name));
-    let mut services = BTreeMap::new();
-    for (name, object) in by_age {
-        let mut reader = Reader { object: ObjectRef::new(Kind::Service.name(), name.clone()), issues: &mut *issues };
-        let local_only = reader.local_only(&object.spec);
-        let client_affinity = reader.client_affinity(&object.spec);
-        let addresses = reader.addresses(object, &mut owners);
-        let slices = slices.get(&(&*name.namespace, &*name.name)).map_or(&[][..], Vec::as_slice);
-        let ports = reader.ports(&object.spec, slices, local_only);
-        let service = Service { name: name.clone(), addresses, ports, client_affinity, local_only };
-        services.insert(name.clone(), Arc::new(service));
+/// The service, with the endpoints behind it; `None` if it is only another name.
+pub(in crate::translate) fn service(
+    name: &Name,
+    object: &api::core::Service,
+    slices: &[Slice<'_>],
+    claims: &Claims<IpAddr, Seniority>,
+    issues: &mut Vec<Issue>,
+) -> Option<Service> {
+    if is_external_name(object) {
+        return None;
     }
-    services
+    let mut reader = Reader { object: ObjectRef::new(Kind::Service.name(), name.clone()), issues };
+    let local_only = reader.local_only(&object.spec);
+    let client_affinity = reader.client_affinity(&object.spec);
+    let addresses = reader.addresses(object, claims);
+    let ports = reader.ports(&object.spec, slices, local_only);
+    Some(Service { name: name.clone(), addresses, ports, client_affinity, local_only })
+}
+
+/// What decides whether this service has an address that others claim too.
+pub(in crate::translate) fn seniority(name: &Name, object: &api::core::Service) -> Seniority {
+    (object.metadata.creation_timestamp.clone(), name.clone())
+}
+
+/// The addresses that the service claims, whoever has them in the end.
+pub(in crate::translate) fn claims(name: &Name, object: &api::core::Service) -> BTreeSet<IpAddr> {
+    if is_external_name(object) {
+        return BTreeSet::new();
+    }
+    // What is wrong with them is told of the service.
+    let mut reader = Reader { object: ObjectRef::new(Kind::Service.name(), name.clone()), issues: &mut Vec::new() };
+    reader.claimed(object).into_iter().map(|(_, address)| address).collect()
 }
 
 fn is_external_name(service: &api::core::Service) -> bool {
     service.spec.kind == "ExternalName"
 }
 
-fn slices<'a>(world: &'a World, issues: &mut Vec<Issue>) -> Slices<'a> {
-    let mut slices = Slices::new();
-    for (name, slice) in world.endpoint_slices() {
-        // A slice without the label serves something other than services.
-        let Some(service) = slice.metadata.labels.get(SERVICE_NAME_LABEL) else { continue };
-        let object = ObjectRef::new(Kind::EndpointSlice.name(), name.clone());
-        if !world.services().contains_key(&Name::new(Arc::clone(&name.namespace), service.as_str())) {
+/// The service that a slice belongs to. A slice without the label serves something other than services.
+pub(in crate::translate) fn service_of(name: &Name, slice: &EndpointSlice) -> Option<Name> {
+    let service = slice.metadata.labels.get(SERVICE_NAME_LABEL)?;
+    Some(Name::new(Arc::clone(&name.namespace), service.as_str()))
+}
+
+/// That a slice belongs to no service.
+pub(in crate::translate) fn orphan(name: &Name, service: &Name) -> Issue {
+    Issue::new(
+        &ObjectRef::new(Kind::EndpointSlice.name(), name.clone()),
+        format!("metadata.labels[{SERVICE_NAME_LABEL}]"),
+        format!("there is no Service {service}; its endpoints answer for nothing"),
+        "create the service or correct the label",
+    )
+}
+
+/// The slice, understood; `None` if it lists no addresses.
+pub(in crate::translate) fn slice<'a>(
+    name: &Name,
+    slice: &'a EndpointSlice,
+    issues: &mut Vec<Issue>,
+) -> Option<Slice<'a>> {
+    let object = ObjectRef::new(Kind::EndpointSlice.name(), name.clone());
+    let is_ipv6 = match slice.address_type.as_str() {
+        "IPv4" => false,
+        "IPv6" => true,
+        other => {
             issues.push(Issue::new(
                 &object,
-                format!("metadata.labels[{SERVICE_NAME_LABEL}]"),
-                format!("there is no Service {}/{service}; its endpoints answer for nothing", name.namespace),
-                "create the service or correct the label",
+                "addressType",
+                format!("`{other}` is not supported; its endpoints are not used"),
+                "use IPv4 or IPv6",
             ));
-            continue;
+            return None;
         }
-        let is_ipv6 = match slice.address_type.as_str() {
-            "IPv4" => false,
-            "IPv6" => true,
-            other => {
-                issues.push(Issue::new(
-                    &object,
-                    "addressType",
-                    format!("`{other}` is not supported; its endpoints are not used"),
-                    "use IPv4 or IPv6",
-                ));
-                continue;
-            }
-        };
-        let endpoints = usable_endpoints(slice, is_ipv6, &object, issues);
-        slices.entry((&*name.namespace, service.as_str())).or_default().push(Slice { ports: &slice.ports, endpoints });
-    }
-    slices
+    };
+    Some(Slice { ports: &slice.ports, endpoints: usable_endpoints(slice, is_ipv6, &object, issues) })
 }
 
 /// The endpoints whose first address, the one that clients use, is of the slice's type.
@@ -140,7 +160,22 @@ impl Reader<'_> {
     }
 
     /// The addresses that clients dial, primary first; those that an older service has are left to it.
-    fn addresses(&mut self, service: &api::core::Service, owners: &mut BTreeMap<IpAddr, Name>) -> Vec<IpAddr> {
+    fn addresses(&mut self, service: &api::core::Service, claims: &Claims<IpAddr, Seniority>) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for (field, address) in self.claimed(service) {
+            let owner = claims.firsts().get(&address).map(|(_, name)| name);
+            if let Some(owner) = owner.filter(|owner| **owner != self.object.name) {
+                let problem = format!("{address} belongs to Service {owner}, which is older and keeps it");
+                self.report(field, problem, "give each service an address of its own");
+            } else if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// The addresses that the service gives as its own, primary first, each with its field.
+    fn claimed(&mut self, service: &api::core::Service) -> Vec<(&'static str, IpAddr)> {
         let spec = &service.spec;
         let cluster_ips = if spec.cluster_ips.is_empty() {
             ("spec.clusterIP", std::slice::from_ref(&spec.cluster_ip))
@@ -151,20 +186,13 @@ impl Reader<'_> {
         let ingress = service.status.load_balancer.ingress.iter().filter(|ingress| ingress.ip_mode != "Proxy");
         let ingress: Vec<String> = ingress.map(|ingress| ingress.ip.clone()).collect();
         let lists = [cluster_ips, ("spec.externalIPs", &spec.external_ips), ("status.loadBalancer.ingress", &ingress)];
-        let mut addresses = Vec::new();
+        let mut claimed = Vec::new();
         for (field, texts) in lists {
             for text in texts.iter().filter(|text| !matches!(text.as_str(), "" | "None")) {
-                let Some(address) = address(text, &self.object, field, self.issues) else { continue };
-                let owner = owners.entry(address).or_insert_with(|| self.object.name.clone());
-                if *owner != self.object.name {
-                    let problem = format!("{address} belongs to Service {owner}, which is older and keeps it");
-                    self.report(field, problem, "give each service an address of its own");
-                } else if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
+                claimed.extend(address(text, &self.object, field, self.issues).map(|address| (field, address)));
             }
         }
-        addresses
+        claimed
     }
 
     /// The TCP ports; others are no business of the mesh.

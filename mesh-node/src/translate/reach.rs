@@ -1,0 +1,176 @@
+//! What each kind of object influences.
+//!
+//! In:  what was touched, and what it was before.
+//! Out: [`Stale`]: the workloads, services and addresses that must be made anew; indexes that are up to date.
+//! Invariant: a new kind of object says here what depends on it, and nowhere else.
+//! Invariant: what is named too much costs time; what is named too little would leave a trace of history.
+
+use super::kube::{pod, service};
+use super::{Translator, Unit, istio};
+use crate::api::core::{Namespace, Pod, Service};
+use crate::api::discovery::EndpointSlice;
+use crate::model::{Name, PeerAuthentication};
+use crate::world::{Key, Kind, Object, World};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What must be made anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Pods whose workload may be another, or none.
+    pub workloads: BTreeSet<Name>,
+    /// Services that may be other ones, or none.
+    pub services: BTreeSet<Name>,
+    /// Addresses that may have become another pod's, or nobody's. Those who claim them are among `workloads`.
+    pub pod_addresses: BTreeSet<IpAddr>,
+    /// Addresses that may have become another service's, or nobody's. Those who claim them are among `services`.
+    pub service_addresses: BTreeSet<IpAddr>,
+    /// Are the sandboxes of this node others?
+    pub sandboxes: bool,
+}
+
+impl Translator {
+    /// Brings the indexes up to date with `world`, which differs from what was learnt before by what was touched.
+    pub fn learn(&mut self, world: &World, touched: impl IntoIterator<Item = (Key, Option<Box<Object>>)>) -> Stale {
+        let mut stale = Stale::default();
+        for (key, before) in touched {
+            match (key, before.map(|before| *before)) {
+                (Key::Object(Kind::Namespace, name), Some(Object::Namespace(before))) => {
+                    self.reach_of_namespace(world, &name, Some(&before), &mut stale);
+                }
+                (Key::Object(Kind::Namespace, name), _) => self.reach_of_namespace(world, &name, None, &mut stale),
+                (Key::Object(Kind::Pod, name), Some(Object::Pod(before))) => {
+                    self.reach_of_pod(world, &name, Some(&before), &mut stale);
+                }
+                (Key::Object(Kind::Pod, name), _) => self.reach_of_pod(world, &name, None, &mut stale),
+                (Key::Object(Kind::Service, name), Some(Object::Service(before))) => {
+                    self.reach_of_service(world, &name, Some(&before), &mut stale);
+                }
+                (Key::Object(Kind::Service, name), _) => self.reach_of_service(world, &name, None, &mut stale),
+                (Key::Object(Kind::EndpointSlice, name), Some(Object::EndpointSlice(before))) => {
+                    self.reach_of_slice(world, &name, Some(&before), &mut stale);
+                }
+                (Key::Object(Kind::EndpointSlice, name), _) => self.reach_of_slice(world, &name, None, &mut stale),
+                (Key::Object(Kind::PeerAuthentication, name), _) => {
+                    self.reach_of_peer_authentication(world, &name, &mut stale);
+                }
+                (Key::Sandboxes(name), _) => self.reach_of_sandboxes(world, &name, &mut stale),
+                // Of accounts only the names matter, which pods have; faults and sources are nothing to translate.
+                (Key::Object(Kind::ServiceAccount, _) | Key::Faults(_) | Key::Sources, _) => {}
+            }
+        }
+        stale
+    }
+
+    /// Its pods, if it says something else of them.
+    fn reach_of_namespace(&mut self, world: &World, name: &Name, before: Option<&Namespace>, stale: &mut Stale) {
+        let now = world.namespaces().get(name);
+        let issues = now.map_or_else(Vec::new, |now| pod::namespace_issues(name, now));
+        self.issues.set(Unit::Object(Kind::Namespace, name.clone()), issues);
+        if before.is_some_and(pod::is_in_mesh) != now.is_some_and(|now| pod::is_in_mesh(now)) {
+            stale.workloads.extend(world.pods_in(&name.name).cloned());
+        }
+    }
+
+    /// Itself, and pods that claim addresses which it claims now or claimed before.
+    fn reach_of_pod(&mut self, world: &World, name: &Name, before: Option<&Pod>, stale: &mut Stale) {
+        stale.workloads.insert(name.clone());
+        let claimed = before.map_or_else(Vec::new, |pod| pod::claims(pod, self.around(world, name)));
+        let sandboxes = world
+            .attachments()
+            .filter(|attachment| *attachment.pod_namespace == *name.namespace && *attachment.pod_name == *name.name);
+        let sandboxes: Vec<_> = sandboxes.cloned().collect();
+        if sandboxes.is_empty() {
+            self.sandboxes.remove(name);
+        } else {
+            self.sandboxes.insert(name.clone(), sandboxes);
+        }
+        let now = world.pods().get(name);
+        let claims = now.map_or_else(Vec::new, |pod| pod::claims(pod, self.around(world, name)));
+        let was_shared = before.is_some_and(|pod| pod.spec.host_network);
+        if claimed == claims && was_shared == now.is_some_and(|pod| pod.spec.host_network) {
+            return;
+        }
+        claimed.iter().for_each(|address| self.pods.withdraw(address, name));
+        claims.iter().for_each(|address| self.pods.add(address, name.clone()));
+        for address in claimed.into_iter().chain(claims) {
+            stale.workloads.extend(self.pods.claimants(&address).cloned());
+            stale.pod_addresses.insert(address);
+        }
+    }
+
+    /// The pod, as if it had changed.
+    fn reach_of_sandboxes(&mut self, world: &World, pod: &Name, stale: &mut Stale) {
+        stale.sandboxes = true;
+        self.reach_of_pod(world, pod, world.pods().get(pod).map(|pod| &**pod), stale);
+    }
+
+    /// Itself, and services that claim addresses which it claims now or claimed before.
+    fn reach_of_service(&mut self, world: &World, name: &Name, before: Option<&Service>, stale: &mut Stale) {
+        stale.services.insert(name.clone());
+        let of = |object: &Service| (service::seniority(name, object), service::claims(name, object));
+        let (before, now) = (before.map(of), world.services().get(name).map(|object| of(object)));
+        if before == now {
+            return;
+        }
+        for (seniority, addresses) in before.iter() {
+            addresses.iter().for_each(|address| self.services.withdraw(address, seniority));
+        }
+        for (seniority, addresses) in now.iter() {
+            addresses.iter().for_each(|address| self.services.add(address, seniority.clone()));
+        }
+        for address in before.into_iter().chain(now).flat_map(|(_, addresses)| addresses) {
+            stale.services.extend(self.services.claimants(&address).map(|(_, name)| name.clone()));
+            stale.service_addresses.insert(address);
+        }
+    }
+
+    /// The service that it belongs to, and the one that it belonged to.
+    fn reach_of_slice(&mut self, world: &World, name: &Name, before: Option<&EndpointSlice>, stale: &mut Stale) {
+        self.issues.set(Unit::Object(Kind::EndpointSlice, name.clone()), Vec::new());
+        if let Some(service) = before.and_then(|slice| service::service_of(name, slice)) {
+            self.slices.remove(&(service.clone(), name.clone()));
+            stale.services.insert(service);
+        }
+        let now = world.endpoint_slices().get(name);
+        if let Some(service) = now.and_then(|slice| service::service_of(name, slice)) {
+            self.slices.insert((service.clone(), name.clone()));
+            stale.services.insert(service);
+        }
+    }
+
+    /// The pods of its namespace; all, if it is the root namespace.
+    fn reach_of_peer_authentication(&mut self, world: &World, name: &Name, stale: &mut Stale) {
+        let mut issues = Vec::new();
+        let root = &self.settings.root_namespace;
+        let object = world.peer_authentications().get(name);
+        let now = object.and_then(|object| istio::peer_authentication(name, object, root, &mut issues));
+        self.issues.set(Unit::Object(Kind::PeerAuthentication, name.clone()), issues);
+        let before = self.policies.remove(name);
+        if before.as_deref() == now.as_ref() {
+            self.policies.extend(before.map(|before| (name.clone(), before)));
+            return;
+        }
+        self.policies.extend(now.map(|now| (name.clone(), Arc::new(now))));
+        self.forget_overruled(name);
+        let rivals: Vec<&PeerAuthentication> = self.policies_in(&name.namespace).collect();
+        let issues = istio::overruled_in_scope(rivals);
+        self.issues.set(Unit::Scope(Arc::clone(&name.namespace)), issues);
+        if *name.namespace == *self.settings.root_namespace {
+            stale.workloads.extend(world.pods().keys().cloned());
+        } else {
+            stale.workloads.extend(world.pods_in(&name.namespace).cloned());
+        }
+    }
+
+    /// Forgets for which pods a policy is overruled: they are looked at again.
+    fn forget_overruled(&mut self, policy: &Name) {
+        let from = self.overruled.range((policy.clone(), Name::new("", ""))..);
+        let keys: Vec<_> = from.map(|(key, _)| key.clone()).take_while(|(of, _)| of == policy).collect();
+        keys.iter().for_each(|key| {
+            self.overruled.remove(key);
+        });
+        self.tell_overruled(policy.clone());
+    }
+}
