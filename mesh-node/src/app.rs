@@ -290,7 +290,8 @@ impl Objects {
                 Ok(Self::Files { _watching: file::watch(file::Config::new(&directory), changed)? })
             }
             Origin::Cluster(client) => {
-                let synced = kube::watch(kube::Config::new(client, saved_world(run)), changed, metrics);
+                let config = kube::Config::new(client, run.node_name.as_str(), saved_world(run));
+                let synced = kube::watch(config, changed, metrics);
                 Ok(Self::Cluster { synced })
             }
         }

@@ -113,9 +113,9 @@ impl Translator {
     /// Translates a pod, and notes what is wrong with it.
     pub fn workload(&mut self, world: &World, name: &Name) -> Option<Workload> {
         let mut issues = Vec::new();
-        let pod = world.pods().get(name);
+        let pod = world.pod(name);
         let around = self.around(world, name);
-        let workload = pod.and_then(|pod| kube::pod::workload(pod, around, &self.pods, &mut issues));
+        let workload = pod.and_then(|pod| kube::pod::workload(&pod, around, &self.pods, &mut issues));
         self.issues.set(Unit::Object(Kind::Pod, name.clone()), issues);
         self.note_overruled(name, workload.as_ref());
         workload
@@ -162,15 +162,16 @@ impl Translator {
         let object = world.services().get(name);
         let from = self.slices.range((name.clone(), Name::new("", ""))..);
         let of_service = from.take_while(|(service, _)| service == name);
+        let known: Vec<_> = of_service.filter_map(|(_, slice)| Some((slice, world.endpoint_slice(slice)?))).collect();
         let mut slices = Vec::new();
-        for (slice_name, slice) in of_service.filter_map(|(_, slice)| world.endpoint_slices().get_key_value(slice)) {
+        for (slice_name, slice) in &known {
             let mut issues = Vec::new();
             if object.is_some() {
                 slices.extend(kube::service::slice(slice_name, slice, &mut issues));
             } else {
                 issues.push(kube::service::orphan(slice_name, name));
             }
-            self.issues.set(Unit::Object(Kind::EndpointSlice, slice_name.clone()), issues);
+            self.issues.set(Unit::Object(Kind::EndpointSlice, Name::clone(slice_name)), issues);
         }
         let mut issues = Vec::new();
         let service =

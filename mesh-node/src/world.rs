@@ -14,9 +14,12 @@ pub use mesh_common::cni::Attachment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod packed;
 mod touched;
 
 pub use touched::{Key, Touched};
+
+use packed::{PackedPod, PackedSlice, Packer};
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -192,14 +195,15 @@ impl Change {
 pub struct World {
     namespaces: BTreeMap<Name, Arc<Namespace>>,
     service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
-    pods: BTreeMap<Name, Arc<Pod>>,
+    pods: BTreeMap<Name, Arc<PackedPod>>,
     services: BTreeMap<Name, Arc<Service>>,
-    endpoint_slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    endpoint_slices: BTreeMap<Name, Arc<PackedSlice>>,
     peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
     attachments: BTreeMap<(String, String), Attachment>,
     faults: BTreeMap<String, Vec<Issue>>,
     synced: BTreeSet<SourceId>,
     recalled: BTreeSet<SourceId>,
+    packer: Packer,
 }
 
 impl World {
@@ -253,9 +257,15 @@ impl World {
         let before = match object {
             Object::Namespace(object) => put(&mut self.namespaces, name, object, Object::Namespace),
             Object::ServiceAccount(object) => put(&mut self.service_accounts, name, object, Object::ServiceAccount),
-            Object::Pod(object) => put(&mut self.pods, name, object, Object::Pod),
+            Object::Pod(object) => {
+                let (name, packed) = self.packer.pod(object);
+                put(&mut self.pods, name, packed, |before| Object::Pod(before.unpack(&known)))
+            }
             Object::Service(object) => put(&mut self.services, name, object, Object::Service),
-            Object::EndpointSlice(object) => put(&mut self.endpoint_slices, name, object, Object::EndpointSlice),
+            Object::EndpointSlice(object) => {
+                let (name, packed) = self.packer.slice(object);
+                put(&mut self.endpoint_slices, name, packed, |before| Object::EndpointSlice(before.unpack(&known)))
+            }
             Object::PeerAuthentication(object) => {
                 put(&mut self.peer_authentications, name, object, Object::PeerAuthentication)
             }
@@ -267,9 +277,11 @@ impl World {
         let before = match kind {
             Kind::Namespace => take(&mut self.namespaces, name, Object::Namespace),
             Kind::ServiceAccount => take(&mut self.service_accounts, name, Object::ServiceAccount),
-            Kind::Pod => take(&mut self.pods, name, Object::Pod),
+            Kind::Pod => take(&mut self.pods, name, |before| Object::Pod(before.unpack(name))),
             Kind::Service => take(&mut self.services, name, Object::Service),
-            Kind::EndpointSlice => take(&mut self.endpoint_slices, name, Object::EndpointSlice),
+            Kind::EndpointSlice => {
+                take(&mut self.endpoint_slices, name, |before| Object::EndpointSlice(before.unpack(name)))
+            }
             Kind::PeerAuthentication => take(&mut self.peer_authentications, name, Object::PeerAuthentication),
         };
         before.map(|before| (Key::Object(kind, name.clone()), Some(before))).into_iter().collect()
@@ -339,10 +351,21 @@ impl World {
         &self.service_accounts
     }
 
-    /// Every pod.
+    /// A pod.
     #[must_use]
-    pub fn pods(&self) -> &BTreeMap<Name, Arc<Pod>> {
-        &self.pods
+    pub fn pod(&self, name: &Name) -> Option<Pod> {
+        self.pods.get(name).map(|pod| pod.unpack(name))
+    }
+
+    /// The name of every pod.
+    pub fn pod_names(&self) -> impl Iterator<Item = &Name> {
+        self.pods.keys()
+    }
+
+    /// Every pod, as it is at this moment: each is made when it is asked for.
+    pub fn pods(&self) -> impl ExactSizeIterator<Item = Pod> + use<> {
+        let packed: Vec<_> = self.pods.iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
+        packed.into_iter().map(|(name, pod)| pod.unpack(&name))
     }
 
     /// Every service.
@@ -351,10 +374,21 @@ impl World {
         &self.services
     }
 
-    /// Every endpoint slice.
+    /// An endpoint slice.
     #[must_use]
-    pub fn endpoint_slices(&self) -> &BTreeMap<Name, Arc<EndpointSlice>> {
-        &self.endpoint_slices
+    pub fn endpoint_slice(&self, name: &Name) -> Option<EndpointSlice> {
+        self.endpoint_slices.get(name).map(|slice| slice.unpack(name))
+    }
+
+    /// The name of every endpoint slice.
+    pub fn endpoint_slice_names(&self) -> impl Iterator<Item = &Name> {
+        self.endpoint_slices.keys()
+    }
+
+    /// Every endpoint slice, as it is at this moment: each is made when it is asked for.
+    pub fn endpoint_slices(&self) -> impl ExactSizeIterator<Item = EndpointSlice> + use<> {
+        let packed: Vec<_> = self.endpoint_slices.iter().map(|(name, it)| (name.clone(), Arc::clone(it))).collect();
+        packed.into_iter().map(|(name, slice)| slice.unpack(&name))
     }
 
     /// Every peer-authentication policy.
@@ -402,7 +436,7 @@ fn put<T: PartialEq + Clone>(
     objects: &mut BTreeMap<Name, Arc<T>>,
     name: Name,
     object: T,
-    of: fn(T) -> Object,
+    of: impl Fn(T) -> Object,
 ) -> Option<Option<Object>> {
     if objects.get(&name).is_some_and(|known| **known == object) {
         return None;
@@ -412,6 +446,6 @@ fn put<T: PartialEq + Clone>(
 }
 
 /// Returns what `name` held before, which it no longer does.
-fn take<T: Clone>(objects: &mut BTreeMap<Name, Arc<T>>, name: &Name, of: fn(T) -> Object) -> Option<Object> {
+fn take<T: Clone>(objects: &mut BTreeMap<Name, Arc<T>>, name: &Name, of: impl Fn(T) -> Object) -> Option<Object> {
     objects.remove(name).map(Arc::unwrap_or_clone).map(of)
 }

@@ -55,7 +55,7 @@ pub struct PodSpec {
 }
 
 /// A container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
     /// The ports it declares.
@@ -76,7 +76,7 @@ pub struct Container {
 }
 
 /// What the kubelet tells a container of its life.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lifecycle {
     /// After it started.
@@ -89,7 +89,7 @@ pub struct Lifecycle {
 
 /// What the kubelet does to learn of a container, or to tell it something. One of the fields is set, or it runs a
 /// program, which needs no network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
     /// An HTTP request.
@@ -104,7 +104,7 @@ pub struct Probe {
 }
 
 /// Where a probe goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProbeTarget {
     /// Another host than the pod; empty means the pod.
     #[serde(default, deserialize_with = "nullable")]
@@ -114,7 +114,7 @@ pub struct ProbeTarget {
 }
 
 /// A port, or the name of one that the container declares.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PortOrName {
     /// The port.
@@ -130,7 +130,7 @@ impl Default for PortOrName {
 }
 
 /// A port that a container declares.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerPort {
     /// Its name, by which services may target it.

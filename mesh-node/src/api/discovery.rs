@@ -27,7 +27,7 @@ pub struct EndpointSlice {
 }
 
 /// A port of a slice's endpoints.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// The name of the service port it answers for.
     #[serde(default, deserialize_with = "nullable")]

@@ -50,7 +50,7 @@ impl ObjectMeta {
 }
 
 /// A reference to what created an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OwnerReference {
     /// The owner's kind.
     #[serde(default)]

@@ -87,9 +87,9 @@ impl Inspect {
         let objects = BTreeMap::from([
             (Kind::Namespace.name(), world.namespaces().keys().collect()),
             (Kind::ServiceAccount.name(), world.service_accounts().keys().collect()),
-            (Kind::Pod.name(), world.pods().keys().collect()),
+            (Kind::Pod.name(), world.pod_names().collect()),
             (Kind::Service.name(), world.services().keys().collect()),
-            (Kind::EndpointSlice.name(), world.endpoint_slices().keys().collect()),
+            (Kind::EndpointSlice.name(), world.endpoint_slice_names().collect()),
             (Kind::PeerAuthentication.name(), world.peer_authentications().keys().collect()),
         ]);
         view::world(&view::World {

@@ -12,11 +12,17 @@ use std::sync::Arc;
 const FEW: usize = 64;
 
 /// Gives equal values one place.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Interner<T: ?Sized + Eq + Hash> {
     known: HashSet<Arc<T>>,
     /// How many values there may be before those that nobody holds are forgotten.
     most: usize,
+}
+
+impl<T: ?Sized + Eq + Hash> Clone for Interner<T> {
+    fn clone(&self) -> Self {
+        Self { known: self.known.clone(), most: self.most }
+    }
 }
 
 impl<T: ?Sized + Eq + Hash> Default for Interner<T> {

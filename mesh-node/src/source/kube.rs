@@ -10,6 +10,7 @@
 
 mod resource;
 mod saved;
+mod slim;
 mod standing;
 mod trouble;
 mod watch;
@@ -42,15 +43,17 @@ pub struct Config {
     pub client: Client,
     /// Where the world of an earlier run is.
     pub saved: PathBuf,
+    /// The node that this is. Of pods elsewhere only what other nodes need to know is kept.
+    pub node: Arc<str>,
     /// The saved world stands in for the API server after this long without an answer.
     pub patience: Duration,
 }
 
 impl Config {
-    /// Watches what `client` reaches; `saved` is the directory of the world of an earlier run.
+    /// Watches from `node` what `client` reaches; `saved` is the directory of the world of an earlier run.
     #[must_use]
-    pub fn new(client: Client, saved: impl Into<PathBuf>) -> Self {
-        Self { client, saved: saved.into(), patience: Duration::from_secs(5) }
+    pub fn new(client: Client, node: impl Into<Arc<str>>, saved: impl Into<PathBuf>) -> Self {
+        Self { client, saved: saved.into(), node: node.into(), patience: Duration::from_secs(5) }
     }
 }
 
@@ -108,7 +111,8 @@ impl Source {
             .iter()
             .map(|resource| {
                 let (client, changes) = (self.config.client.clone(), self.changes.clone());
-                let watch = Watch::new(client, resource, changes, Arc::clone(&self.standing));
+                let watch =
+                    Watch::new((client, Arc::clone(&self.config.node)), resource, changes, Arc::clone(&self.standing));
                 telemetry::spawn("kubernetes watch", watch.run())
             })
             .collect()

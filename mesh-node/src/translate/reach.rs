@@ -86,8 +86,8 @@ impl Translator {
         } else {
             self.sandboxes.insert(name.clone(), sandboxes);
         }
-        let now = world.pods().get(name);
-        let claims = now.map_or_else(Vec::new, |pod| pod::claims(pod, self.around(world, name)));
+        let now = world.pod(name);
+        let claims = now.as_ref().map_or_else(Vec::new, |pod| pod::claims(pod, self.around(world, name)));
         let was_shared = before.is_some_and(|pod| pod.spec.host_network);
         if claimed == claims && was_shared == now.is_some_and(|pod| pod.spec.host_network) {
             return;
@@ -103,7 +103,7 @@ impl Translator {
     /// The pod, as if it had changed.
     fn reach_of_sandboxes(&mut self, world: &World, pod: &Name, stale: &mut Stale) {
         stale.sandboxes = true;
-        self.reach_of_pod(world, pod, world.pods().get(pod).map(|pod| &**pod), stale);
+        self.reach_of_pod(world, pod, world.pod(pod).as_ref(), stale);
     }
 
     /// Itself, and services that claim addresses which it claims now or claimed before.
@@ -133,8 +133,8 @@ impl Translator {
             self.slices.remove(&(service.clone(), name.clone()));
             stale.services.insert(service);
         }
-        let now = world.endpoint_slices().get(name);
-        if let Some(service) = now.and_then(|slice| service::service_of(name, slice)) {
+        let now = world.endpoint_slice(name);
+        if let Some(service) = now.and_then(|slice| service::service_of(name, &slice)) {
             self.slices.insert((service.clone(), name.clone()));
             stale.services.insert(service);
         }
@@ -158,7 +158,7 @@ impl Translator {
         let issues = istio::overruled_in_scope(rivals);
         self.issues.set(Unit::Scope(Arc::clone(&name.namespace)), issues);
         if *name.namespace == *self.settings.root_namespace {
-            stale.workloads.extend(world.pods().keys().cloned());
+            stale.workloads.extend(world.pod_names().cloned());
         } else {
             stale.workloads.extend(world.pods_in(&name.namespace).cloned());
         }

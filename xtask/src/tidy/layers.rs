@@ -31,7 +31,7 @@ const TABLE: &[(&str, May)] = &[
     // 1
     ("policy", Only(&["model"])),
     ("route", Only(&["model"])),
-    ("world", Only(&["api", "model"])),
+    ("world", Only(&["api", "model", "share"])),
     // 2
     ("snapshot", Only(&["model", "policy", "route", "share"])),
     ("translate", Only(&["world", "api", "model", "share"])),

@@ -16,7 +16,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -175,13 +175,13 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
             let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
             let mut file = BufWriter::new(file);
             match kind {
-                Kind::Namespace => write_objects(&mut file, &shared(world, World::namespaces), now)?,
-                Kind::ServiceAccount => write_objects(&mut file, &shared(world, World::service_accounts), now)?,
-                Kind::Pod => write_objects(&mut file, &shared(world, World::pods), now)?,
-                Kind::Service => write_objects(&mut file, &shared(world, World::services), now)?,
-                Kind::EndpointSlice => write_objects(&mut file, &shared(world, World::endpoint_slices), now)?,
+                Kind::Namespace => write_objects(&mut file, shared(world, World::namespaces), now)?,
+                Kind::ServiceAccount => write_objects(&mut file, shared(world, World::service_accounts), now)?,
+                Kind::Pod => write_objects(&mut file, locked(world).pods(), now)?,
+                Kind::Service => write_objects(&mut file, shared(world, World::services), now)?,
+                Kind::EndpointSlice => write_objects(&mut file, locked(world).endpoint_slices(), now)?,
                 Kind::PeerAuthentication => {
-                    write_objects(&mut file, &shared(world, World::peer_authentications), now)?;
+                    write_objects(&mut file, shared(world, World::peer_authentications), now)?;
                 }
             }
             file.into_inner()?.sync_all()?;
@@ -194,16 +194,27 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
 }
 
 /// The objects of one kind, without copying them: the world is locked for no longer than that takes.
-fn shared<K, T>(world: &Mutex<World>, of: fn(&World) -> &BTreeMap<K, Arc<T>>) -> Vec<Arc<T>> {
-    of(&world.lock().unwrap_or_else(PoisonError::into_inner)).values().cloned().collect()
+fn shared<K, T>(
+    world: &Mutex<World>,
+    of: fn(&World) -> &BTreeMap<K, Arc<T>>,
+) -> impl ExactSizeIterator<Item = Arc<T>> + use<K, T> {
+    of(&locked(world)).values().cloned().collect::<Vec<_>>().into_iter()
 }
 
-fn write_objects<T: Serialize>(file: &mut impl Write, objects: &[Arc<T>], now: SystemTime) -> io::Result<()> {
+fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_objects<T: Serialize>(
+    file: &mut impl Write,
+    objects: impl ExactSizeIterator<Item = T>,
+    now: SystemTime,
+) -> io::Result<()> {
     let heading = Heading { format: FORMAT, time: timestamp(now), objects: objects.len() };
     serde_json::to_writer(&mut *file, &heading)?;
     file.write_all(b"\n")?;
     for object in objects {
-        serde_json::to_writer(&mut *file, object)?;
+        serde_json::to_writer(&mut *file, &object)?;
         file.write_all(b"\n")?;
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! Source: Kubernetes, "API concepts": lists in pages, streaming lists, watches, bookmarks, 410 Gone.
 
 use super::resource::{self, Resource};
+use super::slim;
 use super::standing::Standing;
 use super::trouble::Trouble;
 use crate::cluster::MAX_SILENCE;
@@ -69,18 +70,20 @@ pub(super) struct Watch {
     revision: Option<String>,
     /// Can the API server stream lists?
     streaming: bool,
+    /// The node that this is.
+    node: Arc<str>,
     changes: mpsc::Sender<Change>,
     standing: Arc<Standing>,
 }
 
 impl Watch {
     pub(super) fn new(
-        client: Client,
+        (client, node): (Client, Arc<str>),
         resource: &'static Resource,
         changes: mpsc::Sender<Change>,
         standing: Arc<Standing>,
     ) -> Self {
-        Self { client, resource, version: 0, revision: None, streaming: true, changes, standing }
+        Self { client, resource, version: 0, revision: None, streaming: true, node, changes, standing }
     }
 
     /// Follows until nobody receives the changes.
@@ -245,9 +248,10 @@ impl Watch {
     async fn exists(&self, json: &str) -> Result<Name, Trouble> {
         let kind = self.resource.kind;
         match resource::object(kind, json) {
-            Ok(object) => {
+            Ok(mut object) => {
                 let name = object.metadata().full_name();
                 self.standing.readable(kind, &name);
+                slim::slim(&mut object, &self.node);
                 self.tell(Change::Upsert(Box::new(object))).await?;
                 Ok(name)
             }

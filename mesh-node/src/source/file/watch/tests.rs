@@ -71,7 +71,7 @@ impl Watched {
     }
 
     fn holds(&self, pod: &str) -> bool {
-        self.world.pods().contains_key(&Name::new("default", pod))
+        self.world.pod(&Name::new("default", pod)).is_some()
     }
 
     fn issues(&self) -> Vec<String> {
