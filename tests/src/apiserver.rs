@@ -6,6 +6,10 @@
 //! Invariant: everything is named after the scenario and goes away with it.
 //! Source: Kubernetes, "kube-apiserver", for flags; etcd, "Maintenance", for compaction.
 
+mod bulk;
+
+pub use bulk::Proxy;
+
 use crate::daemon::{Daemon, Place};
 use crate::exec::{Output, Process, checked, execute};
 use crate::leftovers::Run;

@@ -148,10 +148,7 @@ impl Daemon {
     ///
     /// **Errors**: it is gone.
     pub fn memory(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.id());
-        let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        Ok(kib.context("no VmRSS")?.trim().parse::<u64>().context("VmRSS")? * 1024)
+        self.size("VmRSS:")
     }
 
     /// Asks the admin server for `path`.
@@ -181,6 +178,20 @@ impl Daemon {
     /// **Errors**: it does not answer.
     pub fn metrics(&self) -> Result<String> {
         Ok(self.get("/metrics")?.body)
+    }
+
+    /// The most memory that was ever resident, in bytes.
+    ///
+    /// **Errors**: it is gone.
+    pub fn peak_memory(&self) -> Result<u64> {
+        self.size("VmHWM:")
+    }
+
+    fn size(&self, field: &str) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
+        Ok(kib.with_context(|| format!("no {field}"))?.trim().parse::<u64>().context("a size")? * 1024)
     }
 
     /// The sum of a metric over every set of labels that has all of `labels`; zero if there is none.
@@ -268,7 +279,7 @@ impl Drop for Daemon {
 }
 
 /// Status and body of an HTTP/1.1 answer that ends with its connection.
-fn parse(answer: &str) -> Result<Answer> {
+pub(crate) fn parse(answer: &str) -> Result<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP head")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");

@@ -41,7 +41,7 @@ pub mod tools;
 pub mod traffic;
 pub mod wait;
 
-pub use apiserver::{ADMIN, ApiServer, DAEMON};
+pub use apiserver::{ADMIN, ApiServer, DAEMON, Proxy};
 pub use capture::{Capture, Captured, Flow, tls_records};
 pub use cni::Runtime;
 pub use daemon::{Answer, Daemon};

@@ -14,9 +14,12 @@ pub(crate) struct Arguments {
     /// Short loads: under two minutes, and less steady figures.
     #[arg(long)]
     quick: bool,
-    /// Only these measures: idle, bulk, keepalive, connections, latency, held, workloads, pods.
+    /// Only these measures: idle, bulk, keepalive, connections, latency, held, workloads, pods, scale.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// The pods of the large cluster of `scale`, 100,000 unless told; it is measured only when it is asked for.
+    #[arg(long)]
+    pods: Option<usize>,
     /// What the mesh's daemons write of each connection: off, text or json.
     #[arg(long, default_value = "text")]
     access_log: String,
@@ -26,13 +29,23 @@ pub(crate) struct Arguments {
 ///
 /// **Errors**: something could not be installed or built, or the bench failed and said why. A missed target is no error.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure(Group::Bench)?;
+    let is_scale = |name: &String| name == "scale";
+    if arguments.only.iter().any(is_scale) {
+        setup::ensure(Group::Build)?;
+        setup::ensure(Group::Api)?;
+    }
+    if arguments.only.is_empty() || !arguments.only.iter().all(is_scale) {
+        setup::ensure(Group::Bench)?;
+    }
     demo::build(true)?;
     let mut bench = demo::as_root(&env::target_dir().join("release/mesh-bench"))?;
     bench.arg("--work").arg(env::target_dir().join("bench"));
     bench.args(["--access-log", &arguments.access_log]);
     if arguments.quick {
         bench.arg("--quick");
+    }
+    if let Some(pods) = arguments.pods {
+        bench.args(["--pods", &pods.to_string()]);
     }
     for name in &arguments.only {
         bench.arg("--only").arg(name);

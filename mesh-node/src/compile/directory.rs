@@ -35,15 +35,15 @@ pub(super) struct Builder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Compiled {
     name: Arc<ServiceName>,
-    /// For clients that dial an IPv4 address, and for those that dial an IPv6 one.
-    entries: [Arc<ServiceEntry>; 2],
+    /// For clients that dial an IPv4 address, and for those that dial an IPv6 one; `None` without addresses and endpoints.
+    entries: [Option<Arc<ServiceEntry>>; 2],
     /// Endpoints that clients of this node do not use, ordered and without duplicates.
     elsewhere: Box<[SocketAddr]>,
 }
 
 impl Compiled {
     fn endpoints(&self) -> impl Iterator<Item = &SocketAddr> {
-        let used = self.entries.iter().flat_map(|entry| &entry.ports).flat_map(|port| &port.endpoints);
+        let used = self.entries.iter().flatten().flat_map(|entry| &entry.ports).flat_map(|port| &port.endpoints);
         used.chain(&self.elsewhere)
     }
 }
@@ -110,7 +110,7 @@ impl Builder {
         }
         if let (Some(service), Some(now)) = (service, &now) {
             for address in &service.addresses {
-                let entry = &now.entries[usize::from(address.is_ipv6())];
+                let Some(entry) = &now.entries[usize::from(address.is_ipv6())] else { continue };
                 if self.directory.services.get(address).is_none_or(|known| !Arc::ptr_eq(known, entry)) {
                     self.directory.services.insert(*address, Arc::clone(entry));
                 }
@@ -154,8 +154,11 @@ fn compiled(service: &Service, before: Option<&Compiled>, settings: &Settings) -
         let entry = service_entry(service, Arc::clone(&name), |endpoint| {
             endpoint.address.is_ipv6() == is_ipv6 && is_here(&endpoint)
         });
-        let known = before.map(|before| &before.entries[usize::from(is_ipv6)]).filter(|known| ***known == entry);
-        known.cloned().unwrap_or_else(|| Arc::new(entry))
+        let is_idle = service.addresses.iter().all(|address| address.is_ipv6() != is_ipv6)
+            && entry.ports.iter().all(|port| port.endpoints.is_empty());
+        let known = before.and_then(|before| before.entries[usize::from(is_ipv6)].as_ref());
+        let known = known.filter(|known| ***known == entry).cloned();
+        (!is_idle).then(|| known.unwrap_or_else(|| Arc::new(entry)))
     });
     let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
     Compiled { name, entries, elsewhere: sorted(endpoints.filter(|endpoint| !is_here(endpoint))) }

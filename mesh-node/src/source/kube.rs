@@ -149,13 +149,16 @@ impl Source {
         };
         tracing::warn!(
             saved = world.time,
-            objects = world.objects.len(),
+            objects = world.objects,
             "the API server has not told of every object yet: those that were saved are in force until it has"
         );
-        for object in world.objects {
-            self.tell(Change::Upsert(Box::new(object))).await;
+        let (changes, time) = (self.changes.clone(), world.time.clone());
+        let tell = move || world.tell(|object| changes.blocking_send(Change::Upsert(Box::new(object))).is_ok());
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(tell).await {
+            let error = &error as &dyn std::error::Error;
+            return tracing::error!(error, "the saved objects changed while they were read; they do not stand in");
         }
-        self.recalled = Some(world.time);
+        self.recalled = Some(time);
         self.standing.set_stale(true);
         self.tell(Change::Recalled(SourceId::Objects)).await;
     }

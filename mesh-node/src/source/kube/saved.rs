@@ -93,13 +93,23 @@ struct Heading {
     objects: usize,
 }
 
-/// A saved world.
+/// A saved world that is whole. It is read object by object, so that it is not in memory beside the world it becomes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Saved {
+    directory: PathBuf,
     /// When it was saved last.
     pub(super) time: String,
-    /// Everything that was known.
-    pub(super) objects: Vec<Object>,
+    /// How many objects it has.
+    pub(super) objects: usize,
+}
+
+impl Saved {
+    /// Tells everything that was known, until `tell` says that nobody listens.
+    ///
+    /// **Errors**: a file cannot be used that could be before.
+    pub(super) fn tell(&self, mut tell: impl FnMut(Object) -> bool) -> Result<(), SavedError> {
+        kinds().try_for_each(|kind| read(&path(&self.directory, kind), kind, &mut tell).map(drop))
+    }
 }
 
 /// The number of changes of each kind so far.
@@ -227,16 +237,17 @@ pub(super) fn load(directory: &Path) -> Result<Option<Saved>, SavedError> {
     if !kinds().any(|kind| path(directory, kind).exists()) {
         return Ok(None);
     }
-    let mut saved = Saved { time: String::new(), objects: Vec::new() };
+    let mut saved = Saved { directory: directory.to_owned(), time: String::new(), objects: 0 };
     for kind in kinds() {
-        let time = read(&path(directory, kind), kind, &mut saved.objects)?;
-        saved.time = saved.time.max(time);
+        let heading = read(&path(directory, kind), kind, &mut |_checked| true)?;
+        saved.time = saved.time.max(heading.time);
+        saved.objects += heading.objects;
     }
     Ok(Some(saved))
 }
 
-/// Reads one file. Returns when it was saved.
-fn read(path: &Path, kind: Kind, objects: &mut Vec<Object>) -> Result<String, SavedError> {
+/// Tells of the objects of one file.
+fn read(path: &Path, kind: Kind, tell: &mut impl FnMut(Object) -> bool) -> Result<Heading, SavedError> {
     let failed = |source| SavedError::Read { path: path.to_owned(), source };
     let damaged = |line, source| SavedError::Damaged { path: path.to_owned(), line, source };
     let mut file = BufReader::new(File::open(path).map_err(failed)?);
@@ -246,18 +257,19 @@ fn read(path: &Path, kind: Kind, objects: &mut Vec<Object>) -> Result<String, Sa
     if heading.format != FORMAT {
         return Err(SavedError::Form { path: path.to_owned(), found: heading.format });
     }
-    let before = objects.len();
+    let mut found = 0;
     loop {
         text.clear();
         if file.read_line(&mut text).map_err(failed)? == 0 {
             break;
         }
-        let line = objects.len() - before + 2;
-        objects.push(resource::object(kind, &text).map_err(|source| damaged(line, source))?);
+        if !tell(resource::object(kind, &text).map_err(|source| damaged(found + 2, source))?) {
+            return Ok(heading);
+        }
+        found += 1;
     }
-    let found = objects.len() - before;
     if found != heading.objects {
         return Err(SavedError::Short { path: path.to_owned(), found, expected: heading.objects });
     }
-    Ok(heading.time)
+    Ok(heading)
 }

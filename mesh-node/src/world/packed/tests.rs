@@ -6,20 +6,19 @@ use crate::world::fixture::object;
 fn check(yaml: &str) {
     let mut packer = Packer::default();
     for document in yaml.split("---\n").filter(|document| !document.trim().is_empty()) {
-        match object(document) {
-            Object::Pod(pod) => {
-                let (name, packed) = packer.pod(pod.clone());
-                assert_eq!(name, pod.metadata.full_name());
-                assert_eq!(packed.unpack(&name), pod, "{document}");
-                assert_eq!(packer.pod(packed.unpack(&name)).1, packed, "{document}");
-            }
-            Object::EndpointSlice(slice) => {
-                let (name, packed) = packer.slice(slice.clone());
-                assert_eq!(name, slice.metadata.full_name());
-                assert_eq!(packed.unpack(&name), slice, "{document}");
-                assert_eq!(packer.slice(packed.unpack(&name)).1, packed, "{document}");
-            }
-            other => panic!("{other:?} is not packed"),
+        let object = object(document);
+        if let Object::Pod(pod) = &object {
+            let (name, packed) = packer.pod(pod.clone());
+            assert_eq!(name, pod.metadata.full_name());
+            assert_eq!(packed.unpack(&name), *pod, "{document}");
+            assert_eq!(packer.pod(packed.unpack(&name)).1, packed, "{document}");
+        } else if let Object::EndpointSlice(slice) = &object {
+            let (name, packed) = packer.slice(slice.clone());
+            assert_eq!(name, slice.metadata.full_name());
+            assert_eq!(packed.unpack(&name), *slice, "{document}");
+            assert_eq!(packer.slice(packed.unpack(&name)).1, packed, "{document}");
+        } else {
+            panic!("{object:?} is not packed");
         }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) enum Measure {
     Workloads,
     /// Pods of one node: time to enrol and memory.
     Pods,
+    /// One daemon in a large cluster: memory, and what following it costs. Only measured when it is asked for.
+    Scale,
 }
 
 /// One figure of a measure: its key and its title.
@@ -72,7 +74,7 @@ pub(crate) struct Sheet {
     pub(crate) columns: &'static [Column],
     /// The figure compared with `direct`, and the one compared with `haproxy`.
     pub(crate) against: [Option<&'static str>; 2],
-    pub(crate) target: Option<Target>,
+    pub(crate) targets: &'static [Target],
 }
 
 const REQUESTS: &[Column] = &[
@@ -84,8 +86,32 @@ const REQUESTS: &[Column] = &[
     ("all_cpu", "all CPU s/100k"),
 ];
 
+const SCALE: Sheet = Sheet {
+    title: "Scale: one daemon with 30 pods of its own beside those of a large cluster (API server, etcd)",
+    columns: &[
+        ("pods", "pods"),
+        ("rss_mb", "MB"),
+        ("full_rss_mb", "MB at 100,000"),
+        ("peak_mb", "at most MB"),
+        ("ready_s", "ready s"),
+        ("per_second", "changes/s"),
+        ("cpu_cores", "cores"),
+        ("snapshots", "snapshots"),
+        ("after_mb", "MB after"),
+        ("p50_ms", "p50 ms"),
+        ("p99_ms", "p99 ms"),
+        ("compile_us", "compile us"),
+        ("requests", "requests"),
+    ],
+    against: [None, None],
+    targets: &[
+        Target { key: "full_rss_mb", at_most: 60.0, text: "at most 60 MB in a cluster of 100,000 pods" },
+        Target { key: "cpu_cores", at_most: 0.2, text: "at most 0.2 cores at 100 changes a second" },
+    ],
+};
+
 impl Measure {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Idle,
         Self::Bulk,
         Self::Keepalive,
@@ -94,7 +120,13 @@ impl Measure {
         Self::Held,
         Self::Workloads,
         Self::Pods,
+        Self::Scale,
     ];
+
+    /// What is measured unless something else is asked for.
+    pub(crate) fn usual() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|measure| *measure != Self::Scale).collect()
+    }
 
     pub(crate) const fn sheet(self) -> Sheet {
         match self {
@@ -107,25 +139,25 @@ impl Measure {
                     ("cpu_percent", "CPU %"),
                 ],
                 against: [None, Some("rss_each_mb")],
-                target: Some(Target { key: "rss_each_mb", at_most: 12.0, text: "at most 12 MB for each daemon" }),
+                targets: &[Target { key: "rss_each_mb", at_most: 12.0, text: "at most 12 MB for each daemon" }],
             },
             Self::Bulk => Sheet {
                 title: "Bulk: one iperf3 stream between nodes",
                 columns: &[("gbit", "Gbit/s"), ("proxy_cpu", "proxies CPU s/GB"), ("all_cpu", "all CPU s/GB")],
                 against: [Some("all_cpu"), Some("proxy_cpu")],
-                target: Some(Target { key: "proxy_cpu", at_most: 1.3, text: "at most 1.3 CPU s/GB, both proxies" }),
+                targets: &[Target { key: "proxy_cpu", at_most: 1.3, text: "at most 1.3 CPU s/GB, both proxies" }],
             },
             Self::Keepalive => Sheet {
                 title: "Keepalive: HTTP/1.1 requests over 32 lasting connections (wrk)",
                 columns: REQUESTS,
                 against: [Some("all_cpu"), Some("proxy_cpu")],
-                target: Some(Target { key: "proxy_cpu", at_most: 3.0, text: "at most 3.0 CPU s/100k, both proxies" }),
+                targets: &[Target { key: "proxy_cpu", at_most: 3.0, text: "at most 3.0 CPU s/100k, both proxies" }],
             },
             Self::Connections => Sheet {
                 title: "New connections: one request each, 32 at a time (wrk)",
                 columns: REQUESTS,
                 against: [Some("all_cpu"), Some("proxy_cpu")],
-                target: Some(Target { key: "proxy_cpu", at_most: 15.0, text: "at most 15 CPU s/100k, both proxies" }),
+                targets: &[Target { key: "proxy_cpu", at_most: 15.0, text: "at most 15 CPU s/100k, both proxies" }],
             },
             Self::Latency => Sheet {
                 title: "Latency at 2,000 requests per second over 16 connections (open loop)",
@@ -138,7 +170,7 @@ impl Measure {
                     ("proxy_cpu", "proxies CPU s/100k"),
                 ],
                 against: [Some("p99_ms"), Some("p99_ms")],
-                target: Some(Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }),
+                targets: &[Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }],
             },
             Self::Held => Sheet {
                 title: "Held: memory for each idle connection, both proxies",
@@ -149,11 +181,11 @@ impl Measure {
                     ("kb_each", "KB in both"),
                 ],
                 against: [None, Some("kb_each")],
-                target: Some(Target {
+                targets: &[Target {
                     key: "kb_each",
                     at_most: 8.0,
                     text: "at most 8 KB for each connection, both proxies",
-                }),
+                }],
             },
             Self::Workloads => Sheet {
                 title: "Workloads: memory for each pod of the directory, one daemon",
@@ -165,7 +197,7 @@ impl Measure {
                     ("cpu_s", "CPU s"),
                 ],
                 against: [None, None],
-                target: None,
+                targets: &[],
             },
             Self::Pods => Sheet {
                 title: "Pods: many on one node, added one after another, each with an identity of its own",
@@ -178,8 +210,9 @@ impl Measure {
                     ("rss_mb", "MB after"),
                 ],
                 against: [None, None],
-                target: None,
+                targets: &[],
             },
+            Self::Scale => SCALE,
         }
     }
 }
@@ -200,7 +233,7 @@ pub(crate) struct Sample {
 pub(crate) struct Summary {
     pub(crate) measure: Measure,
     pub(crate) rows: Vec<Row>,
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// The samples of one way.
@@ -267,11 +300,13 @@ fn summary(measure: Measure, samples: &[Sample]) -> Option<Summary> {
         row.against_direct = ratio(&row.medians, sheet.against[0], direct);
         row.against_haproxy = ratio(&row.medians, sheet.against[1], haproxy);
     }
-    let verdict = sheet.target.and_then(|target| {
-        let measured = *rows.iter().find(|row| row.way == Way::Mesh)?.medians.get(target.key)?;
+    let mesh = rows.iter().find(|row| row.way == Way::Mesh);
+    let verdict = |target: &Target| {
+        let measured = *mesh?.medians.get(target.key)?;
         Some(Verdict { target: target.text, at_most: target.at_most, measured, reached: measured <= target.at_most })
-    });
-    Some(Summary { measure, rows, verdict })
+    };
+    let verdicts = sheet.targets.iter().filter_map(verdict).collect();
+    Some(Summary { measure, rows, verdicts })
 }
 
 fn row(way: Way, all: &[&Sample], sheet: &Sheet) -> Row {
@@ -325,7 +360,7 @@ mod tests {
         assert_eq!((summary.rows[0].medians["proxy_cpu"], summary.rows[0].disturbed), (1.0, 1));
         assert_eq!((summary.rows[1].medians["proxy_cpu"], summary.rows[1].disturbed), (2.0, 1));
         assert_eq!(summary.rows[0].against_haproxy, Some(0.5));
-        assert!(summary.verdict.as_ref().unwrap().reached);
+        assert!(summary.verdicts[0].reached);
     }
 
     #[test]
@@ -337,7 +372,7 @@ mod tests {
         }
         let forward = summarize(&samples);
         samples.reverse();
-        let verdict = summarize(&samples)[0].verdict.as_ref().map(|verdict| (verdict.measured * 10.0).round());
+        let verdict = summarize(&samples)[0].verdicts.first().map(|verdict| (verdict.measured * 10.0).round());
         assert_eq!(verdict, Some(6.0));
         assert_eq!(format!("{forward:?}"), format!("{:?}", summarize(&samples)));
     }

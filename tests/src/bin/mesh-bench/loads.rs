@@ -44,7 +44,9 @@ pub(crate) fn run(measure: Measure, pair: &Pair, lengths: Lengths, tool: &Meshlo
         Measure::Keepalive => requests(pair, lengths.load, false)?,
         Measure::Connections => requests(pair, lengths.load, true)?,
         Measure::Latency => latency(pair, lengths.latency, tool)?,
-        Measure::Idle | Measure::Held | Measure::Workloads | Measure::Pods => bail!("this measure is no load"),
+        Measure::Idle | Measure::Held | Measure::Workloads | Measure::Pods | Measure::Scale => {
+            bail!("this measure is no load")
+        }
     };
     figures.insert("wall_s", spent.wall);
     figures.insert("proxies_cpu_s", spent.proxies);

@@ -12,6 +12,7 @@ mod loads;
 mod memory;
 mod pods;
 mod report;
+mod scale;
 mod stage;
 mod usage;
 
@@ -38,6 +39,9 @@ struct Options {
     /// Only these ways.
     #[arg(long)]
     way: Vec<Way>,
+    /// The pods of the large cluster of `scale`.
+    #[arg(long)]
+    pods: Option<usize>,
     /// What the mesh's daemons write of each connection: off, text (as by default) or json.
     #[arg(long, default_value = "text")]
     access_log: String,
@@ -49,6 +53,7 @@ struct Plan {
     lengths: Lengths,
     held: usize,
     workloads: usize,
+    scale: scale::Plan,
     measures: Vec<Measure>,
     /// How long a quiet moment is waited for before each load.
     patience: Duration,
@@ -59,7 +64,7 @@ struct Plan {
 impl Plan {
     fn new(options: &Options, begun: Instant) -> Self {
         let seconds = Duration::from_secs;
-        let measures = if options.only.is_empty() { Measure::ALL.to_vec() } else { options.only.clone() };
+        let measures = if options.only.is_empty() { Measure::usual() } else { options.only.clone() };
         if options.quick {
             let lengths = Lengths { load: seconds(1), latency: seconds(2) };
             return Self {
@@ -67,6 +72,7 @@ impl Plan {
                 lengths,
                 held: 2000,
                 workloads: 2000,
+                scale: scale::Plan { pods: options.pods.unwrap_or(10_000), follow: seconds(20) },
                 measures,
                 patience: Duration::ZERO,
                 end: begun + seconds(100),
@@ -78,6 +84,7 @@ impl Plan {
             lengths,
             held: 10_000,
             workloads: 10_000,
+            scale: scale::Plan { pods: options.pods.unwrap_or(100_000), follow: seconds(30) },
             measures,
             patience: seconds(5),
             end: begun + seconds(520),
@@ -104,19 +111,15 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let started = Instant::now();
     std::fs::create_dir_all(&options.work).with_context(|| format!("cannot create {}", options.work.display()))?;
     let plan = Plan::new(options, started);
-    let ways = if options.way.is_empty() { Way::ALL.to_vec() } else { options.way.clone() };
-    println!("bench: two nodes, a pair of pods for each of {}", names(&ways));
-    let stage = Stage::up(&options.work, &ways, &options.access_log)?;
-    let mut notes = vec![format!("access log: {} for the mesh, none for haproxy", options.access_log)];
-    let mut samples = Vec::new();
-    if ways.contains(&Way::Haproxy) {
-        notes.push(HAPROXY.to_owned());
+    let (mut samples, mut notes) = (Vec::new(), Vec::new());
+    // It needs a cluster of its own and nothing of the stage.
+    let (scale, staged): (Vec<_>, Vec<_>) = plan.measures.iter().partition(|measure| **measure == Measure::Scale);
+    if !scale.is_empty() {
+        samples.push(scale::run(&plan.scale)?);
+        show(Measure::Scale, &samples);
     }
-    for &measure in &plan.measures {
-        measure_one(measure, &plan, &stage, &mut samples, &mut notes)?;
-        if let Some(summary) = summarize(&samples).iter().find(|summary| summary.measure == measure) {
-            print!("{}", report::table(summary));
-        }
+    if !staged.is_empty() {
+        on_stage(options, &plan, &staged, &mut samples, &mut notes)?;
     }
     let summaries = summarize(&samples);
     print!("{}", report::verdicts(&summaries));
@@ -136,6 +139,35 @@ fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints the table of one measure.
+fn show(measure: Measure, samples: &[Sample]) {
+    if let Some(summary) = summarize(samples).iter().find(|summary| summary.measure == measure) {
+        print!("{}", report::table(summary));
+    }
+}
+
+/// What is measured between pods of two nodes.
+fn on_stage(
+    options: &Options,
+    plan: &Plan,
+    measures: &[Measure],
+    samples: &mut Vec<Sample>,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let ways = if options.way.is_empty() { Way::ALL.to_vec() } else { options.way.clone() };
+    println!("bench: two nodes, a pair of pods for each of {}", names(&ways));
+    let stage = Stage::up(&options.work, &ways, &options.access_log)?;
+    notes.push(format!("access log: {} for the mesh, none for haproxy", options.access_log));
+    if ways.contains(&Way::Haproxy) {
+        notes.push(HAPROXY.to_owned());
+    }
+    for &measure in measures {
+        measure_one(measure, plan, &stage, samples, notes)?;
+        show(measure, samples);
+    }
+    Ok(())
+}
+
 fn measure_one(
     measure: Measure,
     plan: &Plan,
@@ -149,6 +181,8 @@ fn measure_one(
         Measure::Workloads => samples.extend(memory::workloads(stage, plan.workloads, notes)?),
         // A node's range has 253 addresses here, and the stage has pods of its own.
         Measure::Pods => samples.extend(pods::many(stage, 245)?),
+        // It is measured before there is a stage.
+        Measure::Scale => {}
         Measure::Bulk | Measure::Keepalive | Measure::Connections | Measure::Latency => {
             rounds(measure, plan, stage, samples, notes)?;
         }

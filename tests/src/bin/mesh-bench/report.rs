@@ -57,7 +57,7 @@ pub(crate) fn table(summary: &Summary) -> String {
         lines.push(line);
     }
     let mut text = format!("\n{}\n{}", sheet.title, aligned(&lines, 1));
-    if let Some(verdict) = &summary.verdict {
+    for verdict in &summary.verdicts {
         let word = if verdict.reached { "reached" } else { "MISSED" };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  target: {}: {word} ({})", verdict.target, figure(Some(verdict.measured)));
@@ -75,10 +75,10 @@ pub(crate) fn table(summary: &Summary) -> String {
 /// All targets in one table.
 pub(crate) fn verdicts(summaries: &[Summary]) -> String {
     let mut lines = vec![["target", "measured", ""].map(str::to_owned).to_vec()];
-    if summaries.iter().all(|summary| summary.verdict.is_none()) {
+    if summaries.iter().all(|summary| summary.verdicts.is_empty()) {
         return String::new();
     }
-    for verdict in summaries.iter().filter_map(|summary| summary.verdict.as_ref()) {
+    for verdict in summaries.iter().flat_map(|summary| &summary.verdicts) {
         let word = if verdict.reached { "reached" } else { "MISSED" };
         lines.push(vec![verdict.target.to_owned(), figure(Some(verdict.measured)), word.to_owned()]);
     }

@@ -80,9 +80,8 @@ fn what_is_read_is_what_was_saved() {
     let loaded = load(&directory.0).expect("it is whole").expect("it is there");
     assert_eq!(loaded.time, "1970-01-01T00:00:00.000Z");
     let mut read = World::default();
-    for object in loaded.objects {
-        read.apply(Change::Upsert(Box::new(object)));
-    }
+    loaded.tell(|object| read.apply(Change::Upsert(Box::new(object)))).expect("it is still whole");
+    assert_eq!(loaded.objects, kinds().count());
     assert_eq!(read, world);
     assert!(kinds().all(|kind| read.count(kind) == 1), "the fixture has one of each kind");
 }
