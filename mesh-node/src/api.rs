@@ -5,6 +5,7 @@
 //! Invariant: nothing is interpreted here; `null` and absence are the same.
 //! Source: the Kubernetes API reference (core/v1, discovery.k8s.io/v1); Istio `security.istio.io/v1`.
 
+pub mod announcement;
 pub mod core;
 pub mod discovery;
 pub mod istio;

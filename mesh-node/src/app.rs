@@ -12,11 +12,13 @@ mod joining;
 mod signing;
 
 use crate::admin::{self, AdminError};
+use crate::announce::Announcer;
+use crate::api::announcement::ANNOUNCEMENT;
 use crate::chain::{Chain, ChainError, UnknownRuntime};
 use crate::config::{self, Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
-use crate::control::{Asked, Control, Inputs, Parts, Steerer};
+use crate::control::{Asked, Control, HEARD, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
-use crate::proxy::{self, Feed, Proxy, ProxyError};
+use crate::proxy::{self, Departure, Feed, Proxy, ProxyError};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
 use crate::source::{file, kube};
 use crate::status::Notices;
@@ -152,6 +154,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let access = AccessLog::start(run.access_log, &metrics)?;
     let origin = Origin::of(&run).await?;
     let api = origin.client();
+    let (announcer, installation) = announcer(&run, api.as_ref(), &metrics)?;
     let keyring = issuing::start(&run, api.clone(), &metrics)?;
     let feed = Arc::<Feed>::default();
     let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
@@ -171,15 +174,17 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         names: translate::Settings {
             trust_domain: run.ca.trust_domain.as_str().into(),
             root_namespace: run.root_namespace.clone(),
+            installation,
         },
         node: compile::Settings { node: run.node_name.clone(), cluster_domain: run.cluster_domain.clone() },
-        feed,
+        feed: Arc::clone(&feed),
         keyring,
         proxy: Arc::clone(&proxy),
         steerer: steerer.clone(),
         store: AttachmentStore::open(&run.state_dir)?,
         metrics: metrics.clone(),
         notices: notices(&run, api.as_ref(), &metrics),
+        announcer,
     });
     objects.keep(&run, &control);
     let own = api.clone().zip(run.daemon_set.as_deref()).map(|(api, name)| ending::Own::watch(api, name));
@@ -206,7 +211,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     if let Some(chain) = &chain {
         chain.let_go();
     }
-    stop(&run, &proxy, &steerer, ending, signals).await;
+    stop(&run, (&feed, &proxy, &steerer), ending, signals).await;
     if !access.flush(FLUSH) {
         tracing::warn!("the last access records could not be written in time");
     }
@@ -219,6 +224,17 @@ fn notices(run: &Run, api: Option<&::kube::Client>, metrics: &Metrics) -> Notice
     let (notices, recording) = Notices::new(metrics);
     telemetry::spawn("events", recording.run(api.clone(), run.node_name.clone()));
     notices
+}
+
+/// Who tells the other nodes of this node's pods, if there is an API server, and in the name of which installation.
+fn announcer(
+    run: &Run,
+    api: Option<&::kube::Client>,
+    metrics: &Metrics,
+) -> Result<(Announcer, Option<Arc<str>>), AppError> {
+    let Some(api) = api else { return Ok((Announcer::nowhere(), None)) };
+    let installation: Arc<str> = cluster::installation(run.cluster.kubeconfig.as_deref())?.into();
+    Ok((Announcer::new(api.clone(), Arc::clone(&installation), metrics), Some(installation)))
 }
 
 /// Opens what the admin server listens at.
@@ -253,6 +269,9 @@ async fn uninstall(settings: &Uninstall) -> Result<(), AppError> {
     };
     Steering::start(steering, &metrics)?.uninstall()?;
     println!("pods have their network namespaces back, and the kernel holds nothing of the mesh");
+    println!(
+        "if other nodes keep the mesh: kubectl annotate pods -A --field-selector spec.nodeName=NODE {ANNOUNCEMENT}-"
+    );
     Ok(())
 }
 
@@ -349,7 +368,13 @@ async fn serve_cni(
 }
 
 /// Lets open connections end. What is in the kernel stays for the next daemon, or goes if the mesh does.
-async fn stop(run: &Run, proxy: &Proxy, steerer: &Steerer, ending: Ending, mut signals: Signals) {
+async fn stop(run: &Run, (feed, proxy, steerer): (&Feed, &Proxy, &Steerer), ending: Ending, mut signals: Signals) {
+    if ending == Ending::Uninstall {
+        tokio::select! {
+            () = part(feed) => {}
+            () = signals.told() => tracing::warn!("told to stop again: other nodes may not have heard"),
+        }
+    }
     let patience = run.traffic.drain_deadline;
     tracing::info!(?ending, seconds = patience.as_secs(), "stopping: open connections may go on until the deadline");
     match ending {
@@ -362,6 +387,15 @@ async fn stop(run: &Run, proxy: &Proxy, steerer: &Steerer, ending: Ending, mut s
     }
     if ending == Ending::Uninstall {
         log("take the mesh out of the kernel", steerer.uninstall().await);
+    }
+}
+
+/// Leaves the mesh step by step, for the other nodes do so a little sooner or later.
+async fn part(feed: &Feed) {
+    tracing::info!("the mesh is uninstalled: pods take plain text, then speak it, then take nothing else");
+    for stage in [Departure::TakingBoth, Departure::SpeakingPlain] {
+        feed.depart(stage);
+        tokio::time::sleep(HEARD).await;
     }
 }
 

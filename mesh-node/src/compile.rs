@@ -10,7 +10,7 @@
 
 mod directory;
 
-use crate::model::{Issue, Name, ObjectRef, Workload};
+use crate::model::{Announced, Issue, Name, ObjectRef, Workload};
 use crate::policy::MtlsPolicies;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
 use crate::translate::{self, Stale, Translator, Unit};
@@ -216,9 +216,10 @@ fn workload_of<'w>(
     None
 }
 
-/// The pod to steer; `None` if it is not enrolled.
+/// The pod to steer; `None` if it is not to be, and no node believes that it is.
 fn local_pod(attachment: &Attachment, workload: &Workload, entry: &Arc<WorkloadEntry>) -> Option<LocalPod> {
-    workload.enrolled.then(|| LocalPod {
+    let is_steered = workload.enrolled || workload.announced != Announced::Nothing;
+    is_steered.then(|| LocalPod {
         key: PodKey::from(attachment.container_id.as_str()),
         name: workload.name.clone(),
         uid: workload.uid.clone(),
@@ -226,6 +227,8 @@ fn local_pod(attachment: &Attachment, workload: &Workload, entry: &Arc<WorkloadE
         ifname: attachment.ifname.clone(),
         addresses: own_addresses(workload, attachment),
         workload: Arc::clone(entry),
+        enrolled: workload.enrolled,
+        announced: workload.announced,
         probe_ports: workload.probe_ports.iter().copied().collect(),
     })
 }

@@ -6,6 +6,7 @@
 //! Invariant: before the world is whole nothing is published; before every source is in sync nothing is swept.
 //! Invariant: ADD is answered only when identity, policy and steering of its pod are in force.
 
+mod announcing;
 mod inspect;
 mod issues;
 mod pods;
@@ -13,10 +14,12 @@ mod requests;
 mod running;
 mod steerer;
 
+pub use announcing::HEARD;
 pub use inspect::Inspect;
 pub use requests::Asked;
 pub use steerer::{Report, Steerer};
 
+use crate::announce::Announcer;
 use crate::compile::{self, Compiler};
 use crate::identity::{Bearer, Keyring};
 use crate::model::Identity;
@@ -67,6 +70,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Who tells users what became of their pods.
     pub notices: Notices,
+    /// Who tells the other nodes.
+    pub announcer: Announcer,
 }
 
 /// What the loop listens to.
@@ -371,6 +376,7 @@ impl Control {
 
     /// Says how far the loop has come.
     fn settle(&mut self) {
+        self.announce();
         let mut missing = Vec::new();
         if self.published.is_none() {
             missing.push("the users' objects are being read".to_owned());
@@ -380,6 +386,7 @@ impl Control {
             missing.push("the CNI socket is not open yet".to_owned());
         }
         missing.extend(self.enrolments.missing());
+        missing.extend(self.enrolments.unannounced().map(|name| self.unannounced(name)));
         let in_force = self.enrolments.in_force();
         self.gauges.in_force.set(i64::try_from(in_force.len()).unwrap_or(i64::MAX));
         self.inspect.set_standing(missing, in_force);

@@ -3,6 +3,7 @@
 //! The architecture, the code map and the invariants are in [`architecture`].
 
 pub mod admin;
+pub mod announce;
 pub mod api;
 pub mod app;
 pub mod chain;

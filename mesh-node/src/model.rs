@@ -34,6 +34,31 @@ pub enum MtlsMode {
     Disable,
 }
 
+/// What a pod's node has told the others of the pod.
+///
+/// A pod that is wanted in the mesh is not there yet: its node may have no daemon, or one that has not steered it so far. So the
+/// node says it, and the others believe nothing else. The states follow each other in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Announced {
+    /// Nothing: it is to be spoken to in plain text.
+    #[default]
+    Nothing,
+    /// It takes mutual TLS, and plain text of those that have not heard yet.
+    Joining,
+    /// It takes what its policies say.
+    InForce,
+    /// It is to be spoken to in plain text, and takes mutual TLS of those that have not heard yet.
+    Leaving,
+}
+
+impl Announced {
+    /// Are connections to the pod made by mutual TLS?
+    #[must_use]
+    pub const fn takes_mutual_tls(self) -> bool {
+        matches!(self, Self::Joining | Self::InForce)
+    }
+}
+
 /// Everything the mesh knows, in its own words.
 ///
 /// **Shape**: maps are keyed by name, so the order of arrival leaves no trace.
@@ -68,6 +93,8 @@ pub struct Workload {
     pub controller: String,
     /// Is its traffic to be steered?
     pub enrolled: bool,
+    /// What its node says of that.
+    pub announced: Announced,
     /// Does it share the node's network namespace? Such pods are never enrolled.
     pub host_network: bool,
     /// Named container ports, for services that target them by name.

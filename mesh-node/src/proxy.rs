@@ -24,7 +24,7 @@ mod tls;
 mod wire;
 mod worker;
 
-pub use feed::Feed;
+pub use feed::{Departure, Feed};
 pub use inbound::hello::{Hello, classify};
 
 use crate::identity::Keyring;

@@ -8,7 +8,7 @@
 pub mod http;
 
 use crate::model::http::AppProtocol;
-use crate::model::{Identity, Issue, MtlsMode, Name};
+use crate::model::{Announced, Identity, Issue, MtlsMode, Name};
 use crate::share::Map;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -45,8 +45,30 @@ pub struct LocalPod {
     pub addresses: Vec<IpAddr>,
     /// The pod in the directory.
     pub workload: Arc<WorkloadEntry>,
+    /// Is it to be steered? If not, it is leaving the mesh.
+    pub enrolled: bool,
+    /// What the other nodes have been told of it.
+    pub announced: Announced,
     /// Ports on which the kubelet asks how the pod is, in order.
     pub probe_ports: Box<[u16]>,
+}
+
+impl LocalPod {
+    /// The mutual-TLS mode of one of its ports. While some nodes have not heard yet that it has joined or leaves, it takes what
+    /// they send.
+    #[must_use]
+    pub fn mode(&self, port: u16) -> MtlsMode {
+        match self.workload.inbound.as_ref().map_or(MtlsMode::Disable, |modes| modes.mode(port)) {
+            MtlsMode::Strict if !self.is_settled() => MtlsMode::Permissive,
+            mode @ (MtlsMode::Strict | MtlsMode::Permissive | MtlsMode::Disable) => mode,
+        }
+    }
+
+    /// Do all nodes know that it is in the mesh?
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.enrolled && self.announced == Announced::InForce
+    }
 }
 
 /// Workloads and services by address.
@@ -77,8 +99,10 @@ pub struct WorkloadEntry {
     pub name: Name,
     /// Who it must prove to be.
     pub identity: Arc<Identity>,
-    /// How connections to it are made; `None` if it is not in the mesh.
+    /// How connections to it are judged; `None` if it is not in the mesh.
     pub inbound: Option<InboundModes>,
+    /// Does its node say that it takes mutual TLS?
+    pub takes_mutual_tls: bool,
     /// Its labels in telemetry.
     pub labels: Arc<WorkloadLabels>,
 }

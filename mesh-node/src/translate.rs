@@ -35,12 +35,15 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// The namespace whose policies without a selector hold for the whole mesh.
     pub root_namespace: String,
+    /// The installation whose announcements of pods are believed. `None` where nodes announce nothing: then every pod that is wanted
+    /// in the mesh is taken to be there.
+    pub installation: Option<Arc<str>>,
 }
 
 impl Default for Settings {
     /// Istio's defaults.
     fn default() -> Self {
-        Self { trust_domain: "cluster.local".into(), root_namespace: "istio-system".to_owned() }
+        Self { trust_domain: "cluster.local".into(), root_namespace: "istio-system".to_owned(), installation: None }
     }
 }
 
@@ -125,6 +128,7 @@ impl Translator {
         let namespace = Name::new("", Arc::clone(&pod.namespace));
         Around {
             trust_domain: &self.settings.trust_domain,
+            installation: self.settings.installation.as_deref(),
             namespace: world.namespaces().get(&namespace).map(|namespace| &**namespace),
             sandboxes: self.sandboxes.get(pod).map_or(&[], Vec::as_slice),
         }

@@ -10,8 +10,9 @@ mod bulk;
 
 pub use bulk::Proxy;
 
+use crate::cluster::applying;
 use crate::daemon::{Daemon, Place};
-use crate::exec::{Output, Process, checked, execute};
+use crate::exec::{Output, Process, checked, execute, feed};
 use crate::leftovers::Run;
 use crate::mesh::{BPF_DIR, mount_bpf};
 use crate::netns::NetNs;
@@ -21,9 +22,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -163,21 +163,13 @@ impl ApiServer {
 
     fn apply_to(&self, subresource: &str, object: &Value) -> Result<()> {
         let mut command = self.kubectl_command();
-        command.args(["apply", "--server-side", "--force-conflicts", "--validate=ignore", "-f", "-"]);
+        // Tests write objects that no client would.
+        applying(&mut command).arg("--validate=ignore");
         if !subresource.is_empty() {
             command.arg(format!("--subresource={subresource}"));
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run kubectl")?;
-        child.stdin.take().context("no standard input")?.write_all(object.to_string().as_bytes())?;
-        let output = child.wait_with_output().context("cannot wait for kubectl")?;
-        if !output.status.success() {
-            bail!("kubectl apply of {object}: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        let text = object.to_string();
+        feed(&mut command, text.as_bytes(), PATIENCE)?.success().with_context(|| format!("cannot apply {text}"))?;
         Ok(())
     }
 

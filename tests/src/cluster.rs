@@ -4,17 +4,16 @@
 //! Out: its API, its nodes, commands inside both.
 //! Invariant: nothing here brings it up or down: one cluster serves many tests, each in Kubernetes namespaces of its own.
 
-use crate::exec::{Output, Process, execute};
+use crate::exec::{Output, Process, execute, feed};
 use crate::{env, netns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use std::ffi::OsStr;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a command against the cluster may take.
@@ -131,22 +130,18 @@ impl Cluster {
     ///
     /// **Errors**: the API server refuses one.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        let mut command = self.kubectl_command();
-        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run kubectl")?;
-        // It is read before anything is printed, so neither waits for the other.
-        let written = child.stdin.take().context("kubectl has no standard input")?.write_all(manifest.as_bytes());
-        let output = child.wait_with_output().context("cannot wait for kubectl")?;
-        if !output.status.success() {
-            bail!("kubectl apply failed\n{}", String::from_utf8_lossy(&output.stderr));
-        }
-        written.context("kubectl does not read the manifest")?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.apply_tried(manifest, [""; 0])?.success()
+    }
+
+    /// Applies a manifest with further arguments, and gives how that ended.
+    ///
+    /// **Errors**: `kubectl` cannot be started, or is too slow. That it fails is in its output.
+    pub fn apply_tried<A: AsRef<OsStr>>(
+        &self,
+        manifest: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Output> {
+        feed(applying(&mut self.kubectl_command()).args(arguments), manifest.as_bytes(), PATIENCE)
     }
 
     /// `kubectl` in the background, with what it prints in the file `log`.
@@ -172,6 +167,11 @@ impl Cluster {
         command.arg(format!("--net={}", self.namespace.display())).arg("--").arg(program);
         command
     }
+}
+
+/// Has `kubectl` apply what it reads, whoever made the objects.
+pub(crate) fn applying(kubectl: &mut Command) -> &mut Command {
+    kubectl.args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
 }
 
 impl ClusterNode {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,15 +41,26 @@ impl Output {
 ///
 /// **Errors**: it cannot be started, or is not done within `patience` and was killed.
 pub fn execute(command: &mut Command, patience: Duration) -> Result<Output> {
+    run(command.stdin(Stdio::null()), b"", patience)
+}
+
+/// Runs `command` to its end, with `input` as what it reads.
+///
+/// **Errors**: as [`execute`]. That it does not read its input is none: what it says of that is in the output.
+pub fn feed(command: &mut Command, input: &[u8], patience: Duration) -> Result<Output> {
+    run(command.stdin(Stdio::piped()), input, patience)
+}
+
+fn run(command: &mut Command, input: &[u8], patience: Duration) -> Result<Output> {
     let line = line(command);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {line}"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {line}"))?;
     let stdout = read_all(child.stdout.take());
     let stderr = read_all(child.stderr.take());
+    if let Some(mut stdin) = child.stdin.take() {
+        // Both outputs are read meanwhile, so neither side waits for the other.
+        drop(stdin.write_all(input));
+    }
     let status = match wait_child(&mut child, patience) {
         Ok(status) => status,
         Err(error) => {

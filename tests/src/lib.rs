@@ -45,7 +45,7 @@ pub use apiserver::{ADMIN, ApiServer, DAEMON, Proxy};
 pub use capture::{Capture, Captured, Flow, tls_records};
 pub use cni::Runtime;
 pub use daemon::{Answer, Daemon};
-pub use exec::{Output, Process, execute};
+pub use exec::{Output, Process, execute, feed};
 pub use kube::{Kube, Service, ServiceSpec};
 pub use leftovers::down;
 pub use mesh::{Builder, Mesh};

@@ -41,6 +41,7 @@ fn every_rule() -> Value {
         rule("discovery.k8s.io", &["endpointslices"]),
         rule("security.istio.io", &["peerauthentications"]),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
+        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
     ])
 }
 
@@ -309,8 +310,11 @@ fn a_missing_permission_is_named_with_its_cure() -> Result<()> {
 #[test]
 fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()> {
     let api = api_server("kube-saved", &[])?;
-    for name in ["web", "gone"] {
-        api.apply(&pod(name))?;
+    // An earlier daemon has told the other nodes of it.
+    let mut announced = pod("web");
+    announced["metadata"]["annotations"] = json!({"mesh.internal/steered-by": "kubeconfig"});
+    for pod in [&announced, &pod("gone")] {
+        api.apply(pod)?;
     }
     let daemon = api.daemon(&[])?;
     daemon.ready()?;
@@ -334,7 +338,7 @@ fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()
     ensure!(page.contains("NOT HEARD YET, objects of an earlier run are in force"), "it is not said in\n{page}");
     ensure!(daemon.log().contains("WARN"), "nobody is warned");
 
-    // A pod that is known can start; one that is not waits.
+    // A pod that was in the mesh can start anew; one that is not known waits.
     let web_ns = sandbox(&api, "web", WEB)?;
     let web = attachment(&web_ns, "web", WEB)?;
     let response = answer(ask(&api, &Request::Add(web.clone()))?)?;

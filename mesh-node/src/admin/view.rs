@@ -179,6 +179,7 @@ fn workload_entry(entry: &WorkloadEntry) -> Value {
         "name": entry.name.to_string(),
         "identity": entry.identity.to_string(),
         "inbound": entry.inbound.as_ref().map(inbound),
+        "takes_mutual_tls": entry.takes_mutual_tls,
         "labels": {
             "workload": labels.workload,
             "namespace": labels.namespace,
@@ -239,6 +240,7 @@ fn workload(workload: &model::Workload) -> Value {
         "labels": workload.labels.iter().collect::<BTreeMap<_, _>>(),
         "controller": workload.controller,
         "enrolled": workload.enrolled,
+        "announced": format!("{:?}", workload.announced),
         "host_network": workload.host_network,
         "port_names": workload.port_names,
         "probe_ports": workload.probe_ports,

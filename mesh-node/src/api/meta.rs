@@ -4,6 +4,7 @@
 //! Invariant: annotations that nobody reads are not kept, for there are many pods.
 //! Source: Kubernetes `meta/v1.ObjectMeta`.
 
+use super::announcement::ANNOUNCEMENT;
 use crate::model::{Labels, Name};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,8 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The annotations that are kept are those that start with this.
-const KEPT_ANNOTATIONS: &str = "cni.projectcalico.org/";
+/// The annotations that are kept are those that start with one of these: Calico's, and what nodes announce.
+const KEPT_ANNOTATIONS: [&str; 2] = ["cni.projectcalico.org/", ANNOUNCEMENT];
 
 /// Names, labels and owners of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub struct ObjectMeta {
     /// Its labels.
     #[serde(default, deserialize_with = "shared_labels")]
     pub labels: Arc<Labels>,
-    /// The annotations that are read: Calico's.
+    /// The annotations that are read: Calico's, and what the pod's node announces.
     #[serde(default, deserialize_with = "kept_annotations")]
     pub annotations: BTreeMap<String, String>,
     /// What created it.
@@ -120,7 +121,7 @@ fn kept_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeM
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut kept = BTreeMap::new();
             while let Some((key, value)) = map.next_entry::<String, Option<String>>()? {
-                if key.starts_with(KEPT_ANNOTATIONS) {
+                if KEPT_ANNOTATIONS.iter().any(|kept| key.starts_with(kept)) {
                     kept.insert(key, value.unwrap_or_default());
                 }
             }

@@ -7,7 +7,7 @@
 //! Source: Istio's standard metrics and canonical service; kube-proxy for `internalTrafficPolicy`.
 
 use super::Settings;
-use crate::model::{Endpoint, Identity, Name, Service, Workload};
+use crate::model::{Announced, Endpoint, Identity, Name, Service, Workload};
 use crate::policy::Modes;
 use crate::share::{Claims, Interner};
 use crate::snapshot::{
@@ -75,7 +75,8 @@ impl Builder {
         if workload.host_network || workload.addresses.is_empty() {
             return;
         }
-        let inbound = workload.enrolled.then(|| {
+        let in_mesh = workload.enrolled || workload.announced != Announced::Nothing;
+        let inbound = in_mesh.then(|| {
             let modes = modes();
             InboundModes { default: modes.default, ports: modes.ports.into() }
         });
@@ -83,6 +84,7 @@ impl Builder {
             name: workload.name.clone(),
             identity: self.identities.share(workload.identity.clone()),
             inbound,
+            takes_mutual_tls: workload.announced.takes_mutual_tls(),
             labels: self.labels.share(workload_labels(workload)),
         };
         let known = workload.addresses.iter().find_map(|address| self.at(address).filter(|known| ***known == entry));

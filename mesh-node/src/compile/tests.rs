@@ -7,6 +7,7 @@ use expect_test::{Expect, expect};
 use std::fmt::Write;
 use std::sync::Arc;
 
+mod announced;
 mod history;
 mod scale;
 

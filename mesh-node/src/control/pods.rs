@@ -6,6 +6,7 @@
 
 use super::Control;
 use super::steerer::Outcome;
+use crate::model::Name;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::status::{Notice, Notices, What};
 use crate::telemetry;
@@ -70,6 +71,14 @@ impl Enrolments {
         })
     }
 
+    /// Pods that are in force, and of which the other nodes have not heard.
+    pub(super) fn unannounced(&self) -> impl Iterator<Item = &Name> {
+        let waiting = |enrolment: &&Enrolment| {
+            enrolment.state == State::InForce && enrolment.pod.enrolled && !enrolment.pod.is_settled()
+        };
+        self.0.values().filter(waiting).map(|enrolment| &enrolment.pod.name)
+    }
+
     /// A pod's name, for people.
     fn name(&self, key: &str) -> Option<String> {
         self.0.get(key).map(|enrolment| enrolment.pod.name.to_string())
@@ -79,6 +88,13 @@ impl Enrolments {
     fn tell(&self, notices: &Notices, key: &str, what: impl FnOnce(&LocalPod) -> What) {
         if let Some(Enrolment { pod, .. }) = self.0.get(key) {
             notices.tell(Notice { pod: pod.name.clone(), uid: pod.uid.clone(), what: what(pod) });
+        }
+    }
+
+    /// Tells users that a pod is in the mesh, if it is wholly so.
+    fn tell_joined(&self, notices: &Notices, key: &str) {
+        if self.0.get(key).is_some_and(|enrolment| enrolment.pod.is_settled()) {
+            self.tell(notices, key, |pod| What::Joined { identity: pod.workload.identity.to_string() });
         }
     }
 
@@ -100,7 +116,11 @@ impl Control {
         for (key, pod) in &snapshot.pods {
             match self.enrolments.0.get_mut(key) {
                 Some(Enrolment { pod: before, state }) if *state != State::Leaving && !moved(before, pod) => {
+                    let settled = *state == State::InForce && !before.is_settled() && pod.is_settled();
                     *before = Arc::clone(pod);
+                    if settled {
+                        self.enrolments.tell_joined(&self.parts.notices, key);
+                    }
                 }
                 Some(_) | None => self.begin(key, pod),
             }
@@ -188,8 +208,7 @@ impl Control {
             Ok(()) => {
                 self.enrolments.set(key, State::InForce);
                 tracing::info!(pod = self.enrolments.name(key), sandbox = %key, "a pod's traffic is steered");
-                let joined = |pod: &LocalPod| What::Joined { identity: pod.workload.identity.to_string() };
-                self.enrolments.tell(&self.parts.notices, key, joined);
+                self.enrolments.tell_joined(&self.parts.notices, key);
             }
             Err(error) => {
                 let pod = self.enrolments.name(key);

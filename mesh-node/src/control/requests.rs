@@ -32,6 +32,13 @@ pub(super) struct Waiting {
     answer: oneshot::Sender<Response>,
 }
 
+impl Waiting {
+    /// Is it for this sandbox?
+    pub(super) fn is_for(&self, key: &str) -> bool {
+        self.attachment.container_id == key
+    }
+}
+
 /// Where an attached pod stands.
 enum Standing {
     InForce,
@@ -117,8 +124,9 @@ impl Control {
         let Some(published) = &self.published else {
             return Standing::Pending("the daemon is still reading the users' objects".to_owned());
         };
-        if published.pods.contains_key(attachment.container_id.as_str()) {
+        if let Some(pod) = published.pods.get(attachment.container_id.as_str()) {
             return match self.enrolments.state(&attachment.container_id) {
+                Some(State::InForce) if pod.enrolled && !pod.is_settled() => Standing::Pending(self.unannounced(&name)),
                 Some(State::InForce) => Standing::InForce,
                 Some(State::Failed(error, _)) => Standing::Pending(format!("pod {name} cannot be enrolled: {error}")),
                 Some(State::Certificate) => Standing::Pending(format!("pod {name} waits for its certificate")),
@@ -141,6 +149,12 @@ impl Control {
             }
             None => Standing::Pending(format!("pod {name} is not known to the mesh yet")),
         }
+    }
+
+    /// Why a pod that is in force here is not yet in the mesh.
+    pub(super) fn unannounced(&self, pod: &Name) -> String {
+        let why = self.parts.announcer.trouble(pod).map_or_else(String::new, |why| format!(": {why}"));
+        format!("pod {pod} waits until the other nodes are told of it{why}")
     }
 
     fn knows_namespace_of(&self, pod: &Name) -> bool {

@@ -13,6 +13,7 @@ pub(super) mod hello;
 pub(super) mod streams;
 
 use super::connect;
+use super::feed::Feed;
 use super::io;
 use super::live::Registration;
 use super::pool::Peered;
@@ -62,10 +63,11 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     if local.ip().is_loopback() {
         return refuse(downstream, report, Refusal::new(refusal::OWN_PORT, "the mesh's own port was dialled"));
     }
-    let speaks = speaks(&pod, &snapshot, &downstream, (client, local));
+    let speaks = speaks(&pod, (&worker.feed, &snapshot), &downstream, (client, local));
+    let early = pod.is_strict(&snapshot, local.port());
     drop(snapshot);
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
-    let plain = |pod: &Pod| pod.live.register(Facts::InboundPlain { port: local.port() });
+    let plain = |pod: &Pod| pod.live.register(Facts::InboundPlain { port: local.port(), early });
     // Each way in memory of its own, which is as large as that way needs.
     match speaks {
         Speaks::Plain => {
@@ -110,14 +112,14 @@ fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
 /// What the connection speaks, from the port's mode, the mark on its SYN and who the client is.
 fn speaks(
     pod: &Pod,
-    snapshot: &NodeSnapshot,
+    (feed, snapshot): (&Feed, &NodeSnapshot),
     downstream: &TcpStream,
     (client, local): (SocketAddr, SocketAddr),
 ) -> Speaks {
     // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
     let mark = socket::syn_dscp(downstream).ok().flatten();
     let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
-    match (pod.mode(snapshot, local.port()), mark) {
+    match (pod.mode(feed, snapshot, local.port()), mark) {
         (MtlsMode::Disable, _) => Speaks::Plain,
         (MtlsMode::Strict | MtlsMode::Permissive, Some(DSCP_MESH)) => Speaks::MutualTls { unmarked: false },
         (MtlsMode::Strict, _) if !meshed && is_probe(pod, snapshot, (client, local)) => Speaks::Probe,

@@ -8,6 +8,7 @@
 
 use super::buffer::Buffer;
 use super::connect;
+use super::feed::Departure;
 use super::frame::Control;
 use super::io;
 use super::live::Cancelled;
@@ -43,6 +44,14 @@ pub(super) struct Target {
     pub(super) identity: Option<Arc<Identity>>,
 }
 
+impl Target {
+    /// In plain text, once the node has left that far: the other node may no longer take anything else.
+    fn unless_leaving(self, departure: Departure) -> Self {
+        let identity = self.identity.filter(|_| departure < Departure::SpeakingPlain);
+        Self { identity, ..self }
+    }
+}
+
 /// Serves one captured connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
     let Ok(original) = downstream.local_addr() else { return };
@@ -50,7 +59,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
     report.source_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
     let target = match choose(&snapshot, client.ip(), original, fastrand::u64(..)) {
-        Ok(target) => target,
+        Ok(target) => target.unless_leaving(worker.feed.departure()),
         Err(refusal) => return refuse(downstream, report, refusal),
     };
     drop(snapshot);
@@ -118,7 +127,7 @@ pub(super) fn choose(
     let workload = directory.workloads.get(&endpoint.ip()).cloned();
     let identity = workload.as_ref().and_then(|workload| {
         let mode = workload.inbound.as_ref()?.mode(endpoint.port());
-        (mode != MtlsMode::Disable).then(|| Arc::clone(&workload.identity))
+        (workload.takes_mutual_tls && mode != MtlsMode::Disable).then(|| Arc::clone(&workload.identity))
     });
     Ok(Target { endpoint, service, workload, identity })
 }

@@ -9,7 +9,7 @@ mod handshakes;
 
 use super::buffer::Buffers;
 use super::connect::Sockets;
-use super::feed::Feed;
+use super::feed::{Departure, Feed};
 use super::live::Live;
 use super::metrics::ProxyMetrics;
 use super::pool::Pool;
@@ -91,6 +91,9 @@ pub(crate) enum Facts {
     InboundPlain {
         /// The pod's port.
         port: u16,
+        /// Did its port demand mutual TLS already? It was let in because the pod was joining or leaving the mesh, and goes on like
+        /// those that were begun before.
+        early: bool,
     },
     /// Arrived in plain text from the node itself, on a port where the kubelet asks after the pod.
     InboundProbe {
@@ -121,13 +124,13 @@ impl Facts {
             snapshot.directory.workloads.get(address).is_some_and(|workload| *workload.identity != *identity)
         };
         match self {
-            Self::InboundPlain { port } => {
-                let modes = snapshot.pods.get(pod?)?.workload.inbound.as_ref()?;
-                (modes.mode(*port) == MtlsMode::Strict).then_some(refusal::MTLS_REQUIRED)
+            Self::InboundPlain { port, early } => {
+                let strict = snapshot.pods.get(pod?)?.mode(*port) == MtlsMode::Strict;
+                (strict && !early).then_some(refusal::MTLS_REQUIRED)
             }
             Self::InboundProbe { port } => {
                 let pod = snapshot.pods.get(pod?)?;
-                let strict = pod.workload.inbound.as_ref()?.mode(*port) == MtlsMode::Strict;
+                let strict = pod.mode(*port) == MtlsMode::Strict;
                 (strict && !pod.probe_ports.contains(port)).then_some(refusal::MTLS_REQUIRED)
             }
             Self::InboundMesh { source, identity } => differs(source, identity).then_some(refusal::SOURCE_IDENTITY),
@@ -141,9 +144,17 @@ impl Facts {
 
 impl Pod {
     /// The mode of one of the pod's ports. A pod that has left the mesh is plain.
-    pub(crate) fn mode(&self, snapshot: &NodeSnapshot, port: u16) -> MtlsMode {
+    pub(crate) fn mode(&self, feed: &Feed, snapshot: &NodeSnapshot, port: u16) -> MtlsMode {
+        match snapshot.pods.get(&self.key).map_or(MtlsMode::Disable, |pod| pod.mode(port)) {
+            MtlsMode::Strict if feed.departure() >= Departure::TakingBoth => MtlsMode::Permissive,
+            mode @ (MtlsMode::Strict | MtlsMode::Permissive | MtlsMode::Disable) => mode,
+        }
+    }
+
+    /// Does one of the pod's ports demand mutual TLS, also if that is not enforced while the pod joins or leaves the mesh?
+    pub(crate) fn is_strict(&self, snapshot: &NodeSnapshot, port: u16) -> bool {
         let modes = snapshot.pods.get(&self.key).and_then(|pod| pod.workload.inbound.as_ref());
-        modes.map_or(MtlsMode::Disable, |modes| modes.mode(port))
+        modes.is_some_and(|modes| modes.mode(port) == MtlsMode::Strict)
     }
 
     /// Who the pod is.

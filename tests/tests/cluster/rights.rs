@@ -6,7 +6,7 @@
 use crate::support::{START, SYSTEM, Space, client, server};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// What is allowed for what does not happen in this cluster, or not every time.
@@ -19,6 +19,8 @@ const RARELY: &[&str] = &[
     // An authority that rotates.
     "mesh-signer update clustertrustbundles.",
     "mesh-signer update secrets",
+    // A kind that nobody has defined.
+    " customresourcedefinitions.",
     // A daemon's end; an Event that happens again.
     "mesh-node get daemonsets.",
     "mesh-node patch events.",
@@ -108,4 +110,50 @@ fn the_mesh_may_do_what_it_does_and_nothing_else() -> Result<()> {
         let made = requests(&space).map(|(made, _)| made).unwrap_or_default();
         format!("never used: {:#?}", granted.difference(&made).filter(|right| !rare(right)).collect::<Vec<_>>())
     })
+}
+
+/// The annotation by which a node says that a pod is in the mesh.
+const ANNOUNCED: &str = "mesh.internal/steered-by";
+
+#[test]
+fn a_daemon_may_announce_its_own_nodes_pods_and_change_nothing_else_of_pods() -> Result<()> {
+    let space = Space::new("announced", true)?;
+    let [ours, theirs] = space.pods([client("ours", "node1"), client("theirs", "node2")])?;
+    let announced = || {
+        let path = format!("--output=jsonpath={{.metadata.annotations.{}}}", ANNOUNCED.replace('.', "\\."));
+        space.kubectl(&["get", "pod", &ours.name, &path])
+    };
+    let installation = announced()?;
+    let account = ["-n", SYSTEM, "get", "serviceaccount", "mesh-node", "--output=jsonpath={.metadata.uid}"];
+    ensure!(installation == space.cluster.kubectl(account)?, "a pod that runs is announced as {installation:?}");
+
+    let patch = |pod: &str, subresource: &[&str], patch: Value| {
+        let daemon = [
+            "--as=system:serviceaccount:mesh-system:mesh-node",
+            "--as-user-extra=authentication.kubernetes.io/node-name=node1",
+            "--validate=ignore",
+        ];
+        let mut object = patch;
+        object["apiVersion"] = json!("v1");
+        object["kind"] = json!("Pod");
+        object["metadata"]["name"] = json!(pod);
+        object["metadata"]["namespace"] = json!(space.name);
+        space.cluster.apply_tried(&object.to_string(), daemon.iter().chain(subresource))
+    };
+    let status = ["--subresource=status"];
+    let annotations = |key: &str| json!({"metadata": {"annotations": {key: "something"}}});
+    for (pod, subresource, what, why) in [
+        (&theirs, &status[..], annotations(ANNOUNCED), "a daemon may announce pods of its own node only"),
+        (&ours, &status, annotations("some.other/annotation"), "a daemon may change no annotation but"),
+        (&ours, &status, json!({"metadata": {"labels": {"some": "label"}}}), "a daemon may change no label"),
+        (&ours, &status, json!({"status": {"reason": "Evicted"}}), "a daemon may change no label, finalizer or status"),
+        (&ours, &[], annotations(ANNOUNCED), "cannot patch resource \"pods\""),
+    ] {
+        let output = patch(&pod.name, subresource, what.clone())?;
+        ensure!(!output.status.success() && output.stderr.contains(why), "{what} of {}: {output:?}", pod.name);
+    }
+    // What somebody else wrote into it does not last.
+    let output = patch(&ours.name, &status, annotations(ANNOUNCED))?;
+    ensure!(output.status.success(), "{output:?}");
+    wait::until_true("the daemon says again that the pod is in the mesh", START, || Ok(announced()? == installation))
 }

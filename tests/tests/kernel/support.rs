@@ -173,10 +173,13 @@ pub(crate) fn local_pod(name: &str, netns: &str, addresses: &[IpAddr]) -> LocalP
         netns: format!("/run/netns/{netns}"),
         ifname: "eth0".to_owned(),
         addresses: addresses.to_vec(),
+        enrolled: true,
+        announced: mesh_node::model::Announced::InForce,
         workload: Arc::new(WorkloadEntry {
             name,
             identity: Arc::new(identity),
             inbound: None::<InboundModes>,
+            takes_mutual_tls: false,
             labels: Arc::new(WorkloadLabels {
                 workload: String::new(),
                 namespace: String::new(),

@@ -43,6 +43,8 @@ const TABLE: &[(&str, May)] = &[
     ("steer", Only(&["snapshot", "model", "sys", "telemetry"])),
     ("proxy", Only(&["snapshot", "model", "policy", "route", "identity", "sys", "telemetry"])),
     ("status", Only(&["api", "model", "telemetry"])),
+    // What nodes tell each other of their pods.
+    ("announce", Only(&["api", "model", "telemetry"])),
     // The host's files; nothing of what the mesh means.
     ("chain", Only(&["telemetry"])),
     // 5: the loop answers what the admin server asks.

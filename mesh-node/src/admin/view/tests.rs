@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::http::AppProtocol;
-use crate::model::{Identity, Name, ObjectRef, PeerAuthentication};
+use crate::model::{Announced, Identity, Name, ObjectRef, PeerAuthentication};
 use crate::snapshot::{ServiceEntry, ServiceName, ServicePortEntry, WorkloadLabels};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ fn node() -> NodeSnapshot {
         name: Name::new("default", "reviews-1"),
         identity: Arc::new(identity("reviews")),
         inbound: Some(InboundModes { default: MtlsMode::Strict, ports: Box::new([(9080, MtlsMode::Permissive)]) }),
+        takes_mutual_tls: true,
         labels: Arc::new(WorkloadLabels {
             workload: "reviews-v1".into(),
             namespace: "default".into(),
@@ -56,6 +57,8 @@ fn node() -> NodeSnapshot {
         addresses: vec![address],
         probe_ports: [8080].into(),
         workload: Arc::clone(&entry),
+        enrolled: true,
+        announced: Announced::InForce,
     };
     NodeSnapshot {
         pods: [(Arc::clone(&pod.key), Arc::new(pod))].into(),
@@ -112,6 +115,7 @@ fn a_snapshot_shows_its_pods_their_state_and_who_is_where() {
                     "name": "default/reviews-1",
                     "identity": "spiffe://cluster.local/ns/default/sa/reviews",
                     "inbound": { "default": "STRICT", "9080": "PERMISSIVE" },
+                    "takes_mutual_tls": true,
                     "labels": {
                         "workload": "reviews-v1",
                         "namespace": "default",
@@ -148,6 +152,7 @@ fn a_model_shows_workloads_services_and_policies() {
         labels: stored(model::Labels::from([("app".to_owned(), "reviews".to_owned())])),
         controller: "reviews-v1".into(),
         enrolled: true,
+        announced: Announced::InForce,
         host_network: false,
         port_names: [("http".to_owned(), 9080)].into(),
         probe_ports: [8080].into(),
@@ -190,6 +195,7 @@ fn a_model_shows_workloads_services_and_policies() {
                 "labels": { "app": "reviews" },
                 "controller": "reviews-v1",
                 "enrolled": true,
+                "announced": "InForce",
                 "host_network": false,
                 "port_names": { "http": 9080 },
                 "probe_ports": [8080],

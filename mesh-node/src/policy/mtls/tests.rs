@@ -59,6 +59,7 @@ fn check(policies: &str, expected: &Expect) {
         labels: Arc::new(labels),
         controller: "a".to_owned(),
         enrolled: true,
+        announced: crate::model::Announced::InForce,
         host_network: false,
         port_names: BTreeMap::new(),
         probe_ports: BTreeSet::new(),

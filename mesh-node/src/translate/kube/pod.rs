@@ -6,8 +6,9 @@
 //! Source: Kubernetes `core/v1.Pod`; Istio's ambient enrolment label; Calico's `cni.projectcalico.org` annotations.
 
 use super::address;
+use crate::api::announcement;
 use crate::api::core::{Namespace, Pod, PortOrName};
-use crate::model::{Identity, IdentityError, Issue, Name, ObjectRef, TrustDomain, Workload};
+use crate::model::{Announced, Identity, IdentityError, Issue, Name, ObjectRef, TrustDomain, Workload};
 use crate::share::Claims;
 use crate::world::{Attachment, Kind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ const SANDBOX_ANNOTATION: &str = "cni.projectcalico.org/containerID";
 #[derive(Clone, Copy)]
 pub(in crate::translate) struct Around<'a> {
     pub(in crate::translate) trust_domain: &'a TrustDomain,
+    /// See `translate::Settings`.
+    pub(in crate::translate) installation: Option<&'a str>,
     /// The pod's namespace, if it is known.
     pub(in crate::translate) namespace: Option<&'a Namespace>,
     /// The sandboxes that this node has of the pod or of its predecessors.
@@ -60,8 +63,10 @@ pub(in crate::translate) fn workload(
         disown_shared(&mut addresses, claims, &object, issues);
     }
     let in_mesh_namespace = around.namespace.is_some_and(is_in_mesh);
+    let enrolled = is_enrolled(pod, in_mesh_namespace, &object, issues);
     Some(Workload {
-        enrolled: is_enrolled(pod, in_mesh_namespace, &object, issues),
+        enrolled,
+        announced: announced(pod, enrolled, around.installation),
         name: object.name,
         uid: pod.metadata.uid.clone(),
         node: pod.spec.node_name.clone().filter(|node| !node.is_empty()),
@@ -123,13 +128,7 @@ fn is_enrolled(pod: &Pod, in_mesh_namespace: bool, object: &ObjectRef, issues: &
     let mut report = |problem: String, cure: &str| {
         issues.push(Issue::new(object, format!("metadata.labels[{MODE_LABEL}]"), problem, cure));
     };
-    let exempt = if pod.spec.host_network {
-        Some("it uses the node's network")
-    } else if &*pod.metadata.namespace == EXEMPT_NAMESPACE {
-        Some("the node needs the pods of kube-system to come up")
-    } else {
-        None
-    };
+    let exempt = exemption(pod);
     let wanted = match mode {
         Some("ambient") => true,
         Some("none") => false,
@@ -147,6 +146,26 @@ fn is_enrolled(pod: &Pod, in_mesh_namespace: bool, object: &ObjectRef, issues: &
         report(format!("the pod cannot be in the mesh: {why}"), "remove the label");
     }
     wanted && exempt.is_none()
+}
+
+/// Why a pod cannot be in the mesh, whatever it asks for.
+fn exemption(pod: &Pod) -> Option<&'static str> {
+    if pod.spec.host_network {
+        Some("it uses the node's network")
+    } else if &*pod.metadata.namespace == EXEMPT_NAMESPACE {
+        Some("the node needs the pods of kube-system to come up")
+    } else {
+        None
+    }
+}
+
+/// What the pod's node has told the others of it.
+fn announced(pod: &Pod, enrolled: bool, installation: Option<&str>) -> Announced {
+    match installation {
+        Some(installation) if exemption(pod).is_none() => announcement::read(&pod.metadata.annotations, installation),
+        None if enrolled => Announced::InForce,
+        Some(_) | None => Announced::Nothing,
+    }
 }
 
 /// The addresses of a pod, primary first.

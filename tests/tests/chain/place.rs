@@ -2,9 +2,9 @@
 //! plugin, for what matters is who is called after it, and the test plays Calico's installer, which writes its list anew.
 #![expect(clippy::unwrap_used, reason = "a test ends where a step of it fails")]
 
-use mesh_common::cni::{Request, Response};
+use crate::scripted::Scripted;
+use mesh_common::cni::Response;
 use mesh_node::chain::{Chain, Config, Entry, Method, State};
-use mesh_node::source::cni::{Respond, bind, serve};
 use mesh_node::telemetry::Metrics;
 use mesh_tests::{env, wait};
 use std::fs::{self, Permissions};
@@ -12,11 +12,9 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const NETWORK: &str = "k8s-pod-network";
@@ -102,56 +100,9 @@ impl Drop for Host {
     }
 }
 
-/// A daemon that enrols every pod, and counts.
-struct Daemon {
-    added: Arc<AtomicUsize>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Daemon {
-    fn start(host: &Host) -> Self {
-        let added = Arc::<AtomicUsize>::default();
-        let count = Arc::clone(&added);
-        let respond: Respond = Arc::new(move |request| {
-            if matches!(request, Request::Add(_)) {
-                count.fetch_add(1, Ordering::SeqCst);
-            }
-            Box::pin(async { Response::Ok })
-        });
-        let (stop, stopped) = oneshot::channel();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let socket = host.socket();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = bind(&socket).unwrap();
-                ready.send(()).unwrap();
-                tokio::select! {
-                    () = serve(listener, respond) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        is_ready.recv_timeout(PATIENCE).unwrap();
-        Self { added, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn added(&self) -> usize {
-        self.added.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.stop.take().map(|stop| stop.send(()));
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
 /// Adds pods while Calico writes its list `writes` times. Returns how many were added, and how many of them without the plugin.
 /// What could not be read is an error for the runtime, which tries again: no pod starts by it.
-fn add_while_calico_writes(host: &Host, daemon: &Daemon, writes: usize) -> (usize, usize) {
+fn add_while_calico_writes(host: &Host, daemon: &Scripted, writes: usize) -> (usize, usize) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -183,7 +134,7 @@ fn add_while_calico_writes(host: &Host, daemon: &Daemon, writes: usize) -> (usiz
 fn no_pod_misses_the_plugin_while_calico_writes_its_list() {
     let host = Host::new("drop-in");
     host.calico_writes(0);
-    let daemon = Daemon::start(&host);
+    let daemon = Scripted::answering(&host.socket(), Response::Ok).unwrap();
     // The control: without the chain, the plugin is not called.
     assert!(host.cni("add", "shop").status.success());
     assert_eq!(daemon.added(), 0);
@@ -200,7 +151,7 @@ fn no_pod_misses_the_plugin_while_calico_writes_its_list() {
 fn the_entry_in_the_list_is_back_within_milliseconds() {
     let host = Host::new("conflist");
     host.calico_writes(0);
-    let daemon = Daemon::start(&host);
+    let daemon = Scripted::answering(&host.socket(), Response::Ok).unwrap();
     let chain = host.chain(Method::Conflist);
     let mut windows = Vec::new();
     for mtu in 1..=100 {

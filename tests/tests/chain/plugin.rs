@@ -2,8 +2,8 @@
 //! socket with a scripted daemon behind it.
 #![expect(clippy::unwrap_used, reason = "a test ends where a step of it fails")]
 
+use crate::scripted::Scripted;
 use mesh_common::cni::{Attachment, Request, Response};
-use mesh_node::source::cni::{Pending, Respond, bind, serve};
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 /// Where Debian and others install the reference plugins.
 const REFERENCE_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
@@ -148,61 +148,6 @@ impl Drop for Node {
     }
 }
 
-/// A daemon whose answers are scripted, on a thread of its own.
-struct Daemon {
-    requests: Arc<Mutex<Vec<Request>>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Daemon {
-    fn start(socket: &Path, script: impl Fn(Request) -> Pending + Send + Sync + 'static) -> Self {
-        let requests = Arc::<Mutex<Vec<Request>>>::default();
-        let respond: Respond = {
-            let requests = Arc::clone(&requests);
-            Arc::new(move |request| {
-                requests.lock().unwrap().push(request.clone());
-                script(request)
-            })
-        };
-        let (stop, stopped) = oneshot::channel();
-        let (ready, is_ready) = mpsc::channel();
-        let socket = socket.to_owned();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = bind(&socket).unwrap();
-                ready.send(()).unwrap();
-                tokio::select! {
-                    () = serve(listener, respond) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        is_ready.recv_timeout(PATIENCE).unwrap();
-        Self { requests, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn answering(socket: &Path, response: Response) -> Self {
-        Self::start(socket, move |_| {
-            let response = response.clone();
-            Box::pin(async move { response })
-        })
-    }
-
-    /// The requests so far; they start anew.
-    fn requests(&self) -> Vec<Request> {
-        std::mem::take(&mut *self.requests.lock().unwrap())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.stop.take().map(|stop| stop.send(()));
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
 /// The directory in which Cargo puts this work tree's programs.
 fn programs() -> PathBuf {
     let own = std::env::current_exe().unwrap();
@@ -265,7 +210,7 @@ fn settled(mut result: Value) -> Value {
 #[test]
 fn the_chains_result_is_the_same_with_and_without_the_mesh() {
     let node = Node::new("same");
-    let daemon = Daemon::answering(&node.socket(), Response::Ok);
+    let daemon = Scripted::answering(&node.socket(), Response::Ok).unwrap();
     for version in ["0.3.1", "0.4.0", "1.0.0"] {
         node.configure(version, &[node.ptp()]);
         let without = node.add();
@@ -296,7 +241,7 @@ fn the_chains_result_is_the_same_with_and_without_the_mesh() {
 #[test]
 fn a_plugin_dropped_in_beside_the_list_is_chained_too() {
     let node = Node::new("dropin");
-    let daemon = Daemon::answering(&node.socket(), Response::Ok);
+    let daemon = Scripted::answering(&node.socket(), Response::Ok).unwrap();
     node.configure("1.0.0", &[node.ptp()]);
     let drop_ins = node.directory.join("net.d").join(&node.name);
     fs::create_dir(&drop_ins).unwrap();
@@ -319,7 +264,7 @@ fn without_the_daemon_pods_fail_to_start_and_never_fail_to_end() {
         node.del();
     }
     // The same pod starts as soon as the daemon is there.
-    let _daemon = Daemon::answering(&node.socket(), Response::Ok);
+    let _daemon = Scripted::answering(&node.socket(), Response::Ok).unwrap();
     node.add();
 }
 
@@ -328,7 +273,8 @@ fn the_daemons_refusal_reaches_the_user() {
     let node = Node::new("refuse");
     node.configure("1.0.0", &[node.ptp(), node.mesh()]);
     let message = "no certificate for spiffe://cluster.local/ns/shop/sa/web yet".to_owned();
-    let daemon = Daemon::answering(&node.socket(), Response::Error { retriable: true, message: message.clone() });
+    let daemon =
+        Scripted::answering(&node.socket(), Response::Error { retriable: true, message: message.clone() }).unwrap();
     assert!(fails(&node.cni("add")).contains(&message));
     node.del();
     let requests = daemon.requests();
@@ -349,7 +295,7 @@ fn add_returns_when_the_daemon_says_so() {
     node.configure("1.0.0", &[node.ptp(), node.mesh()]);
     let go = Arc::new(Semaphore::new(0));
     let (asked, is_asked) = mpsc::channel();
-    let _daemon = Daemon::start(&node.socket(), {
+    let _daemon = Scripted::start(&node.socket(), {
         let go = Arc::clone(&go);
         move |_| {
             asked.send(()).unwrap();
@@ -359,7 +305,8 @@ fn add_returns_when_the_daemon_says_so() {
                 Response::Ok
             })
         }
-    });
+    })
+    .unwrap();
     let mut add: Child = node.command("add", ARGS).spawn().unwrap();
     is_asked.recv_timeout(PATIENCE).expect("the daemon is asked");
     assert!(add.try_wait().unwrap().is_none(), "ADD did not wait");
@@ -374,7 +321,7 @@ fn status_and_gc_of_the_newest_version() {
     let said = fails(&node.cni("status"));
     assert!(said.contains("the mesh daemon is not available"), "{said}");
 
-    let daemon = Daemon::answering(&node.socket(), Response::Ok);
+    let daemon = Scripted::answering(&node.socket(), Response::Ok).unwrap();
     succeeds(&node.cni("status"));
     assert_eq!(daemon.requests(), [Request::Status]);
     // The tool sends no list of attachments, and none is not an empty one.
@@ -387,7 +334,7 @@ fn status_and_gc_of_the_newest_version() {
 fn only_root_may_ask() {
     let node = Node::new("nobody");
     node.configure("1.1.0", &[node.mesh()]);
-    let daemon = Daemon::answering(&node.socket(), Response::Ok);
+    let daemon = Scripted::answering(&node.socket(), Response::Ok).unwrap();
     let ask = || {
         let stdin = node.directory.join("stdin");
         let config = json!({"cniVersion": "1.1.0", "name": "n", "type": "mesh-cni", "socket": node.socket()});
