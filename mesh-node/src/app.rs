@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// Edges that telemetry tells apart.
 const MAX_EDGES: usize = 10_000;
@@ -45,7 +46,7 @@ const MAX_WORKERS: usize = 8;
 const SPARE_DESCRIPTORS: u64 = 1024;
 /// Changes that may wait for the loop.
 const CHANGES: usize = 1024;
-/// How long the last access records may take to be written.
+/// How long the last access records, and the last changes of objects, may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Why the program cannot do what it was told.
@@ -186,7 +187,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         notices: notices(&run, api.as_ref(), &metrics),
         announcer,
     });
-    objects.keep(&run, &control);
+    let keeper = objects.keep(&run, &control);
     let own = api.clone().zip(run.daemon_set.as_deref()).map(|(api, name)| ending::Own::watch(api, name));
     let chain = joining::start(&run.chain, &run.state_dir, &run.cni_socket, &metrics)?;
     let source = joining::Watched { inner: control.inspect(), chain: chain.clone() };
@@ -201,6 +202,9 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     }
     // From now on the next daemon answers at the address.
     admin.abort();
+    if let Some(keeper) = keeper {
+        keeper.finish().await;
+    }
     let ending = match &own {
         Some(own) => own.ending().await,
         None => Ending::Restart,
@@ -317,10 +321,27 @@ impl Objects {
     }
 
     /// Keeps on disk what only the API server knows.
-    fn keep(&self, run: &Run, control: &Control) {
-        if let Self::Cluster { synced } = self {
-            let (world, revisions) = (control.world_in_use(), control.revisions());
-            telemetry::spawn("world keeper", kube::keep_saved(saved_world(run), world, revisions, synced.clone()));
+    fn keep(&self, run: &Run, control: &Control) -> Option<Keeper> {
+        let Self::Cluster { synced } = self else { return None };
+        let (stop, stopping) = oneshot::channel();
+        let (world, revisions) = (control.world_in_use(), control.revisions());
+        let keeping = kube::keep_saved(saved_world(run), world, revisions, synced.clone(), stopping);
+        Some(Keeper { stop, keeping: telemetry::spawn("world keeper", keeping) })
+    }
+}
+
+/// Keeps the world on disk.
+struct Keeper {
+    stop: oneshot::Sender<()>,
+    keeping: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Saves what changed last, so that the next daemon knows it even if the API server is away.
+    async fn finish(self) {
+        drop(self.stop);
+        if tokio::time::timeout(FLUSH, self.keeping).await.is_err() {
+            tracing::warn!("the last changes of the users' objects could not be saved in time");
         }
     }
 }

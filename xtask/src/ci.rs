@@ -126,10 +126,18 @@ fn checks(steps: &mut Steps) {
     });
 }
 
-/// Builds everything, and runs the tests that `filters` select and that need no cluster.
+/// Builds everything, and runs the tests that `filters` select.
 fn suites(steps: &mut Steps, filters: &[String]) {
     steps.step("build", || run::open(cargo(&["build"]).args(WORKSPACE)));
-    steps.step("tests", || tests(ELSEWHERE, filters));
+    // A cluster is not brought up for nothing; without any test to run, the first step says so.
+    let in_cluster = filters.is_empty() || has_tests(IN_CLUSTER, filters);
+    if !in_cluster || filters.is_empty() || has_tests(ELSEWHERE, filters) {
+        steps.step("tests", || tests(ELSEWHERE, filters));
+    }
+    if in_cluster {
+        steps.step("images for the cluster", || image::run(&image::Arguments::of_suites()));
+        steps.step("tests in a cluster", || tests_in_cluster(filters));
+    }
 }
 
 /// Tests that one real cluster serves, and all others.
@@ -142,16 +150,25 @@ fn tests(part: &str, filters: &[String]) -> Result<()> {
     run::open(nextest.args(WORKSPACE).args(filters).env("RUST_LIB_BACKTRACE", "0"))
 }
 
-/// `cargo xtask cluster test`: brings a cluster up with the mesh's images, runs its tests, and takes it down, whatever came of
-/// them.
+/// Do `filters` select any test of this part? What cannot be listed, cannot be run, which the run will say.
+fn has_tests(part: &str, filters: &[String]) -> bool {
+    let mut list = cargo(&["nextest", "list", "--message-format", "oneline", "--cargo-quiet", "--filterset", part]);
+    run::output(list.args(WORKSPACE).args(filters)).map_or(true, |text| !text.trim().is_empty())
+}
+
+/// `cargo xtask cluster test`: the tests in a cluster alone, with what they need.
 ///
 /// **Errors**: something could not be built or brought up, or a test failed.
 pub(crate) fn cluster_test(filters: &[String]) -> Result<()> {
     need_root("cluster test")?;
     setup::ensure(Group::Test)?;
-    setup::ensure(Group::Cluster)?;
     run::open(cargo(&["build"]).args(WORKSPACE))?;
     image::run(&image::Arguments::of_suites())?;
+    tests_in_cluster(filters)
+}
+
+/// Brings a cluster up with the mesh's images, runs its tests, and takes it down, whatever came of them.
+fn tests_in_cluster(filters: &[String]) -> Result<()> {
     let outcome = cluster::run(&cluster::Action::Up(cluster::Choices::default())).and_then(|()| {
         for archive in ["mesh.tar", "bookinfo.tar", "suites.tar"] {
             let file = env::target_dir().join("images").join(archive);

@@ -12,7 +12,7 @@ pub(crate) use needs::Group;
 
 use crate::{env, run};
 use anyhow::{Context, Result, bail};
-use needs::{CargoTool, GoTool};
+use needs::{CargoTool, GoModule, GoTool};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -23,6 +23,7 @@ enum Missing {
     Packages(Vec<&'static needs::Package>),
     Cargo(&'static CargoTool),
     Go(&'static GoTool),
+    Module(&'static GoModule),
 }
 
 impl Missing {
@@ -36,13 +37,14 @@ impl Missing {
             }
             Self::Cargo(tool) => format!("{} {}", tool.name, tool.version),
             Self::Go(tool) => tool.name.to_owned(),
+            Self::Module(module) => format!("the Go module {}", module.path),
         }
     }
 
     /// How long it takes on two cores with a good network.
     const fn expected(&self) -> &'static str {
         match self {
-            Self::Components(_) | Self::Packages(_) => "about a minute",
+            Self::Components(_) | Self::Packages(_) | Self::Module(_) => "about a minute",
             Self::Cargo(tool) => tool.expected,
             Self::Go(tool) => tool.expected,
         }
@@ -54,6 +56,7 @@ impl Missing {
             Self::Packages(packages) => apt::install(packages),
             Self::Cargo(tool) => install_cargo_tool(tool),
             Self::Go(tool) => build_go_tool(tool),
+            Self::Module(module) => run::open(go(module)?.args(["mod", "download", module.path])),
         }
     }
 }
@@ -118,7 +121,27 @@ fn missing(group: Group) -> Result<Vec<Missing>> {
             missing.push(Missing::Go(tool));
         }
     }
+    for module in needs::GO_MODULES.iter().filter(|module| group.includes(module.group)) {
+        if !is_fetched(module) {
+            missing.push(Missing::Module(module));
+        }
+    }
     Ok(missing)
+}
+
+/// Is the module on this machine? Nothing is fetched to find out.
+fn is_fetched(module: &GoModule) -> bool {
+    go(module).is_ok_and(|mut go| {
+        let listed = run::output(go.env("GOPROXY", "off").args(["list", "-m", "-f", "{{.Dir}}", module.path]));
+        listed.is_ok_and(|directory| Path::new(directory.trim()).is_absolute())
+    })
+}
+
+/// Go, where a module is named.
+fn go(module: &GoModule) -> Result<Command> {
+    let mut go = Command::new(env::program("go").context("Go is not on PATH")?);
+    go.current_dir(env::root().join(module.named_in));
+    Ok(go)
 }
 
 /// The components of `rust-toolchain.toml` which the toolchain lacks.

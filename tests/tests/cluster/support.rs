@@ -231,7 +231,7 @@ fn with_readiness(mut pod: Value) -> Value {
 }
 
 /// The definition of the policies that the mesh reads.
-const POLICIES: &str = "peerauthentications.security.istio.io";
+pub(crate) const POLICIES: &str = "peerauthentications.security.istio.io";
 
 /// Installs the mesh, unless it is there, with the definitions of the policies that it reads.
 pub(crate) fn install(cluster: &Cluster) -> Result<()> {
@@ -269,12 +269,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The directory of Istio's module.
+/// The directory of Istio's module, which `cargo xtask setup cluster` fetches.
 pub(crate) fn istio() -> Result<PathBuf> {
     let mut command = Command::new(env::system("go")?);
-    command.args(["mod", "download", "-json", "istio.io/istio"]).current_dir(root().join("tests/tools/istio"));
-    let said: Value = serde_json::from_str(&execute(&mut command, Duration::from_secs(180))?.success()?)?;
-    Ok(said["Dir"].as_str().context("Go does not say where Istio's module is")?.into())
+    command.args(["list", "-m", "-f", "{{.Dir}}", "istio.io/istio"]).current_dir(root().join("tests/tools/istio"));
+    let said = execute(command.env("GOPROXY", "off"), wait::PATIENCE)?.success()?;
+    let directory = PathBuf::from(said.trim());
+    ensure!(directory.is_absolute(), "Istio's module is missing: run `cargo xtask setup cluster`");
+    Ok(directory)
 }
 
 /// One of Istio's resource definitions.

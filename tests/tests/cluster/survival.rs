@@ -3,7 +3,8 @@
 //! Invariant: each of these runs alone, and leaves a cluster with the mesh.
 
 use crate::support::{
-    Figures, START, SYSTEM, Space, between, client, install, manifest, mutual_edges, rolled_out, server, target,
+    Figures, POLICIES, START, SYSTEM, Space, between, client, install, manifest, mutual_edges, rolled_out, server,
+    target,
 };
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
@@ -203,4 +204,25 @@ fn the_mesh_goes_under_load_and_comes_back_to_pods_that_run() -> Result<()> {
     ensure!(load.runs()?, "the load was over too soon, which proves nothing");
     // Nodes leave and come one after another, and no connection meets one that does not take what the other speaks.
     flawless(&load.figures()?, 2000)
+}
+
+#[test]
+fn a_definition_that_goes_and_comes_back_is_noticed() -> Result<()> {
+    let space = Space::new("defined", true)?;
+    let outside = Space::new("defined-outside", false)?;
+    space.strict()?;
+    let [web] = space.pods([server("web", "node1")])?;
+    let [stranger] = outside.pods([client("stranger", "node2")])?;
+    let host = format!("{}:8080", web.address);
+    let is_served = |expected: bool| {
+        let what = format!("a pod outside the mesh is {}", if expected { "served" } else { "refused" });
+        // Less than the pause between two looks for a kind that nobody has defined.
+        wait::until_true(&what, Duration::from_secs(20), || Ok(outside.who(&stranger.name, &host).is_ok() == expected))
+    };
+    is_served(false)?;
+    space.cluster.kubectl(["delete", "customresourcedefinition", POLICIES, "--timeout=60s"])?;
+    is_served(true)?;
+    install(&space.cluster)?;
+    space.strict()?;
+    is_served(false)
 }

@@ -1,6 +1,6 @@
 //! What passes between the nodes when pods of the mesh speak.
 
-use crate::support::{Space, between, client, mutual_edges, server};
+use crate::support::{SYSTEM, Space, between, client, mutual_edges, server};
 use anyhow::{Result, ensure};
 use mesh_tests::wait;
 use serde_json::json;
@@ -28,6 +28,16 @@ fn pods_on_both_nodes_speak_mutual_tls_by_address_service_and_name() -> Result<(
         ensure!(flow.is_tls(), "{} to {} is not TLS", flow.client, flow.server);
     }
     ensure!(mutual_edges(&space.cluster, &space.name)? == 2, "each of the two pods was dialled by the other");
+    // Each daemon tells people of its own pods.
+    for pod in [&first, &second] {
+        let selector = "--selector=app.kubernetes.io/name=mesh-node";
+        let node = format!("--field-selector=spec.nodeName={}", pod.node);
+        let path = "--output=jsonpath={.items[0].metadata.name}";
+        let daemon = space.cluster.kubectl(["-n", SYSTEM, "get", "pods", selector, &node, path])?;
+        let page = space.cluster.kubectl(["-n", SYSTEM, "exec", &daemon, "--", "mesh-node", "status"])?;
+        let line = page.lines().find(|line| line.contains(&format!("{}/{}", space.name, pod.name)));
+        ensure!(line.is_some_and(|line| line.contains(&pod.address.to_string())), "no {} in\n{page}", pod.name);
+    }
     Ok(())
 }
 

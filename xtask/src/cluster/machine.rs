@@ -97,7 +97,9 @@ pub(super) fn launch(description: &Path) -> Result<()> {
     let machine = read(description)?;
     let layout = Layout::of_work_tree();
     if machine.node {
-        cgroups::enter(&layout.name(&machine.name))?;
+        cgroups::enter(&layout.name(&machine.name)).context(
+            "the cluster needs cgroups that root may write: mount them below /sys/fs/cgroup; in a container, run it privileged",
+        )?;
     }
     let mut command = layout.in_network(&machine.name, "unshare");
     command.args(["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]);

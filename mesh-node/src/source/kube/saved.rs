@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ impl Saved {
 /// The number of changes of each kind so far.
 pub type Revisions = BTreeMap<Kind, u64>;
 
-/// Saves what changes in `world`, beginning when it is `synced`, until the daemon stops.
+/// Saves what changes in `world`, beginning when it is `synced`, until `stopping` is told or dropped; then once more.
 ///
 /// **Cancel**: safe; an earlier file stays whole.
 pub async fn keep_saved(
@@ -123,12 +123,18 @@ pub async fn keep_saved(
     world: Arc<Mutex<World>>,
     mut revisions: watch::Receiver<Revisions>,
     mut synced: watch::Receiver<bool>,
+    mut stopping: oneshot::Receiver<()>,
 ) {
-    if synced.wait_for(|synced| *synced).await.is_err() {
+    let is_synced = tokio::select! {
+        synced = synced.wait_for(|synced| *synced) => synced.is_ok(),
+        _ = &mut stopping => false,
+    };
+    if !is_synced {
         return;
     }
     let mut saved = Revisions::new();
     let mut failing = false;
+    let mut is_last = false;
     loop {
         let now = revisions.borrow_and_update().clone();
         let changed: Vec<Kind> = kinds().filter(|kind| saved.get(kind) != Some(&revision(&now, *kind))).collect();
@@ -152,10 +158,17 @@ pub async fn keep_saved(
             // The runtime is stopping.
             Err(_) => return,
         }
-        sleep(PAUSE.max(started.elapsed() * IDLE_SHARE)).await;
-        if !failing && revisions.changed().await.is_err() {
+        if is_last {
             return;
         }
+        let next = async {
+            sleep(PAUSE.max(started.elapsed() * IDLE_SHARE)).await;
+            failing || revisions.changed().await.is_ok()
+        };
+        is_last = tokio::select! {
+            goes_on = next => !goes_on,
+            _ = &mut stopping => true,
+        };
     }
 }
 
