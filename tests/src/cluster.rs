@@ -26,6 +26,7 @@ pub struct Cluster {
     namespace: PathBuf,
     kubectl: PathBuf,
     calicoctl: PathBuf,
+    packet_filter: String,
     nodes: Vec<ClusterNode>,
 }
 
@@ -76,6 +77,12 @@ impl Cluster {
     /// **Errors**: the cluster is gone, or `work` fails.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         netns::enter(&self.namespace, work)
+    }
+
+    /// Which of the kernel's packet filters Calico uses, `nft` or `legacy`, as the names of iptables' programs have it.
+    #[must_use]
+    pub fn packet_filter(&self) -> &str {
+        &self.packet_filter
     }
 
     /// Its nodes.
@@ -226,6 +233,7 @@ mod tests {
         let state = r#"{
             "kubeconfig": "/t/cluster/pki/admin.kubeconfig", "namespace": "/run/netns/mesh-1-control",
             "kubectl": "/t/tools/kubectl", "calicoctl": "/t/tools/calicoctl",
+            "packet_filter": "nft",
             "nodes": [{
                 "name": "node1", "address": "10.99.0.11", "pods": "10.244.1.0/24",
                 "namespace": "/run/netns/mesh-1-node1", "process": 7, "search_path": "/bin", "logs": "/t/cluster/logs/node1"

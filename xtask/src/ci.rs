@@ -136,7 +136,7 @@ fn suites(steps: &mut Steps, filters: &[String]) {
     }
     if in_cluster {
         steps.step("images for the cluster", || image::run(&image::Arguments::of_suites()));
-        steps.step("tests in a cluster", || tests_in_cluster(filters));
+        steps.step("tests in a cluster", || tests_in_cluster(filters, cluster::Choices::default()));
     }
 }
 
@@ -159,17 +159,17 @@ fn has_tests(part: &str, filters: &[String]) -> bool {
 /// `cargo xtask cluster test`: the tests in a cluster alone, with what they need.
 ///
 /// **Errors**: something could not be built or brought up, or a test failed.
-pub(crate) fn cluster_test(filters: &[String]) -> Result<()> {
+pub(crate) fn cluster_test(filters: &[String], choices: cluster::Choices) -> Result<()> {
     need_root("cluster test")?;
     setup::ensure(Group::Test)?;
     run::open(cargo(&["build"]).args(WORKSPACE))?;
     image::run(&image::Arguments::of_suites())?;
-    tests_in_cluster(filters)
+    tests_in_cluster(filters, choices)
 }
 
 /// Brings a cluster up with the mesh's images, runs its tests, and takes it down, whatever came of them.
-fn tests_in_cluster(filters: &[String]) -> Result<()> {
-    let outcome = cluster::run(&cluster::Action::Up(cluster::Choices::default())).and_then(|()| {
+fn tests_in_cluster(filters: &[String], choices: cluster::Choices) -> Result<()> {
+    let outcome = cluster::run(&cluster::Action::Up(choices)).and_then(|()| {
         for archive in ["mesh.tar", "bookinfo.tar", "suites.tar"] {
             let file = env::target_dir().join("images").join(archive);
             cluster::run(&cluster::Action::LoadImage { file })?;

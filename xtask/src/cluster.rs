@@ -49,6 +49,9 @@ pub(crate) enum Action {
     Test {
         /// What the names of tests contain; all by default.
         filters: Vec<String>,
+        /// In which cluster.
+        #[command(flatten)]
+        choices: Choices,
     },
     /// Run kubectl.
     #[command(disable_help_flag = true)]
@@ -175,7 +178,7 @@ pub(crate) fn run(action: &Action) -> Result<()> {
             status::print(&layout)?;
             check::run(&layout)
         }
-        Action::Test { filters } => crate::ci::cluster_test(filters),
+        Action::Test { filters, choices } => crate::ci::cluster_test(filters, *choices),
         Action::Kubectl(rest) => become_program(need_up(&layout)?.kubectl().args(&rest.arguments)),
         Action::Calicoctl(rest) => become_program(need_up(&layout)?.calicoctl().args(&rest.arguments)),
         Action::LoadImage { file } => images::load(need_up(&layout)?, file),

@@ -175,7 +175,8 @@ fn reachable(space: &Space, clients: &[Pod], servers: &[Pod]) -> Result<BTreeSet
 fn counted(space: &Space) -> Result<u64> {
     let mut sum = 0;
     for node in space.cluster.nodes() {
-        let rules = node.exec("iptables-nft-save", ["--counters", "--table", "filter"])?.success()?;
+        let save = format!("iptables-{}-save", space.cluster.packet_filter());
+        let rules = node.exec(&save, ["--counters", "--table", "filter"])?.success()?;
         let of_policies = rules.lines().filter(|line| line.contains("-A cali-pi-") || line.contains("-A cali-po-"));
         for line in of_policies {
             let packets = line.trim_start_matches('[').split(':').next().unwrap_or_default();

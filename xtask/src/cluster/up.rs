@@ -7,7 +7,7 @@
 use super::layout::{CONTROL, Layout, NODES};
 use super::machine;
 use super::status;
-use super::{Choices, calico, control, images, network, node, pki, sweep, wait};
+use super::{Choices, Felix, calico, control, images, network, node, pki, sweep, wait};
 use crate::run;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -81,6 +81,10 @@ fn describe(layout: &Layout, choices: &Choices) -> Value {
         "namespace": layout.namespace(CONTROL),
         "kubectl": layout.tool("kubectl"),
         "calicoctl": layout.tool("calicoctl"),
+        "packet_filter": match choices.felix {
+            Felix::Nft => "nft",
+            Felix::Legacy => "legacy",
+        },
         "nodes": nodes.collect::<Vec<_>>(),
     })
 }
