@@ -159,6 +159,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let keyring = issuing::start(&run, api.clone(), &metrics)?;
     let feed = Arc::<Feed>::default();
     let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
+    telemetry::spawn("edges", tcp.clone().keep_retiring());
     let traffic = proxy_config(&run, descriptors);
     let proxy = Proxy::start(traffic, Arc::clone(&feed), keyring.clone(), (access.clone(), tcp), &metrics)?;
     let proxy = Arc::new(proxy);

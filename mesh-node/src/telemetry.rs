@@ -1,11 +1,14 @@
 //! What the daemon says of itself: named tasks, metrics, logs.
 //!
 //! In:  what other modules count and record.
-//! Out: [`spawn`], [`Metrics`], [`log`], [`access`] for each connection, [`tcp`] for Istio's standard metrics.
+//! Out: [`spawn`], [`Metrics`], [`log`], [`access`] for each connection and request, [`tcp`] and [`http`] for Istio's
+//!   standard metrics.
 //! Invariant: tasks are started here and nowhere else, so that each has a name.
 //! Invariant: counting and recording never hold up traffic; a record that does not fit is dropped and counted.
 
 pub mod access;
+pub mod edges;
+pub mod http;
 pub mod log;
 pub mod process;
 pub mod tcp;

@@ -1,16 +1,18 @@
-//! One record for each connection that ended or was refused.
+//! One record for each connection and each HTTP request that ended or was refused.
 //!
-//! In:  a [`Record`] from the proxy.
+//! In:  a [`Record`] or an [`HttpRecord`] from the proxy.
 //! Out: one line on standard output, as text or JSON.
 //! Invariant: traffic never waits: a record is formatted where it arises and handed to one thread through a
 //!   bounded queue; what does not fit, or cannot be written, is dropped and counted.
-//! Source: the terms are those of Envoy's and Istio's TCP access logs.
+//! Source: the terms are those of Envoy's and Istio's access logs.
 
 mod format;
+pub mod http;
 #[cfg(test)]
 mod tests;
 
 pub use super::{Security, Side};
+pub use http::HttpRecord;
 
 use super::{Metrics, TelemetryError};
 use crate::snapshot::{ServiceName, WorkloadLabels};
@@ -19,14 +21,17 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// Records that may wait for the writer; at some 600 bytes each, 5 MB at most.
+/// Records that may wait for the writer.
 const QUEUE: usize = 8192;
+
+/// Bytes of records that may wait for the writer.
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The writer hands over this many bytes at once.
 const BATCH: usize = 64 * 1024;
@@ -50,10 +55,10 @@ pub enum Format {
     Json,
 }
 
-/// How a connection ended.
+/// How a connection or a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was served, and closed by either side.
+    /// It was served, and ended by either side.
     Closed,
     /// It was not served, or cut off.
     Refused {
@@ -120,6 +125,8 @@ struct Log {
 struct Progress {
     done: Mutex<u64>,
     moved: Condvar,
+    /// Bytes of those that have not.
+    waiting: AtomicUsize,
 }
 
 impl AccessLog {
@@ -164,15 +171,19 @@ impl AccessLog {
     /// Hands over a record; drops and counts it when the queue is full.
     pub fn write(&self, record: &Record<'_>) {
         let Some(log) = &self.log else { return };
-        let line = if log.json { format::json(record) } else { format::text(record) };
-        match log.queue.try_send(line) {
-            Ok(()) => {
-                log.accepted.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => {
-                log.dropped.inc();
-            }
-        }
+        log.queue(if log.json { format::json(record) } else { format::text(record) });
+    }
+
+    /// Hands over the record of a request; drops and counts it when the queue is full.
+    pub fn write_http(&self, record: &HttpRecord<'_>) {
+        let Some(log) = &self.log else { return };
+        log.queue(if log.json { http::json(record) } else { http::text(record) });
+    }
+
+    /// Is anything written at all? Whoever would only gather for a record may spare itself that.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.log.is_some()
     }
 
     /// Waits until every record handed over before is written, at most `patience`; returns whether it is.
@@ -184,6 +195,17 @@ impl AccessLog {
 }
 
 impl Log {
+    fn queue(&self, line: Vec<u8>) {
+        let length = line.len();
+        let waiting = &self.progress.waiting;
+        if waiting.fetch_add(length, Ordering::Relaxed) + length <= QUEUE_BYTES && self.queue.try_send(line).is_ok() {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
+        } else {
+            waiting.fetch_sub(length, Ordering::Relaxed);
+            self.dropped.inc();
+        }
+    }
+
     fn flush(&self, patience: Duration) -> bool {
         let accepted = self.accepted.load(Ordering::Relaxed);
         let done = self.progress.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,6 +247,7 @@ impl<W: Write> Writer<W> {
             if self.output.write_all(&batch).and_then(|()| self.output.flush()).is_err() {
                 self.dropped.inc_by(count);
             }
+            self.progress.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
             *self.progress.done.lock().unwrap_or_else(PoisonError::into_inner) += count;
             self.progress.moved.notify_all();
             if batch.len() < BATCH {

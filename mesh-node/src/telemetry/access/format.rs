@@ -1,16 +1,17 @@
-//! Access records as text and as JSON.
+//! Records of connections as text and as JSON, and what they have in common with those of requests.
 //!
 //! In:  a record.
 //! Out: one line with its newline, of bounded length.
 //! Invariant: no text from outside can begin a second line or pass for another field.
 
-use super::{Outcome, Record};
-use crate::snapshot::WorkloadLabels;
+use super::{HttpRecord, Outcome, Record};
+use crate::snapshot::{ServiceName, WorkloadLabels};
 use crate::telemetry::{Security, timestamp};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Longer details are cut, in bytes.
 const MAX_DETAIL: usize = 512;
@@ -26,6 +27,17 @@ struct Json<'a> {
     outcome: &'static str,
     reason: Option<&'static str>,
     detail: Option<&'a str>,
+    #[serde(flatten)]
+    parties: Parties<'a>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    duration_ms: f64,
+    response_flags: &'static str,
+}
+
+/// Who spoke with whom, in JSON.
+#[derive(Serialize)]
+struct PartiesJson<'a> {
     source_address: SocketAddr,
     source_workload: Option<&'a str>,
     source_namespace: Option<&'a str>,
@@ -37,10 +49,6 @@ struct Json<'a> {
     destination_namespace: Option<&'a str>,
     destination_principal: Option<Principal<'a>>,
     connection_security_policy: &'static str,
-    bytes_sent: u64,
-    bytes_received: u64,
-    duration_ms: f64,
-    response_flags: &'static str,
 }
 
 struct Principal<'a>(&'a str);
@@ -51,34 +59,115 @@ impl Serialize for Principal<'_> {
     }
 }
 
+/// Who spoke with whom.
+#[derive(Clone, Copy)]
+pub(super) struct Parties<'a> {
+    source: SocketAddr,
+    destination: SocketAddr,
+    upstream: Option<SocketAddr>,
+    source_labels: Option<&'a WorkloadLabels>,
+    destination_labels: Option<&'a WorkloadLabels>,
+    service: Option<&'a ServiceName>,
+    security: Security,
+}
+
+impl<'a> Record<'a> {
+    fn parties(&self) -> Parties<'a> {
+        Parties {
+            source: canonical(self.source),
+            destination: canonical(self.destination),
+            upstream: self.upstream.map(canonical),
+            source_labels: self.source_labels,
+            destination_labels: self.destination_labels,
+            service: self.service,
+            security: self.security,
+        }
+    }
+}
+
+impl<'a> HttpRecord<'a> {
+    pub(super) fn parties(&self) -> Parties<'a> {
+        Parties {
+            source: canonical(self.source),
+            destination: canonical(self.destination),
+            upstream: self.upstream.map(canonical),
+            source_labels: self.source_labels,
+            destination_labels: self.destination_labels,
+            service: self.service,
+            security: self.security,
+        }
+    }
+}
+
+impl<'a> Parties<'a> {
+    /// A principal is said of a connection only where it was proved.
+    fn proved(&self, labels: Option<&'a WorkloadLabels>) -> Option<Principal<'a>> {
+        match self.security {
+            Security::MutualTls => labels.map(|labels| Principal(&labels.principal)),
+            Security::Plain | Security::Unknown => None,
+        }
+    }
+
+    pub(super) fn write_text(&self, line: &mut String) -> fmt::Result {
+        let service = self.service.map(|service| Cow::Borrowed(service.host.as_str()));
+        let (source, destination) = (self.source_labels, self.destination_labels);
+        write_party(line, "source", self.source, source.map(workload))?;
+        write_party(line, "destination", self.destination, service)?;
+        match self.upstream {
+            Some(upstream) => write_party(line, "upstream", upstream, destination.map(workload))?,
+            None => line.push_str(" upstream=-"),
+        }
+        for (key, labels) in [("source_principal", source), ("destination_principal", destination)] {
+            if let Some(Principal(principal)) = self.proved(labels) {
+                write!(line, " {key}={}", quoted(&format!("spiffe://{principal}")))?;
+            }
+        }
+        write!(line, " security={}", self.security.policy())
+    }
+}
+
+impl Serialize for Parties<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (source, destination) = (self.source_labels, self.destination_labels);
+        PartiesJson {
+            source_address: self.source,
+            source_workload: source.map(|labels| labels.workload.as_str()),
+            source_namespace: source.map(|labels| labels.namespace.as_str()),
+            source_principal: self.proved(source),
+            destination_address: self.destination,
+            destination_service: self.service.map(|service| service.host.as_str()),
+            upstream_address: self.upstream,
+            destination_workload: destination.map(|labels| labels.workload.as_str()),
+            destination_namespace: destination.map(|labels| labels.namespace.as_str()),
+            destination_principal: self.proved(destination),
+            connection_security_policy: self.security.policy(),
+        }
+        .serialize(serializer)
+    }
+}
+
 /// `record` as one JSON object and a newline.
 pub(super) fn json(record: &Record<'_>) -> Vec<u8> {
-    let (outcome, reason, detail) = outcome(record);
-    let (source, destination) = (record.source_labels, record.destination_labels);
+    let (outcome, reason, detail) = outcome(&record.outcome, "closed");
     let line = Json {
         time: timestamp(record.time),
         side: record.side.name(),
         outcome,
         reason,
         detail,
-        source_address: canonical(record.source),
-        source_workload: source.map(|labels| labels.workload.as_str()),
-        source_namespace: source.map(|labels| labels.namespace.as_str()),
-        source_principal: proved(record, source),
-        destination_address: canonical(record.destination),
-        destination_service: record.service.map(|service| service.host.as_str()),
-        upstream_address: record.upstream.map(canonical),
-        destination_workload: destination.map(|labels| labels.workload.as_str()),
-        destination_namespace: destination.map(|labels| labels.namespace.as_str()),
-        destination_principal: proved(record, destination),
-        connection_security_policy: record.security.policy(),
+        parties: record.parties(),
         bytes_sent: record.bytes_sent,
         bytes_received: record.bytes_received,
-        duration_ms: milliseconds(record),
+        duration_ms: milliseconds(record.duration),
         response_flags: record.flags,
     };
-    let mut buffer = Vec::with_capacity(USUAL_LINE);
-    serde_json::to_writer(&mut buffer, &line).expect("plain fields are valid JSON and memory takes every byte");
+    json_line(&line, USUAL_LINE)
+}
+
+/// `record` as one JSON object and a newline, in a buffer for `usual` bytes.
+pub(super) fn json_line(record: &impl Serialize, usual: usize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(usual);
+    serde_json::to_writer(&mut buffer, record).expect("plain fields are valid JSON and memory takes every byte");
     buffer.push(b'\n');
     buffer
 }
@@ -92,33 +181,24 @@ pub(super) fn text(record: &Record<'_>) -> Vec<u8> {
 }
 
 fn write_text(record: &Record<'_>, line: &mut String) -> fmt::Result {
-    let (outcome, reason, detail) = outcome(record);
+    let (outcome, reason, detail) = outcome(&record.outcome, "closed");
     write!(line, "{} {} {outcome}", timestamp(record.time), record.side.name())?;
     if let Some(reason) = reason {
         write!(line, " reason={reason}")?;
     }
-    let service = record.service.map(|service| Cow::Borrowed(service.host.as_str()));
-    let (source, destination) = (record.source_labels, record.destination_labels);
-    write_party(line, "source", record.source, source.map(workload))?;
-    write_party(line, "destination", record.destination, service)?;
-    match record.upstream {
-        Some(upstream) => write_party(line, "upstream", upstream, destination.map(workload))?,
-        None => line.push_str(" upstream=-"),
-    }
-    for (key, labels) in [("source_principal", source), ("destination_principal", destination)] {
-        if let Some(Principal(principal)) = proved(record, labels) {
-            write!(line, " {key}={}", quoted(&format!("spiffe://{principal}")))?;
-        }
-    }
+    record.parties().write_text(line)?;
     write!(
         line,
-        " security={} sent={} received={} duration={:.3}ms flags={}",
-        record.security.policy(),
+        " sent={} received={} duration={:.3}ms flags={}",
         record.bytes_sent,
         record.bytes_received,
-        milliseconds(record),
+        milliseconds(record.duration),
         record.flags,
     )?;
+    write_detail(line, detail)
+}
+
+pub(super) fn write_detail(line: &mut String, detail: Option<&str>) -> fmt::Result {
     match detail {
         Some(detail) if !detail.is_empty() => write!(line, " detail={detail:?}"),
         Some(_) | None => Ok(()),
@@ -126,7 +206,7 @@ fn write_text(record: &Record<'_>, line: &mut String) -> fmt::Result {
 }
 
 fn write_party(line: &mut String, key: &str, address: SocketAddr, name: Option<Cow<'_, str>>) -> fmt::Result {
-    write!(line, " {key}={}", canonical(address))?;
+    write!(line, " {key}={address}")?;
     match name {
         Some(name) => write!(line, "({})", quoted(&name)),
         None => Ok(()),
@@ -137,21 +217,20 @@ fn workload(labels: &WorkloadLabels) -> Cow<'_, str> {
     Cow::Owned(format!("{}/{}", labels.namespace, labels.workload))
 }
 
-/// A principal is said of a connection only where it was proved.
-fn proved<'a>(record: &Record<'_>, labels: Option<&'a WorkloadLabels>) -> Option<Principal<'a>> {
-    match record.security {
-        Security::MutualTls => labels.map(|labels| Principal(&labels.principal)),
-        Security::Plain | Security::Unknown => None,
+/// Outcome, reason and detail; `served` is what an outcome without a reason is called.
+pub(super) fn outcome<'a>(
+    outcome: &'a Outcome,
+    served: &'static str,
+) -> (&'static str, Option<&'static str>, Option<&'a str>) {
+    match outcome {
+        Outcome::Closed => (served, None, None),
+        Outcome::Refused { reason, detail } => ("refused", Some(*reason), Some(cut(detail, MAX_DETAIL))),
     }
 }
 
-fn outcome<'a>(record: &'a Record<'_>) -> (&'static str, Option<&'static str>, Option<&'a str>) {
-    match &record.outcome {
-        Outcome::Closed => ("closed", None, None),
-        Outcome::Refused { reason, detail } => {
-            ("refused", Some(*reason), Some(&detail[..detail.floor_char_boundary(MAX_DETAIL)]))
-        }
-    }
+/// At most `max` bytes of `text`, in whole characters.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }
 
 /// IPv4 addresses of dual-stack sockets are written as IPv4.
@@ -160,11 +239,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Names as they are when they are plain, else quoted with escapes.
-fn quoted(text: &str) -> Cow<'_, str> {
+pub(super) fn quoted(text: &str) -> Cow<'_, str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b':');
     if !text.is_empty() && text.bytes().all(plain) { Cow::Borrowed(text) } else { Cow::Owned(format!("{text:?}")) }
 }
 
-fn milliseconds(record: &Record<'_>) -> f64 {
-    (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
 }

@@ -1,11 +1,11 @@
 //! Edges as OpenMetrics text.
 //!
 //! In:  the edges of this node, when metrics are scraped.
-//! Out: five families of counters with Istio's labels.
+//! Out: their counters with Istio's labels, and how many edges there are.
 //! Invariant: no lock is held while text is written.
 //! Source: Istio "Standard Metrics", label names and the value `unknown`.
 
-use super::{Count, Edge, EdgeLabels, Shared, UNKNOWN};
+use super::{EdgeKey, EdgeLabels, Shared};
 use crate::snapshot::WorkloadLabels;
 use crate::telemetry::Security;
 use prometheus_client::collector::Collector;
@@ -13,48 +13,35 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, EncodeMetric as _, LabelSetEncoder,
 };
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 use std::sync::Arc;
 
-/// Name without the `_total` that OpenMetrics adds, help, and which counter.
-type Family = (&'static str, &'static str, fn(&Edge) -> &Count);
+/// What no one knows, as Istio writes it.
+const UNKNOWN: &str = "unknown";
 
-const FAMILIES: [Family; 5] = [
-    ("istio_tcp_connections_opened", "TCP connections that were served", |edge| &edge.opened),
-    ("istio_tcp_connections_closed", "TCP connections that were served and ended", |edge| &edge.closed),
-    ("istio_tcp_connections_failed", "TCP connections that failed or were refused", |edge| &edge.failed),
-    ("istio_tcp_sent_bytes", "Bytes of responses over TCP connections", |edge| &edge.sent),
-    ("istio_tcp_received_bytes", "Bytes of requests over TCP connections", |edge| &edge.received),
-];
-
-impl Collector for Shared {
+impl<K: EdgeKey> Collector for Shared<K> {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let edges: Vec<(EdgeLabels, Arc<Edge>)> =
-            self.read().slots.iter().map(|(labels, slot)| (labels.clone(), Arc::clone(&slot.edge))).collect();
-        for (name, help, count) in FAMILIES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (labels, edge) in &edges {
-                let value = count(edge).value();
-                // As with Istio, a series begins with its first event.
-                if value > 0 || (edge.opened.value() > 0 && !name.ends_with("_failed")) {
-                    let labels = Labels { cluster: &self.settings.cluster, edge: labels };
-                    ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-                }
-            }
-        }
+        let edges: Vec<(K, Arc<K::Counters>)> =
+            self.read().slots.iter().map(|(key, slot)| (key.clone(), Arc::clone(&slot.counters))).collect();
+        K::encode(&edges, &self.settings.cluster, &mut encoder)?;
         let count = u32::try_from(edges.len()).unwrap_or(u32::MAX);
         let help = "Edges between workloads that are counted";
-        let gauge = encoder.encode_descriptor("mesh_telemetry_edges", help, None, MetricType::Gauge)?;
+        let gauge = encoder.encode_descriptor(K::NAMES[0], help, None, MetricType::Gauge)?;
         ConstGauge::new(count).encode(gauge)
     }
 }
 
 /// The whole label set of one edge.
-struct Labels<'a> {
-    cluster: &'a str,
-    edge: &'a EdgeLabels,
+pub(in crate::telemetry) struct Labels<'a> {
+    /// The cluster of every known workload.
+    pub(in crate::telemetry) cluster: &'a str,
+    /// What all edges are told apart by.
+    pub(in crate::telemetry) edge: &'a EdgeLabels,
+    /// What is spoken, as Istio writes it.
+    pub(in crate::telemetry) protocol: &'static str,
+    /// The status of a response, and that of gRPC; written as they are.
+    pub(in crate::telemetry) answer: Option<(u16, &'static str)>,
 }
 
 impl EncodeLabelSet for Labels<'_> {
@@ -67,7 +54,11 @@ impl EncodeLabelSet for Labels<'_> {
         label(encoder, "destination_service", service.map_or("", |name| &name.host))?;
         label(encoder, "destination_service_name", service.map_or("", |name| &name.name))?;
         label(encoder, "destination_service_namespace", service.map_or("", |name| &name.namespace))?;
-        label(encoder, "request_protocol", "tcp")?;
+        label(encoder, "request_protocol", self.protocol)?;
+        if let Some((status, grpc)) = self.answer {
+            ("response_code", u64::from(status)).encode(encoder.encode_label())?;
+            ("grpc_response_status", grpc).encode(encoder.encode_label())?;
+        }
         label(encoder, "response_flags", edge.flags)?;
         label(encoder, "connection_security_policy", edge.security.policy())
     }
