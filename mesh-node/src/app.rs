@@ -25,6 +25,7 @@ use crate::status::Notices;
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::tcp::{self, TcpMetrics};
+use crate::telemetry::trace::{self, Tracer};
 use crate::telemetry::{self, Metrics, TelemetryError};
 use crate::world::Change;
 use crate::{cluster, compile, sys, translate};
@@ -153,6 +154,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let admin_listeners = listen(&run.admin)?;
 
     let access = AccessLog::start(run.access_log, &metrics)?;
+    let tracer = Tracer::start(trace_settings(&run), &metrics)?;
     let origin = Origin::of(&run).await?;
     let api = origin.client();
     let (announcer, installation) = announcer(&run, api.as_ref(), &metrics)?;
@@ -219,6 +221,9 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     stop(&run, (&feed, &proxy, &steerer), ending, signals).await;
     if !access.flush(FLUSH) {
         tracing::warn!("the last access records could not be written in time");
+    }
+    if !tracer.flush(FLUSH).await {
+        tracing::warn!("the last spans could not be exported in time");
     }
     Ok(())
 }
@@ -455,6 +460,15 @@ fn steer_config(run: &Run) -> steer::Config {
         excluded_outbound_ports: run.capture.exclude_outbound_ports.clone(),
         excluded_inbound_ports: run.capture.exclude_inbound_ports.clone(),
         excluded_prefixes: run.capture.exclude_prefixes.clone(),
+    }
+}
+
+fn trace_settings(run: &Run) -> trace::Settings {
+    trace::Settings {
+        endpoint: run.tracing.otlp_endpoint.clone(),
+        sampling: run.tracing.trace_sampling,
+        node: run.node_name.clone(),
+        cluster: run.cluster_name.clone(),
     }
 }
 

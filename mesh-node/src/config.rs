@@ -4,7 +4,7 @@
 //! Invariant: the environment is read here and nowhere else; each setting has a flag, a variable and a default.
 
 use crate::steer::{Mode, Prefix};
-use crate::telemetry::{access, log};
+use crate::telemetry::{access, log, trace};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -214,7 +214,10 @@ pub struct Run {
     /// How traffic is carried.
     #[command(flatten)]
     pub traffic: Traffic,
-    /// What is written about connections, on standard output.
+    /// Traces of HTTP requests.
+    #[command(flatten)]
+    pub tracing: Tracing,
+    /// What is written about connections and requests, on standard output.
     #[arg(long, env = "MESH_ACCESS_LOG", default_value = "text")]
     pub access_log: access::Format,
     /// The form of the daemon's own log, on standard error.
@@ -223,6 +226,18 @@ pub struct Run {
     /// What the daemon's own log says, as in `info,mesh_node::steer=debug`.
     #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
     pub log_filter: String,
+}
+
+/// How HTTP requests are traced.
+#[derive(Clone, Debug, Args)]
+pub struct Tracing {
+    /// The collector of OpenTelemetry to which spans are posted, over HTTP, as in http://192.0.2.1:4318. Without one,
+    /// traces pass as they come.
+    #[arg(long, env = "MESH_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<trace::Endpoint>,
+    /// How many of a hundred requests are traced, of those that do not say themselves whether to be.
+    #[arg(long, env = "MESH_TRACE_SAMPLING", default_value = "1")]
+    pub trace_sampling: trace::Percent,
 }
 
 /// The cluster that the node is of.

@@ -2,7 +2,7 @@
 //!
 //! In:  what other modules count and record.
 //! Out: [`spawn`], [`Metrics`], [`log`], [`access`] for each connection and request, [`tcp`] and [`http`] for Istio's
-//!   standard metrics.
+//!   standard metrics, [`trace`] for spans.
 //! Invariant: tasks are started here and nowhere else, so that each has a name.
 //! Invariant: counting and recording never hold up traffic; a record that does not fit is dropped and counted.
 
@@ -13,6 +13,7 @@ pub mod log;
 pub mod process;
 pub mod tcp;
 mod timestamp;
+pub mod trace;
 
 pub use timestamp::timestamp;
 
@@ -92,6 +93,11 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::util::TryInitError,
     },
+    /// The collector of spans cannot be reached over TLS.
+    #[error(
+        "cannot read the system's roots, by which the collector of spans is judged; use an http:// address or install them"
+    )]
+    Roots(#[source] std::io::Error),
     /// The access log's thread or output could not be had.
     #[error("the access log could not be begun")]
     Access {

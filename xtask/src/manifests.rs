@@ -47,6 +47,7 @@ const ACCEPTED: &[(&[&str], &str)] = &[
     (&["drainDeadlineSeconds=600"], "terminationGracePeriodSeconds: 630"),
     (&["imagePullSecrets[0].name=registry"], "- name: registry"),
     (&["chain.confDir=/var/lib/rancher/k3s/agent/etc/cni/net.d"], "path: /var/lib/rancher/k3s/agent/etc/cni/net.d"),
+    (&["otlpEndpoint=http://192.0.2.1:4318", "traceSampling=0.5"], "value: \"0.5\""),
 ];
 
 /// Values that the chart must refuse, each with the word that the refusal names.
@@ -56,6 +57,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("metricsPort=70000", "metricsPort"),
     ("signer.replicas=0", "replicas"),
     ("trustDomains=cluster.local", "trustDomains"),
+    ("otlpEndpoint=collector:4317", "otlpEndpoint"),
+    ("traceSampling=101", "traceSampling"),
     ("exemptNamespaces={Kube_System}", "exemptNamespaces"),
 ];
 

@@ -14,6 +14,7 @@ use crate::snapshot::http::RouteOrigin;
 use crate::snapshot::{ServiceName, WorkloadLabels};
 use crate::telemetry::http::GrpcStatus;
 use crate::telemetry::timestamp;
+use crate::telemetry::trace::TraceId;
 use http::{HeaderValue, Method, Version};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -86,8 +87,8 @@ pub struct HttpRecord<'a> {
     pub attempts: u32,
     /// `x-request-id`.
     pub request_id: Option<&'a HeaderValue>,
-    /// The trace that it is of, in hexadecimal.
-    pub trace: Option<&'a str>,
+    /// The trace that it is of.
+    pub trace: Option<TraceId>,
     /// `user-agent`.
     pub user_agent: Option<&'a HeaderValue>,
     /// `x-forwarded-for`.
@@ -120,7 +121,7 @@ struct Json<'a> {
     duration_ms: f64,
     upstream_first_byte_ms: Option<f64>,
     request_id: Option<Cow<'a, str>>,
-    trace_id: Option<&'a str>,
+    trace_id: Option<String>,
     user_agent: Option<Cow<'a, str>>,
     x_forwarded_for: Option<Cow<'a, str>>,
 }
@@ -151,7 +152,7 @@ pub(super) fn json(record: &HttpRecord<'_>) -> Vec<u8> {
         duration_ms: milliseconds(record.duration),
         upstream_first_byte_ms: record.first_byte.map(milliseconds),
         request_id: record.request_id.map(header),
-        trace_id: record.trace,
+        trace_id: record.trace.map(|trace| trace.to_string()),
         user_agent: record.user_agent.map(header),
         x_forwarded_for: record.forwarded_for.map(header),
     };

@@ -3,6 +3,8 @@ use crate::model::{Name, ObjectRef};
 use crate::telemetry::Metrics;
 use crate::telemetry::access::{AccessLog, Format};
 use crate::telemetry::edges::tests::workload;
+use crate::telemetry::trace::tests::tracer;
+use ::http::{HeaderMap, HeaderName};
 use expect_test::{Expect, expect};
 use std::sync::mpsc::{self, Sender};
 
@@ -63,6 +65,9 @@ fn a_served_request_says_what_was_asked_of_whom_and_how_it_went() {
         rule: "http[0]".into(),
     };
     let (request_id, agent) = (HeaderValue::from_static("6f1a"), HeaderValue::from_static("curl/8.1 (x)"));
+    let w3c = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0bb902b7-01";
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("traceparent"), HeaderValue::from_static(w3c))]);
+    let context = tracer().begin(&headers, Side::Outbound, SystemTime::UNIX_EPOCH);
     let forwarded = HeaderValue::from_static("192.0.2.7, 10.0.0.9");
     let record = HttpRecord {
         upstream: Some(address("10.0.0.3:9080")),
@@ -84,7 +89,7 @@ fn a_served_request_says_what_was_asked_of_whom_and_how_it_went() {
         first_byte: Some(Duration::from_micros(9_876)),
         attempts: 2,
         request_id: Some(&request_id),
-        trace: Some("0af7651916cd43dd8448eb211c80319c"),
+        trace: context.trace_id(),
         user_agent: Some(&agent),
         forwarded_for: Some(&forwarded),
         ..bare()
