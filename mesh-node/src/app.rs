@@ -18,12 +18,13 @@ use crate::chain::{Chain, ChainError, UnknownRuntime};
 use crate::config::{self, Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
 use crate::control::{Asked, Control, HEARD, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
-use crate::proxy::{self, Departure, Feed, Proxy, ProxyError};
+use crate::proxy::{self, Departure, Feed, Observers, Proxy, ProxyError};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
 use crate::source::{file, kube};
 use crate::status::Notices;
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::tcp::{self, TcpMetrics};
 use crate::telemetry::trace::{self, Tracer};
 use crate::telemetry::{self, Metrics, TelemetryError};
@@ -41,6 +42,8 @@ use tokio::task::JoinHandle;
 
 /// Edges that telemetry tells apart.
 const MAX_EDGES: usize = 10_000;
+/// Edges of requests whose counters are kept: each is some seventy lines of metrics.
+const MAX_HTTP_EDGES: usize = 2_000;
 /// Threads by default, however many processors there are.
 const MAX_WORKERS: usize = 8;
 /// Descriptors that are not for connections.
@@ -162,8 +165,12 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let feed = Arc::<Feed>::default();
     let tcp = TcpMetrics::new(&metrics, tcp::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_EDGES });
     telemetry::spawn("edges", tcp.clone().keep_retiring());
+    let edges = telemetry::http::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_HTTP_EDGES };
+    let http = HttpMetrics::new(&metrics, edges);
+    telemetry::spawn("http-edges", http.clone().keep_retiring());
+    let observers = Observers { access: access.clone(), tcp, http, tracer: tracer.clone() };
     let traffic = proxy_config(&run, descriptors);
-    let proxy = Proxy::start(traffic, Arc::clone(&feed), keyring.clone(), (access.clone(), tcp), &metrics)?;
+    let proxy = Proxy::start(traffic, Arc::clone(&feed), keyring.clone(), observers, &metrics)?;
     let proxy = Arc::new(proxy);
     let steering = Steering::start(steer_config(&run), &metrics)?;
     let (reported, reports) = mpsc::unbounded_channel();

@@ -11,6 +11,7 @@ mod buffer;
 mod connect;
 mod feed;
 pub mod frame;
+mod http;
 mod inbound;
 mod io;
 mod live;
@@ -32,7 +33,9 @@ use crate::snapshot::PodKey;
 use crate::sys::netns::NetNs;
 use crate::sys::socket::PodListeners;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::tcp::TcpMetrics;
+use crate::telemetry::trace::Tracer;
 use crate::telemetry::{Metrics, Side};
 use metrics::ProxyMetrics;
 use std::collections::HashMap;
@@ -58,6 +61,19 @@ pub struct Config {
     pub handshakes_per_source: usize,
     /// Connections of one pod, both sides together.
     pub connections_per_pod: u64,
+}
+
+/// Who is told of traffic.
+#[derive(Clone)]
+pub struct Observers {
+    /// Of each connection or request, when it has ended.
+    pub access: AccessLog,
+    /// Of connections, counted by edge.
+    pub tcp: TcpMetrics,
+    /// Of requests, counted by edge.
+    pub http: HttpMetrics,
+    /// Of requests that are part of a trace.
+    pub tracer: Tracer,
 }
 
 /// Why traffic cannot be carried.
@@ -121,14 +137,14 @@ impl Proxy {
         config: Config,
         feed: Arc<Feed>,
         keyring: Keyring,
-        (access, tcp): (AccessLog, TcpMetrics),
+        observers: Observers,
         metrics: &Metrics,
     ) -> Result<Self, ProxyError> {
         if config.workers == 0 {
             return Err(ProxyError::NoWorkers);
         }
         let count = config.workers;
-        let parts = Parts { config, feed, keyring, access, tcp, metrics: ProxyMetrics::new(metrics) };
+        let parts = Parts { config, feed, keyring, observers, metrics: ProxyMetrics::new(metrics) };
         let workers = (0..count).map(|number| start_worker(number, parts.clone())).collect::<Result<_, _>>()?;
         Ok(Self { workers, homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }) })
     }

@@ -1,9 +1,14 @@
-//! Chooses one of several endpoints.
+//! What becomes of a connection or a request: which route, which endpoint, and how it is changed.
 //!
 //! In:  endpoints in a fixed order, a random number or the client's address.
 //! Out: an index.
 //! Invariant: pure; the same input gives the same choice.
 //! Source: kube-proxy's random choice; Kubernetes `Service.spec.sessionAffinity`.
+
+pub mod cors;
+pub mod hashing;
+pub mod matching;
+pub mod rewriting;
 
 use std::net::{IpAddr, SocketAddr};
 

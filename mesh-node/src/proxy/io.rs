@@ -6,9 +6,12 @@
 //! the next turn of its loop.
 //! Cancel: reads lose nothing; a cancelled write has sent an unknown part.
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -66,6 +69,17 @@ pub(crate) fn read_first(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<Opt
 pub(crate) fn is_at_end(stream: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     matches!(SockRef::from(stream).peek(&mut byte), Ok(0))
+}
+
+/// Looks at the first bytes that are there, without taking them. `None`: nothing is there now.
+///
+/// **Errors**: the connection broke.
+pub(crate) fn peek_now(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+    match recv(stream.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Ok(length) => Ok(Some(length)),
+        Err(Errno::EAGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits until there is something to read, but no longer than one turn of the runtime's loop, in which it looks at

@@ -26,6 +26,11 @@ struct OneSide {
     side: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Mirrored {
+    outcome: &'static str,
+}
+
 /// The proxy's counters; clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct ProxyMetrics {
@@ -33,6 +38,8 @@ pub(crate) struct ProxyMetrics {
     refused: Family<Refused, Counter>,
     handshakes: Family<OneSide, Counter>,
     accept_errors: Counter,
+    bad_http: Counter,
+    mirrors: Family<Mirrored, Counter>,
     unmarked: Counter,
     /// Peers whose mark was missing and who were reported.
     reported: Arc<Mutex<std::collections::HashSet<IpAddr>>>,
@@ -54,6 +61,10 @@ impl ProxyMetrics {
             registry.register("mesh_proxy_handshakes", help, own.handshakes.clone());
             let help = "Connections that could not be accepted for lack of descriptors or memory";
             registry.register("mesh_proxy_accept_errors", help, own.accept_errors.clone());
+            let help = "Connections that were ended because what came was not HTTP, or abused it";
+            registry.register("mesh_proxy_bad_http", help, own.bad_http.clone());
+            let help = "Copies of requests, by what became of them";
+            registry.register("mesh_proxy_mirrors", help, own.mirrors.clone());
             let help = "Mesh connections whose SYN came without the mesh's DSCP: a network between removes it";
             registry.register("mesh_proxy_unmarked", help, own.unmarked.clone());
         });
@@ -73,6 +84,21 @@ impl ProxyMetrics {
     /// A handshake was completed.
     pub(crate) fn handshake(&self, side: Side) {
         self.handshakes.get_or_create(&OneSide { side: name(side) }).inc();
+    }
+
+    /// A connection was ended because of what came on it.
+    pub(crate) fn bad_http(&self, error: &(dyn std::error::Error + 'static)) {
+        let of_the_client =
+            error.downcast_ref::<hyper::Error>().is_none_or(|error| error.is_parse() || error.is_user());
+        if of_the_client {
+            self.bad_http.inc();
+        }
+        tracing::debug!(error, "a connection of HTTP ended");
+    }
+
+    /// A copy of a request was answered, or was not.
+    pub(crate) fn mirror(&self, answered: bool) {
+        self.mirrors.get_or_create(&Mirrored { outcome: if answered { "answered" } else { "failed" } }).inc();
     }
 
     /// A connection could not be accepted.

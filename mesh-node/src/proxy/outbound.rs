@@ -10,6 +10,7 @@ use super::buffer::Buffer;
 use super::connect;
 use super::feed::Departure;
 use super::frame::Control;
+use super::http;
 use super::io;
 use super::live::Cancelled;
 use super::pool::Peered;
@@ -20,6 +21,7 @@ use super::tls::handshake;
 use super::wire::{Event, Wire, WireError};
 use super::worker::{Facts, Pod, Worker};
 use crate::identity;
+use crate::model::http::AppProtocol;
 use crate::model::{Identity, MtlsMode};
 use crate::route;
 use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
@@ -44,22 +46,19 @@ pub(super) struct Target {
     pub(super) identity: Option<Arc<Identity>>,
 }
 
-impl Target {
-    /// In plain text, once the node has left that far: the other node may no longer take anything else.
-    fn unless_leaving(self, departure: Departure) -> Self {
-        let identity = self.identity.filter(|_| departure < Departure::SpeakingPlain);
-        Self { identity, ..self }
-    }
-}
-
 /// Serves one captured connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
     let Ok(original) = downstream.local_addr() else { return };
+    if !original.ip().is_loopback() && is_http(&worker, &downstream, original).await {
+        let registration = pod.live.register(Facts::Http);
+        return Box::pin(http::serve((worker, pod), downstream, (client, original), registration)).await;
+    }
     let snapshot = worker.feed.snapshot();
     let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
     report.source_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
-    let target = match choose(&snapshot, client.ip(), original, fastrand::u64(..)) {
-        Ok(target) => target.unless_leaving(worker.feed.departure()),
+    let departure = worker.feed.departure();
+    let target = match choose((&snapshot, departure), client.ip(), original, fastrand::u64(..)) {
+        Ok(target) => target,
         Err(refusal) => return refuse(downstream, report, refusal),
     };
     drop(snapshot);
@@ -96,7 +95,7 @@ fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
 
 /// Where a connection from `client` to `original` goes. Pure: the same input gives the same target.
 pub(super) fn choose(
-    snapshot: &NodeSnapshot,
+    (snapshot, departure): (&NodeSnapshot, Departure),
     client: IpAddr,
     original: SocketAddr,
     random: u64,
@@ -124,12 +123,51 @@ pub(super) fn choose(
         }
         None => (original, directory.service_of(&original).cloned()),
     };
-    let workload = directory.workloads.get(&endpoint.ip()).cloned();
+    let (workload, identity) = at(snapshot, endpoint, departure);
+    Ok(Target { endpoint, service, workload, identity })
+}
+
+/// The pod at an endpoint, and who must be there if connections to it are mutual TLS.
+pub(super) fn at(
+    snapshot: &NodeSnapshot,
+    endpoint: SocketAddr,
+    departure: Departure,
+) -> (Option<Arc<WorkloadEntry>>, Option<Arc<Identity>>) {
+    let workload = snapshot.directory.workloads.get(&endpoint.ip()).cloned();
     let identity = workload.as_ref().and_then(|workload| {
         let mode = workload.inbound.as_ref()?.mode(endpoint.port());
         (workload.takes_mutual_tls && mode != MtlsMode::Disable).then(|| Arc::clone(&workload.identity))
     });
-    Ok(Target { endpoint, service, workload, identity })
+    // In plain text, once the node has left that far: the other node may no longer take anything else.
+    let identity = identity.filter(|_| departure < Departure::SpeakingPlain);
+    (workload, identity)
+}
+
+/// Does the application speak HTTP on this connection? Its port says so, or its first bytes do.
+async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) -> bool {
+    let protocol = {
+        let snapshot = worker.feed.snapshot();
+        let service = snapshot.directory.services.get(&original.ip());
+        match service.map(|service| service.port(original.port())) {
+            Some(Some(port)) => port.protocol,
+            // What is no service's port is as its first bytes say.
+            Some(None) => AppProtocol::Opaque,
+            // A pod's own address: only what is a service's endpoint is looked at.
+            None if snapshot.directory.service_of(&original).is_some() => AppProtocol::Undeclared,
+            None => AppProtocol::Opaque,
+        }
+    };
+    match protocol {
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => true,
+        AppProtocol::Opaque => false,
+        AppProtocol::Undeclared => {
+            let is_http = http::sniff(downstream, worker.seen.is_http(original)).await;
+            if is_http || worker.seen.is_http(original) {
+                worker.seen.note(original, is_http);
+            }
+            is_http
+        }
+    }
 }
 
 /// A connection of an application, on its way out.
@@ -203,7 +241,7 @@ async fn early(pod: &Pod, downstream: &TcpStream) -> Early {
 }
 
 /// A wire on which the other side has accepted a stream to `original`.
-async fn open(
+pub(super) async fn open(
     worker: &Worker,
     pod: &Pod,
     (endpoint, identity): (SocketAddr, &Arc<Identity>),

@@ -7,6 +7,7 @@
 use super::tls::handshake::HandshakeError;
 use super::wire::WireError;
 use crate::identity;
+use http::StatusCode;
 use std::io;
 
 /// Why a connection was not served or was cut off.
@@ -18,6 +19,8 @@ pub(crate) struct Refusal {
     pub(crate) detail: String,
     /// Envoy's response flags, as Istio's metrics carry them; `-` for none.
     pub(crate) flags: &'static str,
+    /// The status by which a request is answered, where the reason alone does not say it.
+    pub(crate) status: Option<StatusCode>,
 }
 
 /// The service has no endpoint that takes traffic.
@@ -62,6 +65,24 @@ pub(crate) const POD_LIMIT: &str = "pod_limit";
 pub(crate) const NO_RESOURCES: &str = "no_resources";
 /// The mesh's own port was dialled.
 pub(crate) const OWN_PORT: &str = "own_port";
+/// A request that cannot be understood in only one way.
+pub(crate) const BAD_REQUEST: &str = "bad_request";
+/// No route matches the request.
+pub(crate) const NO_ROUTE: &str = "no_route";
+/// The route leads to nothing that can be used.
+pub(crate) const NO_BACKEND: &str = "no_backend";
+/// The request, or its last attempt, took too long.
+pub(crate) const REQUEST_TIMEOUT: &str = "request_timeout";
+/// The upstream broke off before it answered.
+pub(crate) const UPSTREAM_RESET: &str = "upstream_reset";
+/// The upstream does not speak the protocol that it should.
+pub(crate) const UPSTREAM_PROTOCOL: &str = "upstream_protocol";
+/// As much as the user allows is under way already.
+pub(crate) const OVERFLOW: &str = "overflow";
+/// A fault that a rule injects.
+pub(crate) const FAULT: &str = "fault";
+/// The client went before it was answered.
+pub(crate) const DOWNSTREAM_GONE: &str = "downstream_gone";
 /// The daemon stopped, and its deadline passed.
 pub(crate) const DRAINED: &str = "drained";
 /// The pod left.
@@ -72,12 +93,24 @@ impl Refusal {
     pub(crate) fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         let flags = match reason {
             NO_ENDPOINTS => "UH",
-            NO_SUCH_PORT => "NR",
+            NO_SUCH_PORT | NO_ROUTE | NO_BACKEND => "NR",
+            REQUEST_TIMEOUT => "UT",
+            UPSTREAM_RESET => "UC",
+            UPSTREAM_PROTOCOL => "UPE",
+            OVERFLOW => "UO",
+            FAULT => "FI",
+            DOWNSTREAM_GONE => "DC",
+            BAD_REQUEST => "DPE",
             UPSTREAM_REFUSED | UPSTREAM_UNREACHABLE | UPSTREAM_TIMEOUT | UPSTREAM_IDENTITY | PEER_REFUSED
             | PEER_LOST => "UF",
             _ => "-",
         };
-        Self { reason, detail: detail.into(), flags }
+        Self { reason, detail: detail.into(), flags, status: None }
+    }
+
+    /// The same, by which a request is answered with `status`.
+    pub(crate) fn answered(self, status: StatusCode) -> Self {
+        Self { status: Some(status), ..self }
     }
 
     /// A connection attempt failed.

@@ -70,7 +70,7 @@ impl Report {
 
     /// The stream is being served.
     pub(crate) fn opened(&mut self) {
-        let edge = self.worker.edge(&self.labels("-"));
+        let edge = self.worker.edges.edge(&self.labels("-"));
         edge.opened.inc();
         self.worker.metrics.connection(self.side, self.security);
         self.edge = Some(edge);
@@ -91,7 +91,7 @@ impl Report {
 
     /// The stream was refused.
     pub(crate) fn refused(self, refusal: Refusal) {
-        self.worker.edge(&self.labels(refusal.flags)).failed.inc();
+        self.worker.edges.edge(&self.labels(refusal.flags)).failed.inc();
         self.finish(Some(refusal));
     }
 

@@ -25,9 +25,9 @@ const MAX_DATA: usize = MAX_PAYLOAD - 1;
 const BATCH: usize = 2 * RECORDS;
 /// Bytes in the record of a frame without content.
 const BARE: usize = HEADER + 1 + TAIL;
-const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+pub(crate) const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 /// `KeyUpdate`, without and with the request that the peer does the same.
-const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+pub(crate) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// Why a connection between nodes can no longer be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,22 @@ pub(crate) struct Wire {
     opener: Opener,
     shared: Shared,
     held: Held,
+}
+
+/// What a wire is made of.
+pub(crate) struct Parts {
+    /// The socket.
+    pub(crate) stream: TcpStream,
+    /// Seals what we send.
+    pub(crate) sealer: Sealer,
+    /// Opens what the peer sends.
+    pub(crate) opener: Opener,
+    /// Makes new keys.
+    pub(crate) keys: Keys,
+    /// Did the peer ask for new keys of ours?
+    pub(crate) answer_update: bool,
+    /// Bytes received and not yet opened.
+    pub(crate) rest: Vec<u8>,
 }
 
 /// What both directions need when keys change.
@@ -114,6 +130,20 @@ impl Wire {
     /// Answers OPEN by ACCEPT: in one write with the next frame, or alone at [`Sender::settle`].
     pub(crate) fn accept(&self) {
         self.shared.owes_accept.set(true);
+    }
+
+    /// Gives the connection to whoever carries one stream on it to its end: the socket, the keys, and what was
+    /// received and not yet opened.
+    pub(crate) fn into_parts(self) -> Parts {
+        let rest = self.held.buffer.as_ref().map_or(&[][..], |buffer| &buffer[self.held.start..self.held.end]).to_vec();
+        Parts {
+            stream: self.stream,
+            sealer: self.sealer,
+            opener: self.opener,
+            keys: self.shared.keys.into_inner(),
+            answer_update: self.shared.answer_update.get(),
+            rest,
+        }
     }
 
     /// The two directions.
@@ -319,6 +349,14 @@ pub(crate) enum Event {
     Closed,
 }
 
+/// Whether a key update, the one handshake message that may come, asks that we do the same.
+pub(crate) fn asks_for_update(message: &[u8]) -> Result<bool, WireError> {
+    match message {
+        [24, 0, 0, 1, asked @ (0 | 1)] => Ok(*asked == 1),
+        _ => Err(WireError::OutOfOrder),
+    }
+}
+
 /// The direction from the peer.
 pub(crate) struct Receiver<'a> {
     stream: &'a TcpStream,
@@ -377,10 +415,7 @@ impl Receiver<'_> {
                     _ => return Err(WireError::OutOfOrder),
                 },
                 Content::Handshake => {
-                    let asked = match payload {
-                        [24, 0, 0, 1, asked @ (0 | 1)] => *asked == 1,
-                        _ => return Err(WireError::OutOfOrder),
-                    };
+                    let asked = asks_for_update(payload)?;
                     let secrets = self.shared.keys.borrow_mut().next_rx().map_err(WireError::Keys)?;
                     *self.opener = Opener::new(secrets)?;
                     self.shared.answer_update.set(self.shared.answer_update.get() || asked);

@@ -10,17 +10,20 @@ mod handshakes;
 use super::buffer::Buffers;
 use super::connect::Sockets;
 use super::feed::{Departure, Feed};
+use super::http::{PodHttp, Seen};
 use super::live::Live;
 use super::metrics::ProxyMetrics;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::report::Report;
-use super::{Config, PodTraffic, Totals, inbound, io, outbound};
+use super::{Config, Observers, PodTraffic, Totals, inbound, io, outbound};
 use crate::identity::Keyring;
 use crate::model::{Identity, MtlsMode};
 use crate::snapshot::{NodeSnapshot, PodKey};
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::tcp::{Edge, EdgeLabels, TcpMetrics};
+use crate::telemetry::edges::{EdgeCache, EdgeLabels};
+use crate::telemetry::http::HttpEdgeLabels;
+use crate::telemetry::trace::Tracer;
 use crate::telemetry::{self, Side};
 use handshakes::Handshakes;
 use std::cell::{Cell, RefCell};
@@ -40,8 +43,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 const IDLE_CHECK: Duration = Duration::from_millis(20);
 /// Rest after a failed accept; the cause, lack of descriptors, does not pass sooner.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
-/// Label sets whose counters a worker remembers.
-const EDGES: usize = 4096;
 
 /// What a worker is told.
 pub(super) enum Command {
@@ -62,12 +63,17 @@ pub(crate) struct Worker {
     pub(crate) config: Config,
     buffers: Buffers,
     pub(crate) access: AccessLog,
+    pub(crate) tracer: Tracer,
     pub(crate) metrics: ProxyMetrics,
     pub(crate) handshakes: Handshakes,
     /// No stream is to be kept for another one.
     pub(crate) draining: Cell<bool>,
-    tcp: TcpMetrics,
-    edges: RefCell<HashMap<EdgeLabels, Arc<Edge>>>,
+    /// What ports were seen to speak that do not say so.
+    pub(crate) seen: Seen,
+    /// The counters of connections.
+    pub(crate) edges: EdgeCache<EdgeLabels>,
+    /// The counters of requests.
+    pub(crate) http_edges: EdgeCache<HttpEdgeLabels>,
     pods: RefCell<HashMap<PodKey, Rc<Pod>>>,
 }
 
@@ -77,6 +83,8 @@ pub(crate) struct Pod {
     pub(crate) sockets: Sockets,
     pub(crate) live: Live<Facts>,
     pub(crate) pool: RefCell<Pool>,
+    /// HTTP connections and what is known of their upstreams.
+    pub(crate) http: PodHttp,
     /// The pod's share of the worker's buffers.
     pub(crate) buffers: Buffers,
     /// What the pod's connections amount to, idle wires included.
@@ -107,6 +115,8 @@ pub(crate) enum Facts {
         /// Who it proved to be.
         identity: Arc<Identity>,
     },
+    /// Requests that are judged one by one.
+    Http,
     /// Left for an endpoint.
     Outbound {
         /// The endpoint.
@@ -133,6 +143,7 @@ impl Facts {
                 let strict = pod.mode(*port) == MtlsMode::Strict;
                 (strict && !pod.probe_ports.contains(port)).then_some(refusal::MTLS_REQUIRED)
             }
+            Self::Http => None,
             Self::InboundMesh { source, identity } => differs(source, identity).then_some(refusal::SOURCE_IDENTITY),
             Self::Outbound { to, identity } => {
                 let identity = identity.as_ref()?;
@@ -172,8 +183,14 @@ impl Pod {
         let _sender_gone = stopping.wait_for(|stopping| *stopping).await;
     }
 
+    /// Does the pod take no more connections?
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     fn stop(&self) -> Vec<super::wire::Wire> {
         self.stopping.send_replace(true);
+        self.http.pool.clear();
         self.pool.borrow_mut().clear()
     }
 
@@ -186,30 +203,13 @@ impl Pod {
     }
 }
 
-impl Worker {
-    /// The counters of an edge.
-    pub(crate) fn edge(&self, labels: &EdgeLabels) -> Arc<Edge> {
-        if let Some(edge) = self.edges.borrow().get(labels) {
-            return Arc::clone(edge);
-        }
-        let edge = self.tcp.edge(labels);
-        let mut edges = self.edges.borrow_mut();
-        if edges.len() >= EDGES {
-            edges.clear();
-        }
-        edges.insert(labels.clone(), Arc::clone(&edge));
-        edge
-    }
-}
-
 /// What every worker is given.
 #[derive(Clone)]
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) feed: Arc<Feed>,
     pub(super) keyring: Keyring,
-    pub(super) access: AccessLog,
-    pub(super) tcp: TcpMetrics,
+    pub(super) observers: Observers,
     pub(super) metrics: ProxyMetrics,
 }
 
@@ -220,12 +220,14 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         feed: parts.feed,
         keyring: parts.keyring,
         config: parts.config,
-        access: parts.access,
-        tcp: parts.tcp,
+        access: parts.observers.access,
+        tracer: parts.observers.tracer,
+        edges: EdgeCache::new(parts.observers.tcp),
+        http_edges: EdgeCache::new(parts.observers.http),
         metrics: parts.metrics,
         buffers: Buffers::default(),
         draining: Cell::new(false),
-        edges: RefCell::default(),
+        seen: Seen::default(),
         pods: RefCell::default(),
     });
     let mut changes = worker.feed.changes();
@@ -271,6 +273,7 @@ impl Worker {
             sockets: Sockets::new(traffic.ns),
             live: Live::default(),
             pool: RefCell::default(),
+            http: PodHttp::default(),
             buffers: self.buffers.share(),
             totals: traffic.totals,
             stopping: watch::Sender::new(false),
@@ -320,7 +323,9 @@ impl Worker {
 
     fn judge_again(&self) {
         let snapshot = self.feed.snapshot();
+        let departure = self.feed.departure();
         for pod in self.pods.borrow().values() {
+            pod.http.pool.keep(|place| place.is_current(&snapshot, departure));
             let ended = pod.live.end(|facts| facts.verdict(&snapshot, Some(&pod.key)));
             if ended > 0 {
                 let name = snapshot.pods.get(&pod.key).map(|local| local.name.to_string());
@@ -333,6 +338,8 @@ impl Worker {
         let now = Instant::now();
         for pod in self.pods.borrow().values() {
             pod.sockets.sweep();
+            pod.http.pool.sweep(now);
+            pod.http.upstreams.sweep(now);
             let expired = pod.pool.borrow_mut().expire(now);
             self.dispose(expired);
         }

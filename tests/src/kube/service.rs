@@ -13,13 +13,20 @@ pub(super) const CONTROLLER: &str = "endpointslice.kubernetes.io/managed-by";
 /// The endpoint controller.
 pub(super) const CONTROLLER_NAME: &str = "endpointslice-controller.k8s.io";
 
+/// A port of a service.
+#[derive(Clone, Debug)]
+struct Port {
+    name: String,
+    port: u16,
+    target: u16,
+}
+
 /// A service to be.
 #[derive(Clone, Debug)]
 pub struct ServiceSpec {
     name: String,
     selector: BTreeMap<String, String>,
-    /// Port and target port.
-    ports: Vec<(u16, u16)>,
+    ports: Vec<Port>,
     affinity: bool,
 }
 
@@ -39,8 +46,14 @@ impl ServiceSpec {
 
     /// Clients dial `port`, pods listen on `target`.
     #[must_use]
-    pub fn port(mut self, port: u16, target: u16) -> Self {
-        self.ports.push((port, target));
+    pub fn port(self, port: u16, target: u16) -> Self {
+        self.named(&format!("tcp-{port}"), port, target)
+    }
+
+    /// The same for a port with a name, which says what is spoken there: `http`, `grpc-api`, or nothing of the kind.
+    #[must_use]
+    pub fn named(mut self, name: &str, port: u16, target: u16) -> Self {
+        self.ports.push(Port { name: name.to_owned(), port, target });
         self
     }
 
@@ -61,7 +74,7 @@ impl ServiceSpec {
         let ports: Vec<_> = self
             .ports
             .iter()
-            .map(|(port, target)| json!({"name": port_name(*port), "protocol": "TCP", "port": port, "targetPort": target}))
+            .map(|port| json!({"name": port.name, "protocol": "TCP", "port": port.port, "targetPort": port.target}))
             .collect();
         let object = json!({
             "apiVersion": "v1",
@@ -116,7 +129,7 @@ pub(super) struct Controlled {
     namespace: String,
     name: String,
     selector: BTreeMap<String, String>,
-    ports: Vec<(u16, u16)>,
+    ports: Vec<Port>,
 }
 
 impl Controlled {
@@ -136,11 +149,8 @@ impl Controlled {
 
     fn slice(&self, family: &str, v6: bool, pods: &[&Value]) -> Value {
         let endpoints: Vec<_> = pods.iter().filter_map(|pod| endpoint(pod, v6)).collect();
-        let ports: Vec<_> = self
-            .ports
-            .iter()
-            .map(|(port, target)| json!({"name": port_name(*port), "protocol": "TCP", "port": target}))
-            .collect();
+        let ports: Vec<_> =
+            self.ports.iter().map(|port| json!({"name": port.name, "protocol": "TCP", "port": port.target})).collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -169,8 +179,4 @@ fn endpoint(pod: &Value, v6: bool) -> Option<Value> {
         "nodeName": pod["spec"]["nodeName"],
         "targetRef": {"kind": "Pod", "namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"]},
     }))
-}
-
-fn port_name(port: u16) -> String {
-    format!("tcp-{port}")
 }

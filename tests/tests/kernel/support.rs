@@ -130,6 +130,8 @@ impl Pod {
         let v6 = IpAddr::from([0xfd00, 0x65, 0, 0, 0, 0, 0, u16::from(number)]);
         let next_hop6 = "fe80::ecee:eeff:feee:eeee";
         ip(&format!("netns add {netns}"));
+        // An address that is still being tested would make two looks at one namespace differ.
+        ip(&format!("netns exec {netns} sysctl -q -w net.ipv6.conf.default.accept_dad=0"));
         let ns = NetNs::open(format!("/run/netns/{netns}")).expect("the namespace just made");
         ip(&format!("-n {netns} link set lo up"));
         ip(&format!("link add eth0 netns {netns} type veth peer name {peer} netns {node_name}"));

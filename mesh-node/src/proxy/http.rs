@@ -1,0 +1,139 @@
+//! HTTP of pods: requests are routed, one by one, to where the routes say.
+//!
+//! In:  a connection on which a pod's application speaks HTTP, to a service's address or a pod's.
+//! Out: each request sent to one of the endpoints that its route leads to; its response handed back.
+//! Phases: identify, route, filter, pick, connect, send, filter back, record.
+//! Invariant: one snapshot per request.
+//! Invariant: every request has one record, also one that is never answered.
+//! Invariant: a request is sent again only while nothing of its body is lost.
+//! Source: RFC 9110, 9112 and 9113, whose framing is hyper's; Gateway API and Istio for what routes mean.
+
+mod affinity;
+mod attempt;
+mod body;
+mod dialled;
+mod exchange;
+mod forward;
+mod headers;
+mod io;
+mod mirror;
+mod pool;
+mod reply;
+mod request;
+mod resend;
+mod retry;
+mod sniff;
+mod upgrade;
+mod upstream;
+
+pub(crate) use sniff::{Seen, sniff};
+
+use super::live::Registration;
+use super::worker::{Facts, Pod, Worker};
+use crate::telemetry;
+use dialled::Plain;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use tokio::net::TcpStream;
+
+/// The longest head of a message, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// Streams that one connection of HTTP/2 may have at once.
+const MAX_STREAMS: u32 = 256;
+
+/// What one pod's HTTP leaves behind from request to request.
+#[derive(Default)]
+pub(crate) struct PodHttp {
+    /// Connections to endpoints.
+    pub(crate) pool: pool::HttpPool,
+    /// What is under way, and who is left out.
+    pub(crate) upstreams: upstream::Upstreams,
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        telemetry::spawn_local("http", future);
+    }
+}
+
+/// A connection on which an application makes requests.
+pub(crate) struct Downstream {
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    /// Who dialled.
+    client: SocketAddr,
+    /// What was dialled.
+    original: SocketAddr,
+    /// What a port without routes amounts to, as of the last request.
+    plain: RefCell<Option<Plain>>,
+    /// Is HTTP/2 spoken?
+    is_http2: Cell<bool>,
+}
+
+/// Serves a captured connection, on which the application speaks HTTP, to its end.
+pub(crate) async fn serve(
+    (worker, pod): (Rc<Worker>, Rc<Pod>),
+    stream: TcpStream,
+    (client, original): (SocketAddr, SocketAddr),
+    registration: Registration<Facts>,
+) {
+    // Small answers follow one another at once.
+    let _slower_without = stream.set_nodelay(true);
+    let down = Rc::new(Downstream {
+        worker,
+        pod: Rc::clone(&pod),
+        client,
+        original,
+        plain: RefCell::default(),
+        is_http2: Cell::new(false),
+    });
+    let requests = Rc::clone(&down);
+    let service = service_fn(move |request| request::serve(Rc::clone(&requests), request));
+    let mut server = auto::Builder::new(LocalExecutor);
+    server.http1().max_buf_size(MAX_HEAD);
+    server
+        .http2()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = registration.cancelled().wait() => return,
+        () = pod.stopped() => {
+            // Streams that HTTP/2 says it takes no more of are opened elsewhere. A client of HTTP/1.1 cannot know
+            // that its next request comes too late, so it is told with its next response.
+            if down.is_http2.get() {
+                connection.as_mut().graceful_shutdown();
+            }
+            tokio::select! {
+                ended = connection => ended,
+                _ = registration.cancelled().wait() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // What the client broke off has been recorded with its request; what was no request is counted here.
+        down.worker.metrics.bad_http(&*error);
+    }
+}
+
+impl Downstream {
+    /// Is this the last response that an HTTP/1.1 client gets here?
+    fn is_last(&self) -> bool {
+        self.pod.is_stopping() || self.worker.draining.get()
+    }
+}

@@ -1,0 +1,98 @@
+//! What the address that a connection dialled means for its requests.
+//!
+//! In:  the snapshot, the pod, the address.
+//! Out: [`Dialled`]: the service, its upstream, its routes.
+//! Invariant: pure but for one remembered upstream, which is made again whenever the snapshot's is another.
+
+use super::Downstream;
+use crate::model::http::{AppProtocol, Balance, ConnectionLimits, UpstreamTls};
+use crate::proxy::refusal::{self, Refusal};
+use crate::snapshot::http::{Endpoints, RouteTable, Upstream, UpstreamEndpoint};
+use crate::snapshot::{NodeSnapshot, ServiceEntry, ServiceName, ServicePortEntry};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What was dialled.
+pub(crate) struct Dialled {
+    /// The service, if the address is one's.
+    pub(crate) service: Option<Arc<ServiceName>>,
+    /// Where requests go that no route sends elsewhere.
+    pub(crate) upstream: Arc<Upstream>,
+    /// The routes; `None` where no route speaks of the port.
+    pub(crate) table: Option<Arc<RouteTable>>,
+}
+
+/// An upstream without any policy, and what it was made of.
+pub(crate) struct Plain {
+    of: Option<Arc<ServiceEntry>>,
+    upstream: Arc<Upstream>,
+}
+
+/// What the connection dialled, as of `snapshot`.
+///
+/// **Errors**: the service has no such port.
+pub(crate) fn dialled(down: &Downstream, snapshot: &NodeSnapshot) -> Result<Dialled, Refusal> {
+    let directory = &snapshot.directory;
+    let original = down.original;
+    let Some(service) = directory.services.get(&original.ip()) else {
+        let service = directory.service_of(&original).cloned();
+        let upstream = remembered(down, None, || one_endpoint(original, service.as_ref()));
+        return Ok(Dialled { service, upstream, table: None });
+    };
+    let Some(port) = service.port(original.port()) else {
+        let detail = format!("service {} has no port {}", service.name.host, original.port());
+        return Err(Refusal::new(refusal::NO_SUCH_PORT, detail));
+    };
+    let upstream = match &port.upstream {
+        Some(upstream) => Arc::clone(upstream),
+        None => remembered(down, Some(service), || without_policy(service, port)),
+    };
+    let table = port.routes.as_ref().map(|routes| Arc::clone(routes.table(&down.pod.key)));
+    Ok(Dialled { service: Some(Arc::clone(&service.name)), upstream, table })
+}
+
+fn remembered(down: &Downstream, of: Option<&Arc<ServiceEntry>>, make: impl FnOnce() -> Upstream) -> Arc<Upstream> {
+    let mut plain = down.plain.borrow_mut();
+    let same = |plain: &&Plain| match (&plain.of, of) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    if let Some(plain) = plain.as_ref().filter(same) {
+        return Arc::clone(&plain.upstream);
+    }
+    let upstream = Arc::new(make());
+    *plain = Some(Plain { of: of.cloned(), upstream: Arc::clone(&upstream) });
+    upstream
+}
+
+fn without_policy(service: &ServiceEntry, port: &ServicePortEntry) -> Upstream {
+    let endpoint = |&address: &SocketAddr| UpstreamEndpoint { address, weight: 1, distance: 0 };
+    Upstream {
+        key: format!("{}:{}", service.name.host, port.port).into(),
+        service: Arc::clone(&service.name),
+        port: port.port,
+        protocol: port.protocol,
+        endpoints: Endpoints::Static(port.endpoints.iter().map(endpoint).collect()),
+        balance: Balance::LeastRequest,
+        limits: ConnectionLimits::default(),
+        outliers: None,
+        tls: UpstreamTls::Mesh,
+    }
+}
+
+/// A pod, or whatever else has the address.
+fn one_endpoint(address: SocketAddr, service: Option<&Arc<ServiceName>>) -> Upstream {
+    let nobody = || Arc::new(ServiceName { host: String::new(), name: String::new(), namespace: String::new() });
+    Upstream {
+        key: address.to_string().into(),
+        service: service.cloned().unwrap_or_else(nobody),
+        port: address.port(),
+        protocol: AppProtocol::Undeclared,
+        endpoints: Endpoints::Original,
+        balance: Balance::Passthrough,
+        limits: ConnectionLimits::default(),
+        outliers: None,
+        tls: UpstreamTls::Mesh,
+    }
+}

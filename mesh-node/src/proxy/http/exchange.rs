@@ -1,0 +1,218 @@
+//! What is said of one request when it has ended.
+//!
+//! In:  what the phases learn of it.
+//! Out: Istio's HTTP metrics, one access record.
+//! Invariant: dropped once, whatever becomes of the request, and recorded then.
+
+use super::Downstream;
+use super::attempt::Held;
+use super::body::{Messages, Passed};
+use crate::proxy::refusal::{self, Refusal};
+use crate::snapshot::http::{RouteOrigin, Upstream};
+use crate::snapshot::{ServiceName, WorkloadEntry};
+use crate::telemetry::access::Outcome;
+use crate::telemetry::access::http::HttpRecord;
+use crate::telemetry::edges::EdgeLabels;
+use crate::telemetry::http::{GrpcStatus, HttpEdgeLabels, Protocol};
+use crate::telemetry::trace::SpanContext;
+use crate::telemetry::{self, Security, Side};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{StatusCode, request};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Counts messages where gRPC is spoken.
+fn passed(head: &request::Parts) -> Rc<Passed> {
+    let passed = Passed::default();
+    if super::reply::is_grpc(&head.headers) {
+        passed.messages.replace(Some(Messages::default()));
+    }
+    Rc::new(passed)
+}
+
+/// One request and its response, as far as they are known.
+pub(crate) struct Exchange {
+    pub(crate) down: Rc<Downstream>,
+    pub(crate) started: Instant,
+    pub(crate) method: http::Method,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) version: http::Version,
+    /// Which of the pod's sides served it.
+    pub(crate) side: Side,
+    /// What is spoken.
+    pub(crate) protocol: Protocol,
+    /// Its place in a trace.
+    pub(crate) span: SpanContext,
+    pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) forwarded_for: Option<HeaderValue>,
+    /// The workload that dialled.
+    pub(crate) source: Option<Arc<WorkloadEntry>>,
+    /// The service that was dialled, later the one that answered.
+    pub(crate) service: Option<Arc<ServiceName>>,
+    /// The rule that routed it.
+    pub(crate) origin: Option<Arc<RouteOrigin>>,
+    /// Where it was sent last.
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) workload: Option<Arc<WorkloadEntry>>,
+    pub(crate) security: Security,
+    /// Attempts that were made.
+    pub(crate) attempts: u32,
+    /// When the head of its response came.
+    pub(crate) answered: Option<Instant>,
+    /// How it was answered.
+    pub(crate) status: Option<StatusCode>,
+    /// Why it was not served, or not as the application wanted.
+    pub(crate) refusal: Option<Refusal>,
+    /// Was a delay injected?
+    pub(crate) delayed: bool,
+    pub(crate) request: Rc<Passed>,
+    pub(crate) response: Rc<Passed>,
+    /// What serves it until its end.
+    pub(crate) held: Option<Held>,
+}
+
+impl Exchange {
+    /// A request of which only the head is known.
+    pub(crate) fn new(down: &Rc<Downstream>, head: &request::Parts) -> Self {
+        Self {
+            down: Rc::clone(down),
+            started: Instant::now(),
+            method: head.method.clone(),
+            authority: String::new(),
+            path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            version: head.version,
+            side: Side::Outbound,
+            protocol: Protocol::of(head.headers.get(CONTENT_TYPE)),
+            span: down.worker.tracer.begin(&head.headers, Side::Outbound, SystemTime::now()),
+            user_agent: head.headers.get(USER_AGENT).cloned(),
+            forwarded_for: head.headers.get(FORWARDED_FOR).cloned(),
+            source: None,
+            service: None,
+            origin: None,
+            upstream: None,
+            endpoint: None,
+            workload: None,
+            security: Security::Plain,
+            attempts: 0,
+            answered: None,
+            status: None,
+            refusal: None,
+            delayed: false,
+            request: passed(head),
+            response: passed(head),
+            held: None,
+        }
+    }
+}
+
+impl Exchange {
+    /// Why it was not served, or not as the application wanted.
+    fn conclude(&mut self) -> Option<Refusal> {
+        let response = &self.response;
+        let refusal = self.refusal.take();
+        refusal.or_else(|| {
+            if response.late.get() {
+                Some(Refusal::new(refusal::REQUEST_TIMEOUT, "the response took too long"))
+            } else if response.broken.get() {
+                Some(Refusal::new(refusal::UPSTREAM_RESET, "the response broke off"))
+            } else if self.status.is_none() || !response.whole.get() {
+                Some(Refusal::new(refusal::DOWNSTREAM_GONE, "the client did not wait for its answer"))
+            } else {
+                None
+            }
+        })
+    }
+
+    fn labels(&self, flags: &'static str, grpc: Option<GrpcStatus>) -> HttpEdgeLabels {
+        let labels = |workload: &Option<Arc<WorkloadEntry>>| workload.as_ref().map(|entry| Arc::clone(&entry.labels));
+        HttpEdgeLabels {
+            edge: EdgeLabels {
+                side: self.side,
+                source: labels(&self.source),
+                destination: labels(&self.workload),
+                service: self.service.clone(),
+                security: self.security,
+                flags,
+            },
+            protocol: self.protocol,
+            status: self.status.map_or(0, |status| status.as_u16()),
+            grpc,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take()
+            && self.response.whole.get()
+            && !self.response.broken.get()
+        {
+            held.lease.give_back();
+        }
+        let refusal = self.conclude();
+        let worker = &self.down.worker;
+        let flags = match (&refusal, self.delayed) {
+            (Some(refusal), _) => refusal.flags,
+            (None, true) => "DI",
+            (None, false) => "-",
+        };
+        let grpc = self.response.grpc_status.get();
+        let messages = |passed: &Passed| passed.messages.borrow().as_ref().map_or(0, |messages| messages.count);
+        let duration = self.started.elapsed();
+        worker.http_edges.edge(&self.labels(flags, grpc)).record(&telemetry::http::Exchange {
+            duration,
+            request_bytes: self.request.bytes.get(),
+            response_bytes: self.response.bytes.get(),
+            request_messages: messages(&self.request),
+            response_messages: messages(&self.response),
+        });
+        let outcome = match refusal {
+            None => Outcome::Closed,
+            Some(Refusal { reason, detail, .. }) => {
+                worker.metrics.refusal(self.side, reason);
+                Outcome::Refused { reason, detail }
+            }
+        };
+        if !worker.access.is_on() && !self.span.is_sampled() {
+            return;
+        }
+        let record = HttpRecord {
+            time: SystemTime::now(),
+            side: self.side,
+            outcome,
+            source: self.down.client,
+            destination: self.down.original,
+            upstream: self.endpoint,
+            upstream_key: self.upstream.as_ref().map(|upstream| &*upstream.key),
+            source_labels: self.source.as_ref().map(|workload| &*workload.labels),
+            destination_labels: self.workload.as_ref().map(|workload| &*workload.labels),
+            service: self.service.as_deref(),
+            security: self.security,
+            route: self.origin.as_deref(),
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            version: self.version,
+            status: self.status.map_or(0, |status| status.as_u16()),
+            grpc,
+            flags,
+            bytes_sent: self.response.bytes.get(),
+            bytes_received: self.request.bytes.get(),
+            duration,
+            first_byte: self.answered.map(|at| at.saturating_duration_since(self.started)),
+            attempts: self.attempts,
+            request_id: Some(self.span.request_id()),
+            trace: self.span.trace_id(),
+            user_agent: self.user_agent.as_ref(),
+            forwarded_for: self.forwarded_for.as_ref(),
+        };
+        worker.access.write_http(&record);
+        worker.tracer.finish(&self.span, &record);
+    }
+}

@@ -1,0 +1,354 @@
+//! A connection as hyper reads and writes it: plain, or one stream on a connection between nodes.
+//!
+//! In:  a TCP connection, or a wire on which a stream was opened.
+//! Out: [`Transport`].
+//! Invariant: an idle connection holds no buffer; what is held unsent or unread is bounded by a few records.
+//! Invariant: the stream ends with the peer's FIN. A connection that breaks off earlier is an error, never an end, so
+//! that no message without a length is taken for whole.
+//! Cancel: dropping it closes the connection; the peer sees that it broke off unless both sides had finished.
+
+use crate::proxy::frame::{Control, DATA, FIN, Frame};
+use crate::proxy::io as sockets;
+use crate::proxy::tls::handshake::Keys;
+use crate::proxy::tls::record::{self, Content, HEADER, MAX_PAYLOAD, MAX_PEER_RECORD, Opener, Sealer, TAIL};
+use crate::proxy::wire::{self, CLOSE_NOTIFY, KEY_UPDATE, Wire, WireError};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+
+/// The most of hyper's bytes that one frame carries.
+const MAX_DATA: usize = MAX_PAYLOAD - 1;
+/// Sealed bytes that may wait for the socket before more are taken.
+const MAX_UNSENT: usize = 64 * 1024;
+/// Bytes that are read at once.
+const READ: usize = 2 * MAX_PEER_RECORD;
+
+/// A connection that carries HTTP.
+pub(crate) enum Transport {
+    /// In plain text.
+    Plain(TokioIo<TcpStream>),
+    /// As a stream between two nodes.
+    Mesh(Box<MeshStream>),
+}
+
+impl Transport {
+    /// A connection in plain text.
+    pub(crate) fn plain(stream: TcpStream) -> Self {
+        Self::Plain(TokioIo::new(stream))
+    }
+
+    /// The stream that was opened and accepted on `wire`.
+    pub(crate) fn mesh(wire: Wire) -> Self {
+        let parts = wire.into_parts();
+        Self::Mesh(Box::new(MeshStream {
+            stream: parts.stream,
+            sealer: parts.sealer,
+            opener: parts.opener,
+            keys: parts.keys,
+            answer_update: parts.answer_update,
+            received: parts.rest,
+            unopened: 0,
+            plain: 0..0,
+            ended: false,
+            unsent: Vec::new(),
+            sent: 0,
+            finished: false,
+        }))
+    }
+}
+
+/// One stream on a connection between nodes.
+pub(crate) struct MeshStream {
+    stream: TcpStream,
+    sealer: Sealer,
+    opener: Opener,
+    keys: Keys,
+    answer_update: bool,
+    /// What was read: opened bytes that nobody took yet, then records that are not opened.
+    received: Vec<u8>,
+    /// Where the records begin that are not opened.
+    unopened: usize,
+    /// The opened bytes that nobody took yet.
+    plain: Range<usize>,
+    /// The peer has no more to send.
+    ended: bool,
+    /// Sealed records, of which the first `sent` bytes have left.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// We have no more to send.
+    finished: bool,
+}
+
+impl MeshStream {
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        while self.plain.is_empty() && !self.ended {
+            if !self.open_next()? {
+                ready!(self.poll_receive(context))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens the next record if it is there whole.
+    fn open_next(&mut self) -> Result<bool, WireError> {
+        let bytes = &mut self.received[self.unopened..];
+        let Some(length) = record::length(bytes)? else { return Ok(false) };
+        let Some(bytes) = bytes.get_mut(..length) else { return Ok(false) };
+        let (content, range) = self.opener.open(bytes)?;
+        let start = self.unopened;
+        self.unopened += length;
+        let payload = start + range.start..start + range.end;
+        match content {
+            Content::Application => match Frame::decode(&self.received[payload.clone()])? {
+                Frame::Data => self.plain = payload.start + 1..payload.end,
+                Frame::Control(Control::Fin) => self.ended = true,
+                Frame::Control(Control::Reset(_)) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+                Frame::Control(Control::Open(_) | Control::Accept) => return Err(WireError::OutOfOrder),
+            },
+            // A farewell before FIN is a node that goes: what it said so far is not the whole.
+            Content::Alert => match self.received[payload] {
+                [_, 0] => return Err(WireError::Closed),
+                [_, code] => return Err(WireError::Alert(code)),
+                _ => return Err(WireError::OutOfOrder),
+            },
+            Content::Handshake => {
+                self.answer_update |= wire::asks_for_update(&self.received[payload])?;
+                self.opener = Opener::new(self.keys.next_rx().map_err(WireError::Keys)?)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        if self.unopened == self.received.len() {
+            self.received = Vec::new();
+        } else {
+            self.received.drain(..self.unopened);
+        }
+        self.unopened = 0;
+        loop {
+            ready!(self.stream.poll_read_ready(context))?;
+            let held = self.received.len();
+            self.received.resize(held + READ, 0);
+            let read = sockets::read_now(&self.stream, &mut [IoSliceMut::new(&mut self.received[held..])], READ);
+            self.received.truncate(held + read.as_ref().map_or(0, |read| read.unwrap_or(0)));
+            match read? {
+                Some(0) => return Poll::Ready(Err(WireError::CutOff)),
+                Some(_) => return Poll::Ready(Ok(())),
+                None if held == 0 => self.received = Vec::new(),
+                None => {}
+            }
+        }
+    }
+
+    /// Seals one frame of these bytes; returns how many of them it took.
+    fn seal(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, WireError> {
+        self.renew_keys()?;
+        let start = self.unsent.len();
+        let wanted = slices.iter().map(|slice| slice.len()).sum::<usize>().min(MAX_DATA);
+        self.unsent.reserve(HEADER + 1 + wanted + TAIL);
+        self.unsent.resize(start + HEADER, 0);
+        self.unsent.push(DATA);
+        let mut left = wanted;
+        for slice in slices {
+            let part = &slice[..slice.len().min(left)];
+            self.unsent.extend_from_slice(part);
+            left -= part.len();
+        }
+        self.unsent.resize(start + HEADER + 1 + wanted + TAIL, 0);
+        self.sealer.seal(Content::Application, &mut self.unsent[start..], 1 + wanted)?;
+        Ok(wanted)
+    }
+
+    fn seal_whole(&mut self, content: Content, payload: &[u8]) -> Result<(), WireError> {
+        let start = self.unsent.len();
+        self.unsent.resize(start + HEADER + payload.len() + TAIL, 0);
+        self.unsent[start + HEADER..][..payload.len()].copy_from_slice(payload);
+        self.sealer.seal(content, &mut self.unsent[start..], payload.len())?;
+        Ok(())
+    }
+
+    fn renew_keys(&mut self) -> Result<(), WireError> {
+        if self.sealer.is_worn() || self.answer_update {
+            self.seal_whole(Content::Handshake, &KEY_UPDATE)?;
+            self.answer_update = false;
+            self.sealer = Sealer::new(self.keys.next_tx().map_err(WireError::Keys)?)?;
+        }
+        Ok(())
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            match self.stream.try_write(&self.unsent[self.sent..]) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_write_ready(context))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.unsent = Vec::new();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_take(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.unsent.len() - self.sent >= MAX_UNSENT {
+            ready!(self.poll_send(context))?;
+        }
+        let taken = self.seal(slices).map_err(broken)?;
+        // What the socket does not take now goes with the next write or the flush that follows.
+        if let Poll::Ready(Err(error)) = self.poll_send(context) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl Read for MeshStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let own = &mut *self;
+        ready!(own.poll_fill(context)).map_err(broken)?;
+        let length = own.plain.len().min(into.remaining());
+        into.put_slice(&own.received[own.plain.start..][..length]);
+        own.plain.start += length;
+        if own.plain.is_empty() && own.unopened == own.received.len() {
+            (own.received, own.unopened, own.plain) = (Vec::new(), 0, 0..0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for MeshStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_take(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_take(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let own = &mut *self;
+        if !own.finished {
+            own.finished = true;
+            own.seal_whole(Content::Application, &[FIN]).map_err(broken)?;
+            if own.ended {
+                own.seal_whole(Content::Alert, &CLOSE_NOTIFY).map_err(broken)?;
+            }
+        }
+        own.poll_send(context)
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else breaks a wire is told by its text")]
+fn broken(error: WireError) -> io::Error {
+    match error {
+        WireError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+/// Hands each call to whichever connection it is.
+macro_rules! either {
+    ($transport:expr, $inner:ident => $call:expr) => {
+        match $transport.get_mut() {
+            Transport::Plain($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Transport::Mesh($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+        }
+    };
+}
+
+impl Read for Transport {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => inner.poll_read(context, into))
+    }
+}
+
+impl Write for Transport {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, inner => inner.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, inner => inner.poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Mesh(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => inner.poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => inner.poll_shutdown(context))
+    }
+}
+
+/// How long a connection that was ended here may take to end at the other side.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Transport {
+    /// Ends the connection in an orderly way: nobody at the other side takes it for broken off.
+    pub(crate) async fn close(mut self) {
+        let end = async {
+            let mut own = Pin::new(&mut self);
+            std::future::poll_fn(|context| own.as_mut().poll_shutdown(context)).await?;
+            if let Self::Mesh(stream) = own.get_mut() {
+                std::future::poll_fn(|context| stream.poll_end(context)).await.map_err(broken)?;
+                stream.seal_whole(Content::Alert, &CLOSE_NOTIFY).map_err(broken)?;
+                std::future::poll_fn(|context| stream.poll_send(context)).await?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        // Whoever has gone already needs no farewell.
+        let _gone_or_late = tokio::time::timeout(FAREWELL, end).await;
+    }
+}
+
+impl MeshStream {
+    /// Waits for the peer's FIN; what it still says before is nobody's.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        while !self.ended {
+            self.plain = 0..0;
+            ready!(self.poll_fill(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

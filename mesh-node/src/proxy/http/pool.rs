@@ -1,0 +1,330 @@
+//! HTTP connections of one pod, kept for its next requests.
+//!
+//! In:  an endpoint, who must be there, and which version is spoken.
+//! Out: [`Lease`]: a connection that can take one request now.
+//! Invariant: a connection serves the pod whose certificate opened it, and no other.
+//! Invariant: a connection of HTTP/1.1 serves one request at a time; one of HTTP/2 up to [`STREAMS`].
+//! Invariant: bounded in number for each endpoint, in time, and by the certificates that opened it.
+
+use super::body::Payload;
+use super::io::Transport;
+use super::upstream::{OneMore, Standing};
+use crate::model::Identity;
+use crate::proxy::connect;
+use crate::proxy::feed::Departure;
+use crate::proxy::outbound;
+use crate::proxy::refusal::{self, Refusal};
+use crate::proxy::worker::{Facts, Pod, Worker};
+use crate::snapshot::NodeSnapshot;
+use crate::sys::socket::Destined;
+use crate::telemetry;
+use http::Version;
+use hyper::client::conn::{http1, http2};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Idle connections of HTTP/1.1 to one endpoint.
+const IDLE_PER_ENDPOINT: usize = 64;
+/// How long a connection may idle, where the user says nothing else.
+const IDLE: Duration = Duration::from_secs(60);
+/// Streams at once on one connection of HTTP/2, before another is opened.
+const STREAMS: u32 = 100;
+
+/// Who is at an endpoint, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// Nobody proves who they are.
+    Plain,
+    /// A pod of the mesh.
+    Mesh(Arc<Identity>),
+}
+
+/// Where a request is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The address.
+    pub(crate) endpoint: SocketAddr,
+    /// Who must be there.
+    pub(crate) peer: Peer,
+    /// HTTP/1.1 or HTTP/2.
+    pub(crate) version: Version,
+}
+
+impl Place {
+    /// Is whoever was there still to be there, and spoken to so? A place where a user wants no TLS stays as it is.
+    pub(crate) fn is_current(&self, snapshot: &NodeSnapshot, departure: Departure) -> bool {
+        match &self.peer {
+            Peer::Plain => true,
+            Peer::Mesh(identity) => {
+                outbound::at(snapshot, self.endpoint, departure).1.is_some_and(|now| now == *identity)
+            }
+        }
+    }
+}
+
+/// One pod's HTTP connections.
+#[derive(Default)]
+pub(crate) struct HttpPool {
+    one: RefCell<HashMap<Place, Vec<Idle>>>,
+    many: RefCell<HashMap<Place, Vec<Shared>>>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Payload>,
+    limits: Limits,
+    since: Instant,
+}
+
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<Payload>,
+    limits: Limits,
+    streams: Rc<Cell<u32>>,
+    idle_since: Rc<Cell<Instant>>,
+}
+
+/// What bounds a connection's life.
+#[derive(Clone)]
+struct Limits {
+    expires: Option<SystemTime>,
+    idle: Duration,
+    /// Requests that it may still take; `None` for any number.
+    left: Option<Rc<Cell<u32>>>,
+}
+
+impl Limits {
+    fn are_kept(&self) -> bool {
+        self.expires.is_none_or(|expires| expires > SystemTime::now())
+            && self.left.as_ref().is_none_or(|left| left.get() > 0)
+    }
+
+    fn use_up(&self) {
+        if let Some(left) = &self.left {
+            left.set(left.get().saturating_sub(1));
+        }
+    }
+}
+
+/// A connection that can take one request now.
+pub(crate) enum Lease {
+    /// HTTP/1.1, for this request alone.
+    One(OneLease),
+    /// HTTP/2, beside others.
+    Many(ManyLease),
+}
+
+/// A connection of HTTP/1.1.
+pub(crate) struct OneLease {
+    sender: http1::SendRequest<Payload>,
+    limits: Limits,
+    place: Place,
+    pod: Rc<Pod>,
+    /// Has it served before?
+    pub(crate) reused: bool,
+}
+
+/// A stream of HTTP/2.
+pub(crate) struct ManyLease {
+    sender: http2::SendRequest<Payload>,
+    streams: Rc<Cell<u32>>,
+    idle_since: Rc<Cell<Instant>>,
+    /// Has it served before?
+    pub(crate) reused: bool,
+}
+
+impl Drop for ManyLease {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.idle_since.set(Instant::now());
+    }
+}
+
+impl Lease {
+    /// Has the connection served before?
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::One(lease) => lease.reused,
+            Self::Many(lease) => lease.reused,
+        }
+    }
+
+    /// Sends a request.
+    ///
+    /// **Errors**: hyper's, with the request if none of it was sent.
+    #[expect(clippy::result_large_err, reason = "the request comes back whole")]
+    pub(crate) async fn send(
+        &mut self,
+        request: http::Request<Payload>,
+    ) -> Result<http::Response<hyper::body::Incoming>, hyper::client::conn::TrySendError<http::Request<Payload>>> {
+        match self {
+            Self::One(lease) => lease.sender.try_send_request(request).await,
+            Self::Many(lease) => lease.sender.try_send_request(request).await,
+        }
+    }
+
+    /// The exchange has ended well: the connection may serve the next.
+    pub(crate) fn give_back(self) {
+        let Self::One(lease) = self else { return };
+        if lease.sender.is_closed() || !lease.limits.are_kept() || lease.pod.is_stopping() {
+            return;
+        }
+        let mut pool = lease.pod.http.pool.one.borrow_mut();
+        let idle = pool.entry(lease.place).or_default();
+        if idle.len() < IDLE_PER_ENDPOINT {
+            idle.push(Idle { sender: lease.sender, limits: lease.limits, since: Instant::now() });
+        }
+    }
+}
+
+impl HttpPool {
+    /// A connection to `place` that is open.
+    pub(crate) fn take(&self, pod: &Rc<Pod>, place: &Place) -> Option<Lease> {
+        if place.version == Version::HTTP_2 {
+            return self.share(place).map(Lease::Many);
+        }
+        let mut pool = self.one.borrow_mut();
+        let idle = pool.get_mut(place)?;
+        while let Some(Idle { sender, limits, .. }) = idle.pop() {
+            if sender.is_ready() && limits.are_kept() {
+                limits.use_up();
+                let pod = Rc::clone(pod);
+                return Some(Lease::One(OneLease { sender, limits, place: place.clone(), pod, reused: true }));
+            }
+        }
+        None
+    }
+
+    fn share(&self, place: &Place) -> Option<ManyLease> {
+        let mut pool = self.many.borrow_mut();
+        let shared = pool.get_mut(place)?;
+        shared.retain(|one| !one.sender.is_closed() && one.limits.are_kept());
+        let one = shared.iter().find(|one| one.streams.get() < STREAMS)?;
+        one.limits.use_up();
+        Some(one.lease(true))
+    }
+
+    /// Closes what idled too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.one.borrow_mut().retain(|_, idle| {
+            idle.retain(|one| !one.sender.is_closed() && now.duration_since(one.since) < one.limits.idle);
+            !idle.is_empty()
+        });
+        self.many.borrow_mut().retain(|_, shared| {
+            shared.retain(|one| {
+                let idles = one.streams.get() == 0 && now.duration_since(one.idle_since.get()) >= one.limits.idle;
+                !one.sender.is_closed() && !idles
+            });
+            !shared.is_empty()
+        });
+    }
+
+    /// Closes connections to places that are no longer as they were, as soon as nothing is under way on them.
+    pub(crate) fn keep(&self, is_so: impl Fn(&Place) -> bool) {
+        self.one.borrow_mut().retain(|place, _| is_so(place));
+        self.many.borrow_mut().retain(|place, _| is_so(place));
+    }
+
+    /// Closes every connection as soon as nothing is under way on it.
+    pub(crate) fn clear(&self) {
+        self.one.borrow_mut().clear();
+        self.many.borrow_mut().clear();
+    }
+}
+
+impl Shared {
+    fn lease(&self, reused: bool) -> ManyLease {
+        self.streams.set(self.streams.get() + 1);
+        let (streams, idle_since) = (Rc::clone(&self.streams), Rc::clone(&self.idle_since));
+        ManyLease { sender: self.sender.clone(), streams, idle_since, reused }
+    }
+}
+
+/// How the user bounds new connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) requests: Option<u32>,
+}
+
+/// Opens a connection to `place`. One that `may_upgrade` serves this request alone.
+pub(crate) async fn open(
+    (worker, pod): (&Rc<Worker>, &Rc<Pod>),
+    place: &Place,
+    (bounds, standing): (Bounds, &Rc<Standing>),
+    may_upgrade: bool,
+) -> Result<Lease, Refusal> {
+    let patience = bounds.connect_timeout.unwrap_or(worker.config.connect_timeout);
+    let connecting = transport(worker, pod, place);
+    let (transport, expires) = tokio::time::timeout(patience, Box::pin(connecting)).await.map_err(|_| {
+        Refusal::new(refusal::UPSTREAM_TIMEOUT, format!("{} did not take the connection in time", place.endpoint))
+    })??;
+    let limits = Limits {
+        expires,
+        idle: bounds.idle.unwrap_or(IDLE),
+        left: bounds.requests.filter(|&requests| requests > 0).map(|requests| Rc::new(Cell::new(requests - 1))),
+    };
+    let identity = match &place.peer {
+        Peer::Plain => None,
+        Peer::Mesh(identity) => Some(Arc::clone(identity)),
+    };
+    let facts = Facts::Outbound { to: place.endpoint, identity };
+    let alive = (pod.live.register(facts), OneMore::new(standing, |standing| &standing.connections));
+    let failed = |error: hyper::Error| Refusal::new(refusal::UPSTREAM_PROTOCOL, telemetry::explain(&error));
+    if place.version == Version::HTTP_2 {
+        let builder = http2::Builder::new(super::LocalExecutor);
+        let (sender, connection) = builder.handshake(transport).await.map_err(failed)?;
+        telemetry::spawn_local("http2-upstream", async move {
+            tokio::select! {
+                // Whoever waits for an answer is told of the failure.
+                _told_elsewhere = connection => {}
+                _ = alive.0.cancelled().wait() => {}
+            }
+            drop(alive);
+        });
+        let shared = Shared { sender, limits, streams: Rc::default(), idle_since: Rc::new(Cell::new(Instant::now())) };
+        let lease = shared.lease(false);
+        if !pod.is_stopping() {
+            pod.http.pool.many.borrow_mut().entry(place.clone()).or_default().push(shared);
+        }
+        return Ok(Lease::Many(lease));
+    }
+    let (sender, connection) = http1::Builder::new().handshake(transport).await.map_err(failed)?;
+    telemetry::spawn_local("http1-upstream", async move {
+        let carried = async {
+            if may_upgrade {
+                let _told_elsewhere = connection.with_upgrades().await;
+            } else if let Ok(parts) = connection.without_shutdown().await {
+                parts.io.close().await;
+            }
+        };
+        tokio::select! {
+            () = carried => {}
+            _ = alive.0.cancelled().wait() => {}
+        }
+        drop(alive);
+    });
+    let limits = if may_upgrade { Limits { left: Some(Rc::default()), ..limits } } else { limits };
+    Ok(Lease::One(OneLease { sender, limits, place: place.clone(), pod: Rc::clone(pod), reused: false }))
+}
+
+/// A connection to `place`, and when the certificates that opened it expire.
+async fn transport(worker: &Worker, pod: &Pod, place: &Place) -> Result<(Transport, Option<SystemTime>), Refusal> {
+    match &place.peer {
+        Peer::Plain => {
+            let patience = worker.config.connect_timeout;
+            let stream = connect::to_network(&pod.sockets, place.endpoint, Destined::Plain, patience)
+                .await
+                .map_err(|error| Refusal::connect(&error))?;
+            Ok((Transport::plain(stream), None))
+        }
+        Peer::Mesh(identity) => {
+            let peered = outbound::open(worker, pod, (place.endpoint, identity), place.endpoint, &[]).await?;
+            Ok((Transport::mesh(peered.wire), Some(peered.expires)))
+        }
+    }
+}

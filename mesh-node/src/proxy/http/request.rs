@@ -1,0 +1,242 @@
+//! One request, from its arrival to the head of its response.
+//!
+//! In:  a request on a connection whose dialled address is known.
+//! Out: a response, whose body takes the exchange's record with it.
+//! Phases: identify, route, filter, forward (pick, connect, send, again if it may), filter back.
+//! Invariant: each phase is one function; what cannot be served is answered, never left.
+//! Source: Gateway API and Istio for what filters do and in which order; Fetch for CORS.
+
+use super::body::Payload;
+use super::dialled::{Dialled, dialled};
+use super::exchange::Exchange;
+use super::forward::{self, Answered, Way};
+use super::{Downstream, headers, reply, upgrade};
+use crate::model::http::{HttpFilters, PathMatch, Share};
+use crate::proxy::refusal::{self, Refusal};
+use crate::route::cors;
+use crate::route::matching::{self, Asked};
+use crate::route::rewriting::{self, Arrived};
+use crate::snapshot::http::{Backend, Destination, Route, Target};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode, Version, request};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A request whose head is understood.
+pub(super) struct Asking {
+    pub(super) head: request::Parts,
+    pub(super) authority: Authority,
+    /// May the connection go over to another protocol?
+    pub(super) changes: bool,
+    /// Which, where HTTP/1.1 names it.
+    pub(super) protocol: Option<HeaderValue>,
+}
+
+/// Serves one request.
+pub(super) async fn serve(
+    down: Rc<Downstream>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Payload>, Infallible> {
+    down.is_http2.set(request.version() == Version::HTTP_2);
+    let client = hyper::upgrade::on(&mut request);
+    let (head, body) = request.into_parts();
+    let (version, is_grpc) = (head.version, reply::is_grpc(&head.headers));
+    let mut exchange = Exchange::new(&down, &head);
+    let answered = match identify(head, &mut exchange) {
+        Ok(asking) => answer(&mut exchange, asking, body).await,
+        Err(refusal) => Err(refusal),
+    };
+    let mut response = match answered {
+        Ok(Answered::Response(response)) => response,
+        Ok(Answered::Upgrade { response, upstream, facts, held }) => {
+            exchange.status = Some(response.status());
+            upgrade::carry((client, upstream), exchange, facts, held);
+            return Ok(response);
+        }
+        Err(refusal) => {
+            let refusal = if exchange.request.broken.get() {
+                Refusal::new(refusal::BAD_REQUEST, "the request's body broke off")
+            } else {
+                refusal
+            };
+            let response = reply::refused(&refusal, is_grpc);
+            exchange.refusal = Some(refusal);
+            response
+        }
+    };
+    // What cannot be understood may be followed by what is no request.
+    let is_over = exchange.refusal.as_ref().is_some_and(|refusal| refusal.reason == refusal::BAD_REQUEST);
+    if version != Version::HTTP_2 && (is_over || down.is_last()) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.status = Some(response.status());
+    Ok(response.map(|body| {
+        let passed = Rc::clone(&exchange.response);
+        body.counted(passed).keeping(exchange)
+    }))
+}
+
+/// What the request is for, said in only one way.
+fn identify(mut head: request::Parts, exchange: &mut Exchange) -> Result<Asking, Refusal> {
+    let authority = headers::authority(&head).map_err(|error| Refusal::new(refusal::BAD_REQUEST, error.to_string()))?;
+    exchange.authority = authority.as_str().to_owned();
+    let protocol = headers::upgrade(&head);
+    let changes = protocol.is_some() || (head.method == Method::CONNECT && head.version != Version::HTTP_2);
+    headers::strip(&mut head.headers);
+    Ok(Asking { head, authority, changes, protocol })
+}
+
+async fn answer(exchange: &mut Exchange, mut asking: Asking, body: Incoming) -> Result<Answered, Refusal> {
+    let down = Rc::clone(&exchange.down);
+    let snapshot = down.worker.feed.snapshot();
+    exchange.source = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
+    exchange.span.inject(&mut asking.head.headers);
+    let Dialled { service, upstream, table } = dialled(&down, &snapshot)?;
+    exchange.service = service;
+    let Some(table) = table else {
+        let filters = HttpFilters::default();
+        return forward::forward(exchange, &snapshot, asking, body, Way::plain(&upstream, &filters)).await;
+    };
+    let route = table.routes.iter().find(|route| matching::meets(&asked(&asking), &route.condition));
+    let Some(route) = route else {
+        return Err(Refusal::new(refusal::NO_ROUTE, "no rule of the routes for this port matches"));
+    };
+    let action = &route.action;
+    exchange.origin = Some(Arc::clone(&action.origin));
+    let permission = match filter(exchange, &mut asking, route).await? {
+        Filtered::Answered(response) => return Ok(Answered::Response(response)),
+        Filtered::Goes(permission) => permission,
+    };
+    let Target::Backends(backends) = &action.target else {
+        return Err(Refusal::new(refusal::NO_BACKEND, "the rule leads nowhere"));
+    };
+    let backend = pick(backends, fastrand::u64(..))
+        .ok_or_else(|| Refusal::new(refusal::NO_BACKEND, "the rule has no backend with a weight"))?;
+    let upstream = match &backend.destination {
+        Destination::Upstream(upstream) => upstream,
+        Destination::Invalid(status) => {
+            return Err(Refusal::new(refusal::NO_BACKEND, "the rule's backend cannot be used").answered(*status));
+        }
+    };
+    rewriting::change(&mut asking.head.headers, &backend.request_headers);
+    let way = Way { upstream, filters: &action.filters, mirrors: &action.mirrors };
+    let mut answered = forward::forward(exchange, &snapshot, asking, body, way).await?;
+    if let Answered::Response(response) = &mut answered {
+        let headers = response.headers_mut();
+        rewriting::change(headers, &backend.response_headers);
+        rewriting::change(headers, &action.filters.response_headers);
+        for (name, value) in &permission {
+            headers.insert(name, value.clone());
+        }
+    }
+    Ok(answered)
+}
+
+/// What the client asked for, as conditions are compared with it.
+pub(super) fn asked(asking: &Asking) -> Asked<'_> {
+    let uri = &asking.head.uri;
+    Asked {
+        method: &asking.head.method,
+        scheme: "http",
+        host: asking.authority.host(),
+        path: uri.path(),
+        query: uri.query().unwrap_or_default(),
+        headers: &asking.head.headers,
+    }
+}
+
+/// What the filters of a rule leave of a request.
+enum Filtered {
+    /// It is answered.
+    Answered(Response<Payload>),
+    /// It goes on, changed; its response gets these headers.
+    Goes(HeaderMap),
+}
+
+/// Faults, redirects and changes of a rule.
+async fn filter(exchange: &mut Exchange, asking: &mut Asking, route: &Route) -> Result<Filtered, Refusal> {
+    let filters = &route.action.filters;
+    let permission = match filters.cors.as_ref().map(|cors| cors::judge(&asked(asking), cors)) {
+        Some(cors::Verdict::Answer(headers)) => {
+            let mut response = reply::text(StatusCode::OK, "");
+            *response.headers_mut() = headers;
+            return Ok(Filtered::Answered(response));
+        }
+        Some(cors::Verdict::Permit(headers)) => headers,
+        Some(cors::Verdict::Ignore) | None => HeaderMap::new(),
+    };
+    if let Some((delay, share)) = filters.fault.delay
+        && hits(share)
+    {
+        exchange.delayed = true;
+        tokio::time::sleep(delay).await;
+    }
+    if let Some((status, share)) = filters.fault.abort
+        && hits(share)
+    {
+        return Err(Refusal::new(refusal::FAULT, "fault filter abort").answered(status));
+    }
+    match &route.action.target {
+        Target::Redirect(redirect) => {
+            let arrived = Arrived { listener: exchange.down.original.port(), authority: asking.authority.port_u16() };
+            let location = rewriting::location(&asked(asking), &route.condition.path, redirect, arrived);
+            let mut response = reply::text(redirect.status, "");
+            let location = HeaderValue::try_from(location)
+                .map_err(|_| Refusal::new(refusal::NO_BACKEND, "the redirect leads to no valid address"))?;
+            response.headers_mut().insert(header::LOCATION, location);
+            rewriting::change(response.headers_mut(), &filters.response_headers);
+            return Ok(Filtered::Answered(response));
+        }
+        Target::Respond { status, body } => {
+            let mut response = reply::text(*status, body.clone());
+            rewriting::change(response.headers_mut(), &filters.response_headers);
+            return Ok(Filtered::Answered(response));
+        }
+        Target::Backends(_) => {}
+    }
+    rewrite(asking, &route.condition.path, filters);
+    Ok(Filtered::Goes(permission))
+}
+
+fn rewrite(asking: &mut Asking, condition: &PathMatch, filters: &HttpFilters) {
+    let path = filters.rewrite.path.as_ref().and_then(|path| rewriting::path(&asked(asking), condition, path));
+    if let Some(path) = path {
+        let mut parts = std::mem::take(&mut asking.head.uri).into_parts();
+        parts.path_and_query = Some(path);
+        // The other parts were those of a valid address.
+        asking.head.uri = http::Uri::from_parts(parts).unwrap_or_default();
+    }
+    if let Some(authority) = &filters.rewrite.authority
+        && let Ok(authority) = Authority::try_from(authority.as_bytes())
+    {
+        asking.authority = authority;
+    }
+    rewriting::change(&mut asking.head.headers, &filters.request_headers);
+    // A `Host` that a rule set is what the request is for from here on.
+    let host = asking.head.headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let sets_host = filters.request_headers.set.iter().any(|(name, _)| name == header::HOST);
+    if let Some(host) = host.filter(|_| sets_host) {
+        asking.authority = host;
+    }
+}
+
+/// Is a request, by chance, one of this share?
+pub(super) fn hits(share: Share) -> bool {
+    fastrand::u32(..Share::ALL.parts) < share.parts
+}
+
+/// The backend whose share of the weights `random` falls into; `None` if all have none.
+fn pick(backends: &[Backend], random: u64) -> Option<&Backend> {
+    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    // The high half of the product is uniform over 0..total without a division.
+    let mut at = u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or_default();
+    backends.iter().find(|backend| {
+        let weight = u64::from(backend.weight);
+        let found = at < weight;
+        at = at.saturating_sub(weight);
+        found
+    })
+}

@@ -1,0 +1,147 @@
+//! Is a failed attempt worth another?
+//!
+//! In:  a rule's retry policy, how an attempt went.
+//! Out: yes or no, and how long to rest before.
+//! Invariant: pure; an upstream that fails for everyone is not asked many times more often than before.
+//! Source: Envoy's retry conditions, Istio's default policy; Gateway API GEP-3388 for the budget of 20 percent.
+
+use super::attempt::Kind;
+use super::body::grpc_status;
+use super::upstream::Standing;
+use crate::model::http::{ConnectionLimits, Retry, RetryOn};
+use http::{HeaderMap, Method, StatusCode};
+use std::time::Duration;
+
+/// Further attempts where no rule says how many.
+const ATTEMPTS: u32 = 2;
+/// What counts as failed where no rule says so: nothing of these is a wish of the application.
+const ON: [RetryOn; 5] = [
+    RetryOn::ConnectFailure,
+    RetryOn::RefusedStream,
+    RetryOn::Grpc(CANCELLED),
+    RetryOn::Grpc(UNAVAILABLE),
+    RetryOn::Status(503),
+];
+const CANCELLED: u16 = 1;
+const UNAVAILABLE: u16 = 14;
+/// Rest before the first repetition, at most.
+const BACKOFF: Duration = Duration::from_millis(25);
+/// Retries that may be under way however few requests are.
+const LEAST_BUDGET: u32 = 3;
+
+/// When attempts at one request are repeated.
+pub(crate) struct Plan<'a> {
+    attempts: u32,
+    on: &'a [RetryOn],
+    backoff: Duration,
+}
+
+impl<'a> Plan<'a> {
+    /// What a rule says, or the mesh's default.
+    pub(crate) fn new(retry: Option<&'a Retry>) -> Self {
+        match retry {
+            None => Self { attempts: ATTEMPTS, on: &ON, backoff: BACKOFF },
+            Some(retry) => {
+                let on = if retry.on.is_empty() { &ON[..] } else { &retry.on };
+                Self { attempts: retry.attempts, on, backoff: retry.backoff.unwrap_or(BACKOFF) }
+            }
+        }
+    }
+
+    /// Is there another attempt at all?
+    pub(crate) fn repeats(&self) -> bool {
+        self.attempts > 0
+    }
+
+    /// After `made` attempts, is a failure of this kind worth another?
+    pub(crate) fn wants_after(&self, made: u32, kind: Kind, method: &Method) -> bool {
+        // A connection that was being closed while it idled says nothing of the request: RFC 9112, section 9.3.1.
+        if kind == (Kind::Reset { reused: true }) && method.is_idempotent() && made == 1 {
+            return true;
+        }
+        made <= self.attempts
+            && self.on.iter().any(|on| match (on, kind) {
+                (RetryOn::ServerError | RetryOn::GatewayError, Kind::Overflow) => false,
+                (RetryOn::ServerError | RetryOn::GatewayError, _) => true,
+                (RetryOn::ConnectFailure | RetryOn::ResetBeforeRequest | RetryOn::Reset, Kind::Connect) => true,
+                (RetryOn::Reset, Kind::Reset { .. } | Kind::RefusedStream | Kind::Timeout) => true,
+                (RetryOn::RefusedStream, Kind::RefusedStream) => true,
+                _ => false,
+            })
+    }
+
+    /// After `made` attempts, is such a response worth another?
+    pub(crate) fn wants_instead(&self, made: u32, status: StatusCode, headers: &HeaderMap) -> bool {
+        let status = status.as_u16();
+        made <= self.attempts
+            && self.on.iter().any(|on| match *on {
+                RetryOn::ServerError => (500..600).contains(&status),
+                RetryOn::GatewayError => (502..=504).contains(&status),
+                RetryOn::Conflict => status == 409,
+                RetryOn::Status(of) => status == of,
+                RetryOn::Grpc(of) => grpc_status(headers).is_some_and(|status| u16::from(status.code()) == of),
+                RetryOn::ConnectFailure | RetryOn::Reset | RetryOn::ResetBeforeRequest | RetryOn::RefusedStream => {
+                    false
+                }
+            })
+    }
+
+    /// The rest before the attempt after `made` others: a random part of what doubles each time.
+    pub(crate) fn rest(&self, made: u32, random: f64) -> Duration {
+        let longest = self.backoff.saturating_mul(1 << made.saturating_sub(1).min(8)).min(self.backoff * 10);
+        longest.mul_f64(random.clamp(0.0, 1.0))
+    }
+}
+
+/// Do as few retries go on as the budget allows?
+pub(crate) fn within_budget(standing: &Standing, limits: &ConnectionLimits) -> bool {
+    let most = limits.retries.unwrap_or_else(|| LEAST_BUDGET.max(standing.requests.get() / 5));
+    standing.retries.get() < most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(on: &[RetryOn]) -> Plan<'_> {
+        Plan { attempts: 2, on, backoff: BACKOFF }
+    }
+
+    #[test]
+    fn the_default_repeats_what_never_reached_an_application() {
+        let default = Plan::new(None);
+        let post = Method::POST;
+        assert!(default.wants_after(1, Kind::Connect, &post));
+        assert!(default.wants_after(2, Kind::RefusedStream, &post));
+        assert!(!default.wants_after(3, Kind::Connect, &post));
+        assert!(!default.wants_after(1, Kind::Reset { reused: false }, &post));
+        assert!(!default.wants_after(1, Kind::Reset { reused: true }, &post));
+        assert!(default.wants_after(1, Kind::Reset { reused: true }, &Method::GET));
+        assert!(!default.wants_after(2, Kind::Reset { reused: true }, &Method::GET));
+        assert!(!default.wants_after(1, Kind::Timeout, &Method::GET));
+        let none = HeaderMap::new();
+        assert!(default.wants_instead(1, StatusCode::SERVICE_UNAVAILABLE, &none));
+        assert!(!default.wants_instead(1, StatusCode::INTERNAL_SERVER_ERROR, &none));
+        let mut grpc = HeaderMap::new();
+        grpc.insert("grpc-status", 14.into());
+        assert!(default.wants_instead(1, StatusCode::OK, &grpc));
+    }
+
+    #[test]
+    fn conditions_are_those_that_are_named() {
+        let get = Method::GET;
+        assert!(plan(&[RetryOn::ServerError]).wants_after(1, Kind::Timeout, &get));
+        assert!(!plan(&[RetryOn::ServerError]).wants_after(1, Kind::Overflow, &get));
+        assert!(plan(&[RetryOn::Reset]).wants_after(1, Kind::Reset { reused: false }, &get));
+        assert!(!plan(&[RetryOn::ConnectFailure]).wants_after(1, Kind::Reset { reused: false }, &get));
+        assert!(plan(&[RetryOn::GatewayError]).wants_instead(1, StatusCode::BAD_GATEWAY, &HeaderMap::new()));
+        assert!(!plan(&[RetryOn::GatewayError]).wants_instead(1, StatusCode::NOT_IMPLEMENTED, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn rests_grow_and_are_bounded() {
+        let plan = plan(&[]);
+        assert_eq!([1, 2, 3, 9, 40].map(|made| plan.rest(made, 1.0).as_millis()), [25, 50, 100, 250, 250]);
+        assert_eq!(plan.rest(3, 0.0), Duration::ZERO);
+    }
+}

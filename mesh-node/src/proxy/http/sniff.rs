@@ -1,0 +1,157 @@
+//! What a connection speaks whose port does not say so.
+//!
+//! In:  the first bytes that a client sends, if it speaks first.
+//! Out: HTTP or not; what a port was seen to speak is remembered.
+//! Invariant: a port on which HTTP was never seen waits for nobody: server-first protocols do not stall.
+//! Cancel: safe; bytes are looked at, not taken.
+
+use crate::proxy::io;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Ports that are remembered.
+const REMEMBERED: usize = 4096;
+/// What connections of HTTP/2 begin with: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Methods that a request begins with: RFC 9110, section 9, and RFC 5789.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// What first bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sniffed {
+    /// A request, or the preface of HTTP/2.
+    Http,
+    /// Something else.
+    Other,
+    /// The beginning of either.
+    Unclear,
+}
+
+/// Ports on which HTTP was seen, by the address that was dialled.
+#[derive(Default)]
+pub(crate) struct Seen(RefCell<HashMap<SocketAddr, bool>>);
+
+impl Seen {
+    /// Was HTTP seen there last?
+    pub(crate) fn is_http(&self, original: SocketAddr) -> bool {
+        self.0.borrow().get(&original).copied().unwrap_or(false)
+    }
+
+    /// Notes what was seen.
+    pub(crate) fn note(&self, original: SocketAddr, is_http: bool) {
+        let mut seen = self.0.borrow_mut();
+        if seen.len() < REMEMBERED || seen.contains_key(&original) {
+            let before = seen.insert(original, is_http);
+            if is_http && before.is_none() {
+                tracing::info!(port = %original, "HTTP was seen on a port that does not say what it speaks");
+            }
+        }
+    }
+}
+
+/// What `bytes`, the first of a connection, begin.
+pub(crate) fn begins_as_http(bytes: &[u8]) -> Sniffed {
+    if bytes.is_empty() {
+        return Sniffed::Unclear;
+    }
+    let length = bytes.len().min(PREFACE.len());
+    if bytes[..length] == PREFACE[..length] && (length == PREFACE.len() || length < 4) {
+        return if length == PREFACE.len() { Sniffed::Http } else { Sniffed::Unclear };
+    }
+    if bytes[..length] == PREFACE[..length] {
+        return Sniffed::Unclear;
+    }
+    for method in METHODS {
+        let method = method.as_bytes();
+        let length = bytes.len().min(method.len());
+        if bytes[..length] == method[..length] {
+            return match bytes.get(method.len()) {
+                Some(b' ') => Sniffed::Http,
+                Some(_) => continue,
+                None => Sniffed::Unclear,
+            };
+        }
+    }
+    Sniffed::Other
+}
+
+/// Does the client begin as HTTP does? One that says nothing within a turn of the loop is not waited for, unless it
+/// is `patient`: HTTP was seen on its port before.
+pub(crate) async fn sniff(stream: &TcpStream, patient: bool) -> bool {
+    let mut bytes = [0_u8; PREFACE.len()];
+    let mut seen = 0;
+    loop {
+        match io::peek_now(stream, &mut bytes) {
+            Err(_) | Ok(Some(0)) => return false,
+            Ok(Some(length)) => match begins_as_http(&bytes[..length]) {
+                Sniffed::Http => return true,
+                Sniffed::Other => return false,
+                // Peeking does not empty the socket, so nothing tells of the rest: a client that stops in the middle
+                // of a word for longer than a turn is not waited for.
+                Sniffed::Unclear if length == seen => return false,
+                Sniffed::Unclear => {
+                    seen = length;
+                    tokio::task::yield_now().await;
+                }
+            },
+            Ok(None) if patient => {
+                if stream.readable().await.is_err() {
+                    return false;
+                }
+                // What woke us may be gone; then the socket is asked for more.
+                let _nothing_there = stream.try_io(Interest::READABLE, || match io::peek_now(stream, &mut [0]) {
+                    Ok(None) => Err(std::io::ErrorKind::WouldBlock.into()),
+                    other => other,
+                });
+            }
+            Ok(None) => {
+                if !matches!(io::readable_in_a_turn(stream).await, Ok(true)) {
+                    return false;
+                }
+                if matches!(io::peek_now(stream, &mut [0]), Ok(None)) {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_words_tell() {
+        for (bytes, expected) in [
+            (&b""[..], Sniffed::Unclear),
+            (b"GET / HTTP/1.1\r\n", Sniffed::Http),
+            (b"PATCH /x HTTP/1.1", Sniffed::Http),
+            (b"P", Sniffed::Unclear),
+            (b"PRI", Sniffed::Unclear),
+            (b"PRI * HTT", Sniffed::Unclear),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Http),
+            (b"PRI * HTTP/1.0\r\n\r\nSM\r\n\r\n", Sniffed::Other),
+            (b"GETX / HTTP/1.1", Sniffed::Other),
+            (b"get / HTTP/1.1", Sniffed::Other),
+            (b"\x16\x03\x01", Sniffed::Other),
+            (b"*1\r\n$4\r\nPING", Sniffed::Other),
+            (b"SSH-2.0", Sniffed::Other),
+        ] {
+            assert_eq!(begins_as_http(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn the_last_that_was_seen_counts() {
+        let seen = Seen::default();
+        let port = "10.0.0.1:80".parse().expect("an address");
+        assert!(!seen.is_http(port));
+        seen.note(port, true);
+        assert!(seen.is_http(port));
+        seen.note(port, false);
+        assert!(!seen.is_http(port));
+    }
+}

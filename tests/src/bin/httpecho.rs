@@ -1,0 +1,164 @@
+//! An HTTP server that tells each client what it understood, over HTTP/1.1 and HTTP/2 alike.
+//!
+//! In:  requests; a path such as `/status/503` says how to answer.
+//! Out: a JSON object: this server's name, method, path, host, version, headers and body of the request.
+//! Invariant: every body is read to its end or the connection ends.
+
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+#[derive(Parser)]
+#[command(about = "An HTTP server that tells each client what it understood")]
+struct Options {
+    /// Where to listen.
+    #[arg(long, default_value = "[::]:8080")]
+    listen: SocketAddr,
+    /// The name that answers carry.
+    #[arg(long)]
+    name: String,
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+struct Server {
+    name: String,
+    /// Requests so far, by path.
+    seen: std::sync::Mutex<HashMap<String, u64>>,
+    all: AtomicU64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let listener = TcpListener::bind(options.listen).await?;
+    let server = Arc::new(Server { name: options.name, seen: Default::default(), all: AtomicU64::new(0) });
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let server = Arc::clone(&server);
+        #[expect(clippy::disallowed_methods, reason = "a program of its own, not part of the daemon")]
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(Arc::clone(&server), request));
+            let builder = auto::Builder::new(TokioExecutor::new());
+            // A client that breaks off is no concern of the server.
+            let _broken_off = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(server: Arc<Server>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    server.all.fetch_add(1, Ordering::Relaxed);
+    let path = request.uri().path().to_owned();
+    let count = {
+        let mut seen = server.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = seen.entry(path.clone()).or_default();
+        *count += 1;
+        *count
+    };
+    if request.headers().contains_key(UPGRADE) {
+        return Ok(upgrade(&mut request));
+    }
+    let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
+    let mut status = StatusCode::OK;
+    match words[..] {
+        ["status", code] => status = code.parse().unwrap_or(StatusCode::BAD_REQUEST),
+        // Fails so many times, then no more.
+        ["fails", times, ..] if count <= times.parse().unwrap_or(0) => status = StatusCode::SERVICE_UNAVAILABLE,
+        ["waits", millis] => tokio::time::sleep(Duration::from_millis(millis.parse().unwrap_or(0))).await,
+        ["trailers"] => return Ok(trailers()),
+        ["seen", ..] => {
+            let seen = server.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            return Ok(Response::new(full(json!(seen).to_string())));
+        }
+        _ => {}
+    }
+    let told = tell(&server, request).await;
+    let mut response = Response::new(full(told.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("x-server", HeaderValue::from_str(&server.name).unwrap_or(HeaderValue::from_static("?")));
+    Ok(response)
+}
+
+/// What was understood of a request.
+async fn tell(server: &Server, request: Request<Incoming>) -> Value {
+    let (head, body) = request.into_parts();
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in &head.headers {
+        headers.entry(name.to_string()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    let host = head.uri.authority().map(ToString::to_string).or_else(|| headers.get("host")?.first().cloned());
+    let (body, trailers) = match body.collect().await {
+        Ok(collected) => {
+            let trailers = collected.trailers().map(|trailers| trailers.len());
+            (collected.to_bytes(), trailers)
+        }
+        Err(_) => (Bytes::from_static(b"(broken off)"), None),
+    };
+    json!({
+        "server": server.name,
+        "method": head.method.as_str(),
+        "path": head.uri.path_and_query().map(ToString::to_string),
+        "host": host,
+        "version": format!("{:?}", head.version),
+        "headers": headers,
+        "body": String::from_utf8_lossy(&body[..body.len().min(1024)]),
+        "length": body.len(),
+        "trailers": trailers,
+    })
+}
+
+fn full(text: String) -> Body {
+    Full::new(Bytes::from(text)).boxed()
+}
+
+fn trailers() -> Response<Body> {
+    let mut last = hyper::HeaderMap::new();
+    last.insert("x-checksum", HeaderValue::from_static("42"));
+    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(last))];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+    response.headers_mut().insert("trailer", HeaderValue::from_static("x-checksum"));
+    response
+}
+
+/// Goes over to a protocol that sends back what it gets.
+fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
+    let protocol = request.headers().get(UPGRADE).cloned();
+    let upgraded = hyper::upgrade::on(request);
+    #[expect(clippy::disallowed_methods, reason = "a program of its own, not part of the daemon")]
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        let mut bytes = vec![0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+            if stream.write_all(&bytes[..length]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(full(String::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(UPGRADE, protocol);
+    }
+    response
+}

@@ -1,0 +1,5 @@
+//! HTTP through the mesh, as clients and servers meet it.
+
+mod protocols;
+mod resilience;
+mod support;
