@@ -185,9 +185,14 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         names: translate::Settings {
             trust_domain: run.ca.trust_domain.as_str().into(),
             root_namespace: run.root_namespace.clone(),
+            cluster_domain: run.cluster_domain.clone(),
             installation,
         },
-        node: compile::Settings { node: run.node_name.clone(), cluster_domain: run.cluster_domain.clone() },
+        node: compile::Settings {
+            node: run.node_name.clone(),
+            cluster_domain: run.cluster_domain.clone(),
+            root_namespace: run.root_namespace.clone(),
+        },
         feed: Arc::clone(&feed),
         keyring,
         proxy: Arc::clone(&proxy),

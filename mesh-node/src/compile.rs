@@ -9,6 +9,8 @@
 //! Source: kube-proxy for which endpoints a node uses; Istio's standard metrics for labels.
 
 mod directory;
+mod hosts;
+mod http;
 
 use crate::model::{Announced, Issue, Name, ObjectRef, Workload};
 use crate::policy::MtlsPolicies;
@@ -16,7 +18,7 @@ use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
 use crate::translate::{self, Stale, Translator, Unit};
 use crate::world::{Attachment, Key, Kind, Object, Touched, World};
 use directory::Builder;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub struct Settings {
     pub node: String,
     /// The suffix of service names, as in `cluster.local`.
     pub cluster_domain: String,
+    /// The namespace whose traffic policies hold where neither the client's nor the service's has one.
+    pub root_namespace: String,
 }
 
 /// The snapshot of a world, with what it takes to change it as the world changes.
@@ -41,6 +45,7 @@ pub struct Compiler {
     settings: Settings,
     translator: Translator,
     directory: Builder,
+    routing: http::Live,
     /// The workloads that are scheduled to this node or have a sandbox here.
     here: BTreeMap<Name, Arc<Workload>>,
     pods: BTreeMap<PodKey, Arc<LocalPod>>,
@@ -54,6 +59,7 @@ impl Compiler {
             settings,
             translator: Translator::new(names),
             directory: Builder::default(),
+            routing: http::Live::default(),
             here: BTreeMap::new(),
             pods: BTreeMap::new(),
         }
@@ -85,10 +91,11 @@ impl Compiler {
             self.translator.issues.set(Unit::Faults(origin), faults);
         }
         let is_here = self.compile_workloads(world, &stale);
-        self.compile_services(world, &stale);
         if is_here || stale.sandboxes {
             self.compile_pods(world);
+            self.routing.set_clients(http::clients(&self.pods, &self.here));
         }
+        self.compile_services(world, &stale);
     }
 
     /// Returns whether one of them is of this node.
@@ -126,10 +133,18 @@ impl Compiler {
 
     fn compile_services(&mut self, world: &World, stale: &Stale) {
         stale.service_addresses.iter().for_each(|address| self.directory.clear_service(address));
+        self.routing.learn(&self.translator, stale, &self.settings);
+        let mut routed = HashMap::new();
         for name in &stale.services {
             let service = self.translator.service(world, name);
-            self.directory.put_service(name, service.as_ref(), &self.settings);
+            if self.routing.note(name, service.as_ref(), &self.settings) {
+                routed.insert(name.clone(), service.map(Arc::new));
+            } else {
+                self.directory.put_service(name, service.as_ref(), &BTreeMap::new(), &self.settings);
+            }
         }
+        let Self { translator, directory, settings, .. } = self;
+        self.routing.compile((world, stale), routed, (translator, directory), settings);
     }
 
     fn compile_pods(&mut self, world: &World) {

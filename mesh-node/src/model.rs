@@ -5,11 +5,15 @@
 //! Invariant: no async, I/O, clock, randomness or logging; no foreign API type.
 //! Source: the terms are those of Kubernetes, SPIFFE and Istio.
 
+mod external;
+mod gateway;
 pub mod http;
 mod identity;
 mod issue;
 mod name;
 
+pub use external::{EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Resolution, WorkloadEntry};
+pub use gateway::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef};
 pub use name::Name;
@@ -70,6 +74,39 @@ pub struct Model {
     pub services: BTreeMap<Name, Arc<Service>>,
     /// Every peer-authentication policy.
     pub peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
+    /// Every object that routes HTTP.
+    pub routes: BTreeMap<ObjectRef, Arc<http::HttpRoute>>,
+    /// Every object that says how connections to a host are made.
+    pub traffic_policies: BTreeMap<Name, Arc<http::TrafficPolicies>>,
+    /// Every object that describes hosts which are no services of the cluster.
+    pub external_services: BTreeMap<Name, Arc<ExternalService>>,
+    /// Every workload that is no pod.
+    pub workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
+    /// Every gateway.
+    pub gateways: BTreeMap<ObjectRef, Arc<Gateway>>,
+}
+
+/// Whose pods something holds for.
+///
+/// **Source**: Istio `exportTo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Visibility {
+    /// Every pod's.
+    #[default]
+    Everyone,
+    /// Those of these namespaces; none for nobody's.
+    Namespaces(BTreeSet<Arc<str>>),
+}
+
+impl Visibility {
+    /// Does it hold for pods of `namespace`?
+    #[must_use]
+    pub fn covers(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Namespaces(namespaces) => namespaces.contains(namespace),
+        }
+    }
 }
 
 /// A pod as the mesh sees it.
@@ -116,6 +153,8 @@ pub struct Service {
     pub client_affinity: bool,
     /// Are only endpoints on the client's node used (`internalTrafficPolicy: Local`)?
     pub local_only: bool,
+    /// Which endpoints are preferred by where they are.
+    pub locality: http::LocalityPreference,
 }
 
 /// One port of a service.
@@ -142,6 +181,8 @@ pub struct Endpoint {
     pub port: u16,
     /// The node it is on, if known.
     pub node: Option<String>,
+    /// The zone it is in, if known.
+    pub zone: Option<String>,
 }
 
 /// Which mutual-TLS mode some workloads have.

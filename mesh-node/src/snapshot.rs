@@ -8,9 +8,9 @@
 pub mod http;
 
 use crate::model::http::AppProtocol;
-use crate::model::{Announced, Identity, Issue, MtlsMode, Name};
+use crate::model::{Announced, Identity, Issue, MtlsMode, Name, Visibility};
 use crate::share::Map;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -82,6 +82,8 @@ pub struct Directory {
     pub services: Map<IpAddr, Arc<ServiceEntry>>,
     /// Services by the address and port of each endpoint: of several the one whose name is the least.
     pub endpoints: Map<SocketAddr, Arc<ServiceName>>,
+    /// Hosts that are no services of the cluster, by name.
+    pub hosts: Arc<Hosts>,
 }
 
 impl Directory {
@@ -90,6 +92,35 @@ impl Directory {
     pub fn service_of(&self, endpoint: &SocketAddr) -> Option<&Arc<ServiceName>> {
         self.endpoints.get(endpoint).filter(|_| self.workloads.contains_key(&endpoint.ip()))
     }
+}
+
+/// Hosts that are no services of the cluster, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    /// By the whole name, in small letters.
+    pub exact: HashMap<Arc<str>, Box<[HostEntry]>>,
+    /// By what follows the star: `.example.com`.
+    pub wildcards: HashMap<Arc<str>, Box<[HostEntry]>>,
+}
+
+impl Hosts {
+    /// The host of this name, without port and in small letters, as pods of `namespace` know it: the entry that says
+    /// most of the name.
+    #[must_use]
+    pub fn find(&self, host: &str, namespace: &str) -> Option<&Arc<ServiceEntry>> {
+        let wildcards = host.match_indices('.').filter_map(|(dot, _)| self.wildcards.get(&host[dot..]));
+        let candidates = self.exact.get(host).into_iter().chain(wildcards);
+        candidates.flatten().find(|entry| entry.clients.covers(namespace)).map(|entry| &entry.service)
+    }
+}
+
+/// A host as some pods know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEntry {
+    /// Whose pods.
+    pub clients: Visibility,
+    /// The host's ports, each with an upstream.
+    pub service: Arc<ServiceEntry>,
 }
 
 /// A workload as connections to or from it are judged.
@@ -184,8 +215,20 @@ pub struct ServicePortEntry {
     pub protocol: AppProtocol,
     /// Endpoints, ordered and without duplicates; empty means that connections are refused.
     pub endpoints: Box<[SocketAddr]>,
-    /// The same endpoints under the traffic policy that holds for them; `None` without one.
+    /// Where connections go instead, under the traffic policy that holds for them; `None` without one. A host that is no
+    /// service of the cluster always has one.
     pub upstream: Option<Arc<http::Upstream>>,
+    /// The same for pods for which something else holds, ordered by pod.
+    pub upstream_by_pod: Box<[(PodKey, Option<Arc<http::Upstream>>)]>,
     /// How HTTP is routed; `None` where no route speaks of the port: requests go to its endpoints.
     pub routes: Option<Arc<http::HttpPort>>,
+}
+
+impl ServicePortEntry {
+    /// Where connections of a pod go instead of to the endpoints.
+    #[must_use]
+    pub fn upstream_of(&self, pod: &PodKey) -> Option<&Arc<http::Upstream>> {
+        let own = self.upstream_by_pod.binary_search_by(|(key, _)| key.cmp(pod));
+        own.map_or(&self.upstream, |at| &self.upstream_by_pod[at].1).as_ref()
+    }
 }

@@ -9,11 +9,17 @@
 //! Source: each translator names its own.
 
 mod book;
+mod customs;
+pub mod fields;
+pub mod gateway;
 pub mod istio;
 pub mod kube;
 mod reach;
+mod read;
+mod text;
 
 pub use book::{IssueBook, Unit};
+pub use customs::Customs;
 pub use reach::Stale;
 
 use crate::model::{Issue, Model, Name, PeerAuthentication, Service, TrustDomain, Workload};
@@ -38,12 +44,19 @@ pub struct Settings {
     /// The installation whose announcements of pods are believed. `None` where nodes announce nothing: then every pod that is wanted
     /// in the mesh is taken to be there.
     pub installation: Option<Arc<str>>,
+    /// The suffix of service names, as in `cluster.local`.
+    pub cluster_domain: String,
 }
 
 impl Default for Settings {
     /// Istio's defaults.
     fn default() -> Self {
-        Self { trust_domain: "cluster.local".into(), root_namespace: "istio-system".to_owned(), installation: None }
+        Self {
+            trust_domain: "cluster.local".into(),
+            root_namespace: "istio-system".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            installation: None,
+        }
     }
 }
 
@@ -57,7 +70,18 @@ pub fn translate(world: &World, settings: &Settings) -> (Model, Vec<Issue>) {
     let services = stale.services.iter().filter_map(|name| translator.service(world, name));
     let services = services.map(|service| (service.name.clone(), Arc::new(service))).collect();
     let issues = translator.issues.list().iter().map(|issue| Issue::clone(issue)).collect();
-    (Model { workloads, services, peer_authentications: translator.policies }, issues)
+    let Customs { routes, traffic_policies, external_services, workload_entries, gateways, .. } = translator.customs;
+    let model = Model {
+        workloads,
+        services,
+        peer_authentications: translator.policies,
+        routes,
+        traffic_policies,
+        external_services,
+        workload_entries,
+        gateways,
+    };
+    (model, issues)
 }
 
 /// What must be known of all objects to translate one.
@@ -75,6 +99,8 @@ pub struct Translator {
     policies: BTreeMap<Name, Arc<PeerAuthentication>>,
     /// Of each policy the pods it selects for which another one decides, and which.
     overruled: BTreeMap<(Name, Name), Name>,
+    /// Routes, traffic policies and hosts.
+    pub customs: Customs,
     /// What is wrong, by what it was found in.
     pub issues: IssueBook,
 }
@@ -91,6 +117,7 @@ impl Translator {
             slices: BTreeSet::new(),
             policies: BTreeMap::new(),
             overruled: BTreeMap::new(),
+            customs: Customs::default(),
             issues: IssueBook::default(),
         }
     }
@@ -115,13 +142,25 @@ impl Translator {
 
     /// Translates a pod, and notes what is wrong with it.
     pub fn workload(&mut self, world: &World, name: &Name) -> Option<Workload> {
-        let mut issues = Vec::new();
-        let pod = world.pod(name);
-        let around = self.around(world, name);
-        let workload = pod.and_then(|pod| kube::pod::workload(&pod, around, &self.pods, &mut issues));
+        let (workload, issues) = self.read_workload(world, name);
         self.issues.set(Unit::Object(Kind::Pod, name.clone()), issues);
         self.note_overruled(name, workload.as_ref());
         workload
+    }
+
+    /// A pod, translated, and what is wrong with it.
+    #[must_use]
+    pub fn read_workload(&self, world: &World, name: &Name) -> (Option<Workload>, Vec<Issue>) {
+        let mut issues = Vec::new();
+        let around = self.around(world, name);
+        let workload = world.pod(name).and_then(|pod| kube::pod::workload(&pod, around, &self.pods, &mut issues));
+        (workload, issues)
+    }
+
+    /// The addresses that a pod claims to have, be they believed or not.
+    #[must_use]
+    pub fn claims(&self, world: &World, name: &Name) -> Vec<IpAddr> {
+        world.pod(name).map_or_else(Vec::new, |pod| kube::pod::claims(&pod, self.around(world, name)))
     }
 
     fn around<'a>(&'a self, world: &'a World, pod: &Name) -> Around<'a> {
@@ -163,11 +202,19 @@ impl Translator {
 
     /// Translates a service, and notes what is wrong with it and its slices.
     pub fn service(&mut self, world: &World, name: &Name) -> Option<Service> {
+        let (service, issues) = self.read_service(world, name);
+        issues.into_iter().for_each(|(unit, issues)| self.issues.set(unit, issues));
+        service
+    }
+
+    /// A service, translated, and what is wrong with it and its slices.
+    #[must_use]
+    pub fn read_service(&self, world: &World, name: &Name) -> (Option<Service>, Vec<(Unit, Vec<Issue>)>) {
         let object = world.services().get(name);
         let from = self.slices.range((name.clone(), Name::new("", ""))..);
         let of_service = from.take_while(|(service, _)| service == name);
         let known: Vec<_> = of_service.filter_map(|(_, slice)| Some((slice, world.endpoint_slice(slice)?))).collect();
-        let mut slices = Vec::new();
+        let (mut slices, mut all) = (Vec::new(), Vec::new());
         for (slice_name, slice) in &known {
             let mut issues = Vec::new();
             if object.is_some() {
@@ -175,12 +222,12 @@ impl Translator {
             } else {
                 issues.push(kube::service::orphan(slice_name, name));
             }
-            self.issues.set(Unit::Object(Kind::EndpointSlice, Name::clone(slice_name)), issues);
+            all.push((Unit::Object(Kind::EndpointSlice, Name::clone(slice_name)), issues));
         }
         let mut issues = Vec::new();
         let service =
             object.and_then(|object| kube::service::service(name, object, &slices, &self.services, &mut issues));
-        self.issues.set(Unit::Object(Kind::Service, name.clone()), issues);
-        service
+        all.push((Unit::Object(Kind::Service, name.clone()), issues));
+        (service, all)
     }
 }

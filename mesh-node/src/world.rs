@@ -6,6 +6,8 @@
 //! Invariant: the world is the last word on each key; nothing remembers how it came about.
 
 use crate::api::core::{Namespace, Pod, Service, ServiceAccount};
+use crate::api::custom::Custom;
+pub use crate::api::custom::CustomKind;
 use crate::api::discovery::EndpointSlice;
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::ObjectMeta;
@@ -41,6 +43,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// Istio's choice of mutual TLS.
     PeerAuthentication(PeerAuthentication),
+    /// An object of a kind that a custom definition brings.
+    Custom(CustomKind, Custom),
 }
 
 impl Object {
@@ -54,6 +58,7 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::Custom(kind, _) => Kind::Custom(*kind),
         }
     }
 
@@ -67,6 +72,7 @@ impl Object {
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::PeerAuthentication(object) => &object.metadata,
+            Self::Custom(_, object) => &object.metadata,
         }
     }
 
@@ -79,6 +85,7 @@ impl Object {
             Self::Service(object) => &mut object.metadata,
             Self::EndpointSlice(object) => &mut object.metadata,
             Self::PeerAuthentication(object) => &mut object.metadata,
+            Self::Custom(_, object) => &mut object.metadata,
         }
     }
 }
@@ -98,11 +105,13 @@ pub enum Kind {
     EndpointSlice,
     /// [`Object::PeerAuthentication`].
     PeerAuthentication,
+    /// [`Object::Custom`].
+    Custom(CustomKind),
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
+    /// Every kind but those of [`CustomKind::ALL`].
+    pub const OWN: [Self; 6] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
@@ -111,7 +120,12 @@ impl Kind {
         Self::PeerAuthentication,
     ];
 
-    /// The kind as users write it.
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::OWN.into_iter().chain(CustomKind::ALL.map(Self::Custom))
+    }
+
+    /// The kind as users write it, with its group where another kind has the same name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -121,13 +135,14 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::Custom(kind) => kind.full_name(),
         }
     }
 
     /// Do its objects live outside namespaces?
     #[must_use]
     pub fn is_cluster_scoped(self) -> bool {
-        self == Self::Namespace
+        matches!(self, Self::Namespace | Self::Custom(CustomKind::GatewayClass))
     }
 }
 
@@ -199,6 +214,7 @@ pub struct World {
     services: BTreeMap<Name, Arc<Service>>,
     endpoint_slices: BTreeMap<Name, Arc<PackedSlice>>,
     peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
+    customs: BTreeMap<CustomKind, BTreeMap<Name, Arc<Custom>>>,
     attachments: BTreeMap<(String, String), Attachment>,
     faults: BTreeMap<String, Vec<Issue>>,
     synced: BTreeSet<SourceId>,
@@ -269,6 +285,10 @@ impl World {
             Object::PeerAuthentication(object) => {
                 put(&mut self.peer_authentications, name, object, Object::PeerAuthentication)
             }
+            Object::Custom(kind, object) => {
+                let objects = self.customs.entry(kind).or_default();
+                put(objects, name, object, |before| Object::Custom(kind, before))
+            }
         };
         before.map(|before| (Key::Object(kind, known), before)).into_iter().collect()
     }
@@ -283,6 +303,7 @@ impl World {
                 take(&mut self.endpoint_slices, name, |before| Object::EndpointSlice(before.unpack(name)))
             }
             Kind::PeerAuthentication => take(&mut self.peer_authentications, name, Object::PeerAuthentication),
+            Kind::Custom(kind) => self.take_custom(kind, name),
         };
         before.map(|before| (Key::Object(kind, name.clone()), Some(before))).into_iter().collect()
     }
@@ -295,6 +316,7 @@ impl World {
             Kind::Service => others(&self.services, names),
             Kind::EndpointSlice => others(&self.endpoint_slices, names),
             Kind::PeerAuthentication => others(&self.peer_authentications, names),
+            Kind::Custom(kind) => self.customs.get(&kind).map_or_else(Vec::new, |objects| others(objects, names)),
         };
         let mut touched = Touched::default();
         gone.iter().for_each(|name| touched.extend(self.delete(kind, name)));
@@ -310,8 +332,20 @@ impl World {
         let objects = objects.chain(self.services.keys().map(of(Kind::Service)));
         let objects = objects.chain(self.endpoint_slices.keys().map(of(Kind::EndpointSlice)));
         let objects = objects.chain(self.peer_authentications.keys().map(of(Kind::PeerAuthentication)));
+        let customs = self.customs.iter().flat_map(move |(kind, objects)| objects.keys().map(of(Kind::Custom(*kind))));
+        let objects = objects.chain(customs);
         let sandboxes = self.attachments.values().map(|attachment| Key::Sandboxes(pod_of(attachment)));
         objects.chain(sandboxes).chain(self.faults.keys().cloned().map(Key::Faults))
+    }
+
+    /// Takes an object away. A kind without objects leaves no trace.
+    fn take_custom(&mut self, kind: CustomKind, name: &Name) -> Option<Object> {
+        let objects = self.customs.get_mut(&kind)?;
+        let before = take(objects, name, |before| Object::Custom(kind, before));
+        if objects.is_empty() {
+            self.customs.remove(&kind);
+        }
+        before
     }
 
     /// Has every source told everything that it knew when it started? Nothing is swept before.
@@ -336,6 +370,7 @@ impl World {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.endpoint_slices.len(),
             Kind::PeerAuthentication => self.peer_authentications.len(),
+            Kind::Custom(kind) => self.customs.get(&kind).map_or(0, BTreeMap::len),
         }
     }
 
@@ -395,6 +430,17 @@ impl World {
     #[must_use]
     pub fn peer_authentications(&self) -> &BTreeMap<Name, Arc<PeerAuthentication>> {
         &self.peer_authentications
+    }
+
+    /// An object of a kind that a custom definition brings.
+    #[must_use]
+    pub fn custom(&self, kind: CustomKind, name: &Name) -> Option<&Arc<Custom>> {
+        self.customs.get(&kind)?.get(name)
+    }
+
+    /// Every object of a kind that a custom definition brings, ordered by name.
+    pub fn customs(&self, kind: CustomKind) -> impl Iterator<Item = (&Name, &Arc<Custom>)> {
+        self.customs.get(&kind).into_iter().flatten()
     }
 
     /// The pod sandboxes of this node, ordered by container id and interface.

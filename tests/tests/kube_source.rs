@@ -40,6 +40,14 @@ fn every_rule() -> Value {
         rule("", &["namespaces", "pods", "services"]),
         rule("discovery.k8s.io", &["endpointslices"]),
         rule("security.istio.io", &["peerauthentications"]),
+        rule(
+            "gateway.networking.k8s.io",
+            &["httproutes", "grpcroutes", "gateways", "gatewayclasses", "referencegrants"],
+        ),
+        rule(
+            "networking.istio.io",
+            &["virtualservices", "destinationrules", "serviceentries", "workloadentries", "gateways", "sidecars"],
+        ),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
         {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
     ])

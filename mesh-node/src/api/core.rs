@@ -204,6 +204,9 @@ pub struct ServiceSpec {
     /// `Cluster` or `Local`.
     #[serde(default, deserialize_with = "nullable")]
     pub internal_traffic_policy: String,
+    /// `PreferSameZone`, its older name `PreferClose`, or `PreferSameNode`; empty for no preference.
+    #[serde(default, deserialize_with = "nullable")]
+    pub traffic_distribution: String,
 }
 
 /// A port of a service.

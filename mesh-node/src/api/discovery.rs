@@ -53,6 +53,9 @@ pub struct Endpoint {
     /// The node it is on.
     #[serde(default)]
     pub node_name: Option<String>,
+    /// The zone it is in.
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 /// Does an endpoint take traffic?

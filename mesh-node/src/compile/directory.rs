@@ -7,11 +7,12 @@
 //! Source: Istio's standard metrics and canonical service; kube-proxy for `internalTrafficPolicy`.
 
 use super::Settings;
+use super::http::PortTraffic;
 use crate::model::{Announced, Endpoint, Identity, Name, Service, Workload};
 use crate::policy::Modes;
-use crate::share::{Claims, Interner};
+use crate::share::{Claims, Interner, Map};
 use crate::snapshot::{
-    Directory, InboundModes, ServiceEntry, ServiceName, ServicePortEntry, WorkloadEntry, WorkloadLabels,
+    Directory, Hosts, InboundModes, ServiceEntry, ServiceName, ServicePortEntry, WorkloadEntry, WorkloadLabels,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,8 @@ pub(super) struct Builder {
     services: BTreeMap<Name, Compiled>,
     /// The services that an endpoint belongs to.
     endpoints: Claims<SocketAddr, Arc<ServiceName>>,
+    /// External hosts by the addresses that they have in the directory.
+    host_addresses: BTreeMap<IpAddr, Arc<ServiceEntry>>,
 }
 
 /// A service as it was compiled last.
@@ -52,6 +55,39 @@ impl Builder {
     /// The directory as it is now.
     pub(super) fn directory(&self) -> Directory {
         Directory { endpoints: self.endpoints.firsts().clone(), ..self.directory.clone() }
+    }
+
+    /// Workloads by each of their addresses.
+    pub(super) fn workloads(&self) -> &Map<IpAddr, Arc<WorkloadEntry>> {
+        &self.directory.workloads
+    }
+
+    /// Services by each of their addresses.
+    pub(super) fn services(&self) -> &Map<IpAddr, Arc<ServiceEntry>> {
+        &self.directory.services
+    }
+
+    /// What telemetry says of a service that was put.
+    pub(super) fn service_name(&self, name: &Name) -> Option<Arc<ServiceName>> {
+        self.services.get(name).map(|service| Arc::clone(&service.name))
+    }
+
+    /// There are no external hosts, until they are put.
+    pub(super) fn clear_hosts(&mut self) {
+        for (address, host) in std::mem::take(&mut self.host_addresses) {
+            if self.directory.services.get(&address).is_some_and(|known| Arc::ptr_eq(known, &host)) {
+                self.directory.services.remove(&address);
+            }
+        }
+    }
+
+    /// The external hosts are these, some of them with addresses that no service has. Others were cleared.
+    pub(super) fn put_hosts(&mut self, hosts: Hosts, addresses: BTreeMap<IpAddr, Arc<ServiceEntry>>) {
+        if *self.directory.hosts != hosts {
+            self.directory.hosts = Arc::new(hosts);
+        }
+        self.directory.services.extend(addresses.iter().map(|(address, host)| (*address, Arc::clone(host))));
+        self.host_addresses = addresses;
     }
 
     /// The workload that has an address.
@@ -96,10 +132,17 @@ impl Builder {
         }
     }
 
-    /// The service of this name is this, or there is none. Addresses that it no longer has were cleared.
-    pub(super) fn put_service(&mut self, name: &Name, service: Option<&Service>, settings: &Settings) {
+    /// The service of this name is this, or there is none. Addresses that it no longer has were cleared. `traffic` says of
+    /// some of its ports more than the service.
+    pub(super) fn put_service(
+        &mut self,
+        name: &Name,
+        service: Option<&Service>,
+        traffic: &BTreeMap<u16, PortTraffic>,
+        settings: &Settings,
+    ) {
         let before = self.services.remove(name);
-        let now = service.map(|service| compiled(service, before.as_ref(), settings));
+        let now = service.map(|service| compiled(service, before.as_ref(), traffic, settings));
         let of = |compiled: &Option<Compiled>| -> BTreeSet<SocketAddr> {
             compiled.iter().flat_map(|compiled| compiled.endpoints().copied()).collect()
         };
@@ -142,18 +185,26 @@ fn workload_labels(workload: &Workload) -> WorkloadLabels {
     }
 }
 
-fn service_name(service: &Service, cluster_domain: &str) -> ServiceName {
-    let (name, namespace) = (service.name.name.to_string(), service.name.namespace.to_string());
+/// What telemetry says of a service.
+pub(super) fn service_name(name: &Name, cluster_domain: &str) -> ServiceName {
+    let (name, namespace) = (name.name.to_string(), name.namespace.to_string());
     ServiceName { host: format!("{name}.{namespace}.svc.{cluster_domain}"), name, namespace }
 }
 
 /// The service, compiled; what is as it was `before` stays where it was.
-fn compiled(service: &Service, before: Option<&Compiled>, settings: &Settings) -> Compiled {
-    let name = before
-        .map_or_else(|| Arc::new(service_name(service, &settings.cluster_domain)), |before| Arc::clone(&before.name));
+fn compiled(
+    service: &Service,
+    before: Option<&Compiled>,
+    traffic: &BTreeMap<u16, PortTraffic>,
+    settings: &Settings,
+) -> Compiled {
+    let name = before.map_or_else(
+        || Arc::new(service_name(&service.name, &settings.cluster_domain)),
+        |before| Arc::clone(&before.name),
+    );
     let is_here = |endpoint: &&Endpoint| !service.local_only || endpoint.node.as_deref() == Some(&settings.node);
     let entries = [false, true].map(|is_ipv6| {
-        let entry = service_entry(service, Arc::clone(&name), |endpoint| {
+        let entry = service_entry(service, Arc::clone(&name), traffic, |endpoint| {
             endpoint.address.is_ipv6() == is_ipv6 && is_here(&endpoint)
         });
         let is_idle = service.addresses.iter().all(|address| address.is_ipv6() != is_ipv6)
@@ -162,18 +213,31 @@ fn compiled(service: &Service, before: Option<&Compiled>, settings: &Settings) -
         let known = known.filter(|known| ***known == entry).cloned();
         (!is_idle).then(|| known.unwrap_or_else(|| Arc::new(entry)))
     });
-    let endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
-    Compiled { name, entries, elsewhere: sorted(endpoints.filter(|endpoint| !is_here(endpoint))) }
+    let elsewhere = service.ports.iter().flat_map(|port| {
+        let is_closed = traffic.get(&port.port).is_some_and(PortTraffic::is_closed);
+        port.endpoints.iter().filter(move |endpoint| is_closed || !is_here(endpoint))
+    });
+    Compiled { name, entries, elsewhere: sorted(elsewhere) }
 }
 
 /// The service as clients see it that may use the endpoints for which `is_usable`.
-fn service_entry(service: &Service, name: Arc<ServiceName>, is_usable: impl Fn(&Endpoint) -> bool) -> ServiceEntry {
-    let port = |port: &crate::model::ServicePort| ServicePortEntry {
-        port: port.port,
-        protocol: port.protocol,
-        endpoints: sorted(port.endpoints.iter().filter(|endpoint| is_usable(endpoint))),
-        upstream: None,
-        routes: None,
+fn service_entry(
+    service: &Service,
+    name: Arc<ServiceName>,
+    traffic: &BTreeMap<u16, PortTraffic>,
+    is_usable: impl Fn(&Endpoint) -> bool,
+) -> ServiceEntry {
+    let port = |port: &crate::model::ServicePort| {
+        let traffic = traffic.get(&port.port).cloned().unwrap_or_default();
+        let is_usable = |endpoint: &&Endpoint| !traffic.is_closed() && is_usable(endpoint);
+        ServicePortEntry {
+            port: port.port,
+            protocol: traffic.protocol(port.protocol),
+            endpoints: sorted(port.endpoints.iter().filter(is_usable)),
+            upstream: traffic.upstream,
+            upstream_by_pod: traffic.upstream_by_pod,
+            routes: traffic.routes,
+        }
     };
     let mut ports: Vec<_> = service.ports.iter().map(port).collect();
     ports.sort_by_key(|port| port.port);

@@ -9,10 +9,16 @@ use std::sync::Arc;
 
 mod announced;
 mod history;
+mod hosts;
+mod routes;
 mod scale;
 
 fn settings() -> Settings {
-    Settings { node: "one".to_owned(), cluster_domain: "cluster.local".to_owned() }
+    Settings {
+        node: "one".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        root_namespace: "istio-system".to_owned(),
+    }
 }
 
 fn compiled(world: &World) -> NodeSnapshot {

@@ -12,7 +12,7 @@ use crate::proxy::{Feed, Proxy};
 use crate::snapshot::{LocalPod, PodKey};
 use crate::telemetry::Metrics;
 use crate::translate;
-use crate::world::{Kind, World};
+use crate::world::{CustomKind, Kind, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -84,7 +84,7 @@ impl Inspect {
 
     fn world(&self) -> Value {
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        let objects = BTreeMap::from([
+        let mut objects = BTreeMap::from([
             (Kind::Namespace.name(), world.namespaces().keys().collect()),
             (Kind::ServiceAccount.name(), world.service_accounts().keys().collect()),
             (Kind::Pod.name(), world.pod_names().collect()),
@@ -92,6 +92,9 @@ impl Inspect {
             (Kind::EndpointSlice.name(), world.endpoint_slice_names().collect()),
             (Kind::PeerAuthentication.name(), world.peer_authentications().keys().collect()),
         ]);
+        objects.extend(
+            CustomKind::ALL.map(|kind| (kind.full_name(), world.customs(kind).map(|(name, _)| name).collect())),
+        );
         view::world(&view::World {
             in_sync: world.in_sync(),
             objects,

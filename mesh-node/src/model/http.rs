@@ -74,10 +74,13 @@ pub enum Parent {
         name: Name,
         /// One port of it; `None` for all.
         port: Option<u16>,
+        /// One port of it by name; `None` for all.
+        section: Option<Arc<str>>,
         /// Pods of this namespace only, as for a consumer's route; `None` for all.
         clients: Option<Arc<str>>,
     },
-    /// HTTP from pods to a host outside the cluster, or to one with a wildcard: told by the request's authority.
+    /// HTTP from pods to a host outside the cluster, told by the request's authority; with a wildcard also to the
+    /// addresses of services whose names it covers.
     Host {
         /// The host name; may begin with `*.` or be `*`.
         host: String,

@@ -112,18 +112,19 @@ pub enum Destination {
 /// Endpoints that answer for one port of a service, or for a subset of it, and how they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Tells it from every other upstream and stays over snapshots:
-    /// `reviews.default.svc.cluster.local:9080`, with `/v1` for the subset v1.
+    /// Tells it from every other upstream and stays over snapshots: `reviews.default.svc.cluster.local:9080`, with
+    /// `/v1` for the subset v1, and with `@shop` where another policy holds for clients of the namespace shop, or
+    /// `@shop/name` where an external service is not for everyone or has the name of a service of the cluster.
     pub key: Arc<str>,
     /// The service or host.
     pub service: Arc<ServiceName>,
     /// Its port.
     pub port: u16,
-    /// What is spoken there.
+    /// What requests are sent in: never `Opaque`. Connections that are not looked at go there as they are.
     pub protocol: AppProtocol,
     /// Where it is; ordered by address, without duplicates.
     pub endpoints: Endpoints,
-    /// How an endpoint is chosen.
+    /// How an endpoint is chosen. `Passthrough` only with `Endpoints::Original`.
     pub balance: Balance,
     /// Bounds on what goes there.
     pub limits: ConnectionLimits,

@@ -22,6 +22,10 @@ pub enum Unit {
     Faults(String),
     /// The sandboxes of this node.
     Sandboxes,
+    /// Routes and traffic policies, where they meet a service; without one, where they meet hosts.
+    Traffic(Option<Name>),
+    /// Routes and traffic policies among themselves.
+    Routing,
 }
 
 /// The issues of every unit.

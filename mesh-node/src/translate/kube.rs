@@ -5,7 +5,7 @@
 //! Source: the Kubernetes API reference; kube-proxy for which endpoints take traffic.
 
 pub mod pod;
-mod protocol;
+pub(super) mod protocol;
 pub mod service;
 
 use crate::model::Issue;

@@ -10,7 +10,7 @@ use super::{Translator, Unit, istio};
 use crate::api::core::{Namespace, Pod, Service};
 use crate::api::discovery::EndpointSlice;
 use crate::model::{Name, PeerAuthentication};
-use crate::world::{Key, Kind, Object, World};
+use crate::world::{CustomKind, Key, Kind, Object, World};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,12 +28,15 @@ pub struct Stale {
     pub service_addresses: BTreeSet<IpAddr>,
     /// Are the sandboxes of this node others?
     pub sandboxes: bool,
+    /// May routes, traffic policies or hosts be others? What they hold for is found by `compile`, before and after.
+    pub routing: bool,
 }
 
 impl Translator {
     /// Brings the indexes up to date with `world`, which differs from what was learnt before by what was touched.
     pub fn learn(&mut self, world: &World, touched: impl IntoIterator<Item = (Key, Option<Box<Object>>)>) -> Stale {
         let mut stale = Stale::default();
+        let mut grants = false;
         for (key, before) in touched {
             match (key, before.map(|before| *before)) {
                 (Key::Object(Kind::Namespace, name), Some(Object::Namespace(before))) => {
@@ -55,12 +58,47 @@ impl Translator {
                 (Key::Object(Kind::PeerAuthentication, name), _) => {
                     self.reach_of_peer_authentication(world, &name, &mut stale);
                 }
+                (Key::Object(Kind::Custom(kind), name), _) => {
+                    grants |= kind == CustomKind::ReferenceGrant;
+                    self.reach_of_custom(world, kind, &name, &mut stale);
+                }
                 (Key::Sandboxes(name), _) => self.reach_of_sandboxes(world, &name, &mut stale),
                 // Of accounts only the names matter, which pods have; faults and sources are nothing to translate.
                 (Key::Object(Kind::ServiceAccount, _) | Key::Faults(_) | Key::Sources, _) => {}
             }
         }
+        if grants {
+            self.reach_of_grants(world, &mut stale);
+        }
         stale
+    }
+
+    /// The ports that it holds for and the hosts that it describes, which are found by its words; for grants see below.
+    fn reach_of_custom(&mut self, world: &World, kind: CustomKind, name: &Name, stale: &mut Stale) {
+        let object = world.custom(kind, name).map(|object| &**object);
+        let (is_other, issues) = self.customs.learn(kind, name, object, &self.settings);
+        self.issues.set(Unit::Object(Kind::Custom(kind), name.clone()), issues);
+        stale.routing |= match kind {
+            CustomKind::HttpRoute
+            | CustomKind::GrpcRoute
+            | CustomKind::VirtualService
+            | CustomKind::DestinationRule
+            | CustomKind::ServiceEntry
+            | CustomKind::WorkloadEntry => is_other,
+            CustomKind::ReferenceGrant
+            | CustomKind::Gateway
+            | CustomKind::GatewayClass
+            | CustomKind::IstioGateway
+            | CustomKind::Sidecar => false,
+        };
+    }
+
+    /// Every route that may send to another namespace: those of the Gateway API.
+    fn reach_of_grants(&mut self, world: &World, stale: &mut Stale) {
+        for kind in [CustomKind::HttpRoute, CustomKind::GrpcRoute] {
+            let names: Vec<Name> = world.customs(kind).map(|(name, _)| name.clone()).collect();
+            names.iter().for_each(|name| self.reach_of_custom(world, kind, name, stale));
+        }
     }
 
     /// Its pods, if it says something else of them.

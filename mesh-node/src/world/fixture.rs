@@ -1,14 +1,17 @@
 //! Worlds for tests, written as users write them.
 //!
-//! In:  YAML documents separated by `---`, each with a `kind`.
+//! In:  YAML documents separated by `---`, each with a `kind`, custom ones with `apiVersion`.
 //! Out: a `World` that holds them.
 
-use super::{Change, Kind, Object, World};
+use super::{Change, CustomKind, Object, World};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Head {
     kind: String,
+    #[serde(default)]
+    api_version: String,
 }
 
 /// The object that a document describes.
@@ -22,9 +25,14 @@ pub(crate) fn object(yaml: &str) -> Object {
         "Service" => Object::Service(serde_saphyr::from_str(yaml).expect(read)),
         "EndpointSlice" => Object::EndpointSlice(serde_saphyr::from_str(yaml).expect(read)),
         "PeerAuthentication" => Object::PeerAuthentication(serde_saphyr::from_str(yaml).expect(read)),
-        other => panic!("no object of kind {other} is read"),
+        other => {
+            let group = head.api_version.split('/').next().unwrap_or_default();
+            let kind = CustomKind::find(group, other);
+            let kind = kind.unwrap_or_else(|| panic!("no object of kind {other} of {} is read", head.api_version));
+            Object::Custom(kind, serde_saphyr::from_str(yaml).expect(read))
+        }
     };
-    if object.kind() != Kind::Namespace && object.metadata().namespace.is_empty() {
+    if !object.kind().is_cluster_scoped() && object.metadata().namespace.is_empty() {
         object.metadata_mut().namespace = "default".into();
     }
     object

@@ -3,7 +3,7 @@
 //! In:  objects as `api` has them.
 //! Out: the same objects as long as somebody looks at them, [`PackedPod`] and [`PackedSlice`] while nobody does.
 //! Invariant: what is unpacked equals what was packed, field by field; equal objects are equal packed.
-//! **Shape**: what pods of one template have in common is held once, as are names of nodes and namespaces; addresses are
+//! **Shape**: what pods of one template have in common is held once, as are places and names of nodes and namespaces; addresses are
 //! numbers where their text is the usual one.
 
 use crate::api::core::{Container, Pod, PodIp, PodSpec, PodStatus};
@@ -24,6 +24,7 @@ pub(super) struct Packer {
     texts: Interner<str>,
     templates: Interner<Template>,
     ports: Interner<[EndpointPort]>,
+    places: Interner<Place>,
 }
 
 /// What they share is no part of what is known.
@@ -93,8 +94,15 @@ pub(super) struct PackedSlice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PackedEndpoint {
     address: Texts,
-    node: Option<Arc<str>>,
+    place: Option<Arc<Place>>,
     conditions: Conditions,
+}
+
+/// Where endpoints are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Place {
+    node: Option<String>,
+    zone: Option<String>,
 }
 
 /// Texts that are mostly one address.
@@ -123,6 +131,11 @@ impl Packer {
 
     fn node(&mut self, node: Option<String>) -> Option<Arc<str>> {
         node.map(|node| self.texts.share(node))
+    }
+
+    fn place(&mut self, node: Option<String>, zone: Option<String>) -> Option<Arc<Place>> {
+        let place = Place { node, zone };
+        (place != Place::default()).then(|| self.places.share(place))
     }
 
     pub(super) fn pod(&mut self, pod: Pod) -> (Name, PackedPod) {
@@ -155,7 +168,7 @@ impl Packer {
                 _ => None,
             }
             .unwrap_or_else(|| Texts::Odd(endpoint.addresses.into())),
-            node: self.node(endpoint.node_name),
+            place: self.place(endpoint.node_name, endpoint.zone),
             conditions: endpoint.conditions,
         };
         let endpoints = endpoints.into_iter().map(endpoint).collect();
@@ -198,7 +211,8 @@ impl PackedSlice {
                 Texts::Odd(texts) => texts.to_vec(),
             },
             conditions: endpoint.conditions,
-            node_name: endpoint.node.as_deref().map(str::to_owned),
+            node_name: endpoint.place.as_ref().and_then(|place| place.node.clone()),
+            zone: endpoint.place.as_ref().and_then(|place| place.zone.clone()),
         };
         EndpointSlice {
             metadata: Rest::metadata(self.rest.as_deref(), name, &self.labels),

@@ -1,8 +1,8 @@
 //! Istio's sample application, as Istio's users apply it.
 
-use crate::support::{Space, istio, metrics};
+use crate::support::{Space, metrics};
 use anyhow::{Context, Result, ensure};
-use mesh_tests::wait;
+use mesh_tests::{tools, wait};
 use std::collections::BTreeSet;
 
 /// Who calls whom, by service account.
@@ -12,7 +12,7 @@ const EDGES: [(&str, &str); 3] = [("productpage", "details"), ("productpage", "r
 fn the_page_is_served_and_every_edge_is_mutual_tls() -> Result<()> {
     let space = Space::new("bookinfo", true)?;
     space.strict()?;
-    let manifest = istio()?.join("samples/bookinfo/platform/kube/bookinfo.yaml").display().to_string();
+    let manifest = tools::istio()?.join("samples/bookinfo/platform/kube/bookinfo.yaml").display().to_string();
     space.kubectl(&["apply", "--server-side", "-f", &manifest])?;
     let ready = ["wait", "--for=condition=Available", "deployments", "--all", "--timeout=80s"];
     space.kubectl(&ready).with_context(|| space.kubectl(&["describe", "pods"]).unwrap_or_default())?;

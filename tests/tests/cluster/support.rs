@@ -2,12 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
-use mesh_tests::{Capture, Captured, Flow, Process, env, execute, wait};
+use mesh_tests::{Capture, Captured, Flow, Process, env, tools, wait};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// How long pods may take to start, with others starting beside them.
@@ -269,19 +268,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The directory of Istio's module, which `cargo xtask setup cluster` fetches.
-pub(crate) fn istio() -> Result<PathBuf> {
-    let mut command = Command::new(env::system("go")?);
-    command.args(["list", "-m", "-f", "{{.Dir}}", "istio.io/istio"]).current_dir(root().join("tests/tools/istio"));
-    let said = execute(command.env("GOPROXY", "off"), wait::PATIENCE)?.success()?;
-    let directory = PathBuf::from(said.trim());
-    ensure!(directory.is_absolute(), "Istio's module is missing: run `cargo xtask setup cluster`");
-    Ok(directory)
-}
-
 /// One of Istio's resource definitions.
 fn definition(name: &str) -> Result<String> {
-    let path = istio()?.join("manifests/charts/base/files/crd-all.gen.yaml");
+    let path = tools::istio()?.join("manifests/charts/base/files/crd-all.gen.yaml");
     let all = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let found = all.split("\n---").find(|document| document.contains(&format!("name: {name}\n")));
     found.map(str::to_owned).with_context(|| format!("no {name} in {}", path.display()))

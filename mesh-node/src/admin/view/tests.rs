@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::http::AppProtocol;
+use crate::model::http::{AppProtocol, LocalityPreference};
 use crate::model::{Announced, Identity, Name, ObjectRef, PeerAuthentication};
 use crate::snapshot::{ServiceEntry, ServiceName, ServicePortEntry, WorkloadLabels};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ fn node() -> NodeSnapshot {
             protocol: AppProtocol::Http,
             endpoints: Box::new([endpoint]),
             upstream: None,
+            upstream_by_pod: Box::default(),
             routes: None,
         }]),
     });
@@ -66,6 +67,7 @@ fn node() -> NodeSnapshot {
             workloads: [(address, entry)].into_iter().collect(),
             services: [("10.96.0.10".parse().expect("an address"), service)].into_iter().collect(),
             endpoints: [(endpoint, name)].into_iter().collect(),
+            ..Directory::default()
         }),
         issues: [Arc::new(model::Issue {
             object: ObjectRef { kind: "PeerAuthentication".into(), name: Name::new("default", "odd") },
@@ -157,8 +159,12 @@ fn a_model_shows_workloads_services_and_policies() {
         port_names: [("http".to_owned(), 9080)].into(),
         probe_ports: [8080].into(),
     };
-    let endpoint =
-        model::Endpoint { address: "10.0.0.3".parse().expect("an address"), port: 9080, node: Some("n1".into()) };
+    let endpoint = model::Endpoint {
+        address: "10.0.0.3".parse().expect("an address"),
+        port: 9080,
+        node: Some("n1".into()),
+        zone: None,
+    };
     let service = model::Service {
         name: name.clone(),
         addresses: vec!["fd00::1".parse().expect("an address")],
@@ -170,6 +176,7 @@ fn a_model_shows_workloads_services_and_policies() {
         }],
         client_affinity: true,
         local_only: false,
+        locality: LocalityPreference::None,
     };
     let policy = PeerAuthentication {
         name: name.clone(),
@@ -182,6 +189,7 @@ fn a_model_shows_workloads_services_and_policies() {
         workloads: [(workload.name.clone(), Arc::new(workload))].into(),
         services: [(name.clone(), Arc::new(service))].into(),
         peer_authentications: [(name, Arc::new(policy))].into(),
+        ..Model::default()
     };
     assert_eq!(
         model(&all),

@@ -9,13 +9,20 @@ use crate::api::discovery::{Conditions, Endpoint, EndpointPort, EndpointSlice, S
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::{ObjectMeta, OwnerReference};
 use crate::model::{Issue, Labels, Name, ObjectRef};
+use crate::snapshot::NodeSnapshot;
 use crate::translate;
-use crate::world::{Attachment, Change, Kind, Object, SourceId, Touched, World};
+use crate::world::{Attachment, Change, CustomKind, Kind, Object, SourceId, Touched, World};
 use fastrand::Rng;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 const NAMESPACES: [&str; 4] = ["shop", "bank", "istio-system", "kube-system"];
-const KINDS: [Kind; 5] = [Kind::Namespace, Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::PeerAuthentication];
+
+mod customs;
+
+fn kinds() -> impl Iterator<Item = Kind> {
+    Kind::all().filter(|kind| *kind != Kind::ServiceAccount)
+}
 
 fn pick<'a, T>(rng: &mut Rng, choices: &'a [T]) -> &'a T {
     &choices[rng.usize(..choices.len())]
@@ -80,6 +87,7 @@ fn service(rng: &mut Rng, metadata: ObjectMeta) -> Service {
     service.spec.kind = pick(rng, &["", "ClusterIP", "LoadBalancer", "ExternalName"]).to_string();
     service.spec.cluster_ip = if rng.u8(..4) == 0 { "None".to_owned() } else { address(rng) };
     service.spec.external_ips = some(rng, 1, address);
+    service.spec.traffic_distribution = pick(rng, &["", "", "PreferSameZone", "PreferSameNode", "Odd"]).to_string();
     service.spec.internal_traffic_policy = pick(rng, &["", "Local", "Odd"]).to_string();
     service.spec.session_affinity = pick(rng, &["", "ClientIP"]).to_string();
     service.spec.ports = some(rng, 3, |rng| ServicePort {
@@ -108,6 +116,7 @@ fn slice(rng: &mut Rng, mut metadata: ObjectMeta) -> EndpointSlice {
             addresses: vec![address(rng)],
             conditions: Conditions { ready: condition(rng), serving: condition(rng), terminating: condition(rng) },
             node_name: pick(rng, &[None, Some("one"), Some("two")]).map(str::to_owned),
+            zone: pick(rng, &[None, Some("east"), Some("west")]).map(str::to_owned),
         }),
     }
 }
@@ -138,9 +147,10 @@ enum Key {
 
 fn keys() -> Vec<Key> {
     let mut keys = Vec::new();
+    keys.extend((0..2).map(|n| Key::Object(Kind::Custom(CustomKind::GatewayClass), Name::new("", format!("n{n}")))));
     for namespace in NAMESPACES {
         keys.push(Key::Object(Kind::Namespace, Name::new("", namespace)));
-        for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Namespace) {
+        for kind in kinds().filter(|kind| !kind.is_cluster_scoped()) {
             keys.extend((0..3).map(|n| Key::Object(kind, Name::new(namespace, format!("n{n}")))));
         }
     }
@@ -159,6 +169,7 @@ fn word(rng: &mut Rng, key: &Key) -> Change {
                 Kind::Service => Object::Service(service(rng, metadata)),
                 Kind::EndpointSlice => Object::EndpointSlice(slice(rng, metadata)),
                 Kind::PeerAuthentication => Object::PeerAuthentication(peer_authentication(rng, metadata)),
+                Kind::Custom(kind) => Object::Custom(*kind, customs::custom(rng, *kind, metadata)),
                 Kind::Namespace | Kind::ServiceAccount => Object::Namespace(Namespace { metadata }),
             }))
         }
@@ -226,8 +237,8 @@ fn arrive(changes: impl IntoIterator<Item = Change>) -> World {
 #[test]
 fn the_order_of_arrival_leaves_no_trace() {
     let keys = keys();
-    let (mut pods, mut issues) = (0, 0);
-    for seed in 0..250 {
+    let (mut pods, mut routed, mut issues) = (0, 0, 0);
+    for seed in 0..60 {
         let mut rng = Rng::with_seed(seed);
         let last: Vec<_> = keys.iter().map(|key| (rng.u8(..3) > 0).then(|| word(&mut rng, key))).collect();
         let plain = arrive(last.iter().flatten().cloned().chain(SourceId::ALL.map(Change::Synced)));
@@ -250,11 +261,34 @@ fn the_order_of_arrival_leaves_no_trace() {
             assert_eq!(compiled(&world), expected, "seed {seed}");
         }
         pods += expected.pods.len();
+        let services = expected.directory.services.values().flat_map(|service| &service.ports);
+        routed += services.filter(|port| port.routes.is_some()).count();
         issues += expected.issues.len();
         assert!(expected.issues.is_sorted(), "seed {seed}");
     }
     // The worlds are about something.
-    assert!(pods > 100 && issues > 5_000, "{pods} pods, {issues} issues");
+    assert!(pods > 40 && routed > 100 && issues > 2_000, "{pods} pods, {routed} routed ports, {issues} issues");
+}
+
+/// Asserts that two snapshots are equal; tells what differs, not all that there is.
+fn assert_same(now: &NodeSnapshot, fresh: &NodeSnapshot, context: &str) {
+    if now == fresh {
+        return;
+    }
+    let lines = |snapshot: &NodeSnapshot| {
+        let directory = &snapshot.directory;
+        let issues = snapshot.issues.iter().map(ToString::to_string);
+        let pods = snapshot.pods.values().map(|pod| format!("{pod:?}"));
+        let workloads = directory.workloads.iter().map(|entry| format!("{entry:?}"));
+        let services = directory.services.iter().map(|entry| format!("{entry:?}"));
+        let endpoints = directory.endpoints.iter().map(|entry| format!("{entry:?}"));
+        let hosts = directory.hosts.exact.iter().chain(&directory.hosts.wildcards).map(|entry| format!("{entry:?}"));
+        let all = issues.chain(pods).chain(workloads).chain(services).chain(endpoints).chain(hosts);
+        all.collect::<BTreeSet<String>>()
+    };
+    let (now, fresh) = (lines(now), lines(fresh));
+    let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>().join("\n");
+    panic!("{context}\nonly incremental:\n{}\nonly fresh:\n{}", only(&now, &fresh), only(&fresh, &now));
 }
 
 fn fresh(world: &World) -> Compiler {
@@ -265,8 +299,10 @@ fn fresh(world: &World) -> Compiler {
 /// nothing.
 #[test]
 fn each_step_of_a_history_compiles_to_what_its_world_does() {
-    let keys = keys();
-    let (mut steps, mut kept, mut pods) = (0, 0, 0);
+    let (keys, kinds): (_, Vec<_>) = (keys(), kinds().collect());
+    let is_common = |key: &&Key| !matches!(key, Key::Object(Kind::Custom(_), _));
+    let common: Vec<&Key> = keys.iter().filter(is_common).collect();
+    let (mut steps, mut kept, mut pods, mut routed, mut hosts) = (0, 0, 0, 0, 0);
     for seed in 0..120 {
         let mut rng = Rng::with_seed(seed);
         let mut world = World::default();
@@ -276,10 +312,11 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
             let mut touched = Touched::default();
             let most = *pick(&mut rng, &[1, 1, 3, 40]);
             for _ in 0..rng.usize(1..=most) {
-                let key = pick(&mut rng, &keys);
+                // Pods, services and their slices meet everything else, so they change as often as all of it.
+                let key = if rng.bool() { pick(&mut rng, &keys) } else { *pick(&mut rng, &common) };
                 let change = match rng.u8(..20) {
                     0 => {
-                        let kind = *pick(&mut rng, &KINDS);
+                        let kind = *pick(&mut rng, &kinds);
                         let names = keys.iter().filter_map(|key| match key {
                             Key::Object(of, name) if *of == kind => Some(name.clone()),
                             Key::Object(..) | Key::Sandbox(_) | Key::File(_) => None,
@@ -294,10 +331,13 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
             }
             compiler.learn(&world, touched);
             let (now, mut fresh) = (compiler.snapshot(), fresh(&world));
-            assert_eq!(now, fresh.snapshot(), "seed {seed}");
+            assert_same(&now, &fresh.snapshot(), &format!("seed {seed}"));
             assert!(compiler.strangers().eq(fresh.strangers()), "seed {seed}");
             steps += 1;
             pods += now.pods.len();
+            hosts += now.directory.hosts.exact.len();
+            let ports = now.directory.services.values().flat_map(|service| &service.ports);
+            routed += ports.filter(|port| port.routes.is_some() || port.upstream.is_some()).count();
             let same = |address| now.directory.workloads.get(address).zip(before.directory.workloads.get(address));
             let same = now.directory.workloads.keys().filter_map(same);
             kept += same.filter(|(now, before)| std::sync::Arc::ptr_eq(now, before)).count();
@@ -305,24 +345,26 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
         }
     }
     // The histories are about something, and what did not change was not made anew.
-    assert!(steps > 2_000 && kept > steps * 2 && pods > 1_000, "{steps} steps, {kept} kept, {pods} pods");
+    let told =
+        format!("{steps} steps, {kept} kept, {pods} pods, {routed} ports with routes or policies, {hosts} hosts");
+    assert!(steps > 2_000 && kept > steps * 2 && pods > 1_000 && routed > steps && hosts > steps, "{told}");
 }
 
 /// Words of one kind again and again, so that its indexes meet every way in which its objects can change.
 #[test]
 fn no_kind_leaves_a_trace() {
     let keys = keys();
-    for kind in KINDS {
+    for kind in kinds() {
         let of_kind: Vec<_> = keys.iter().filter(|key| matches!(key, Key::Object(of, _) if *of == kind)).collect();
         let mut rng = Rng::with_seed(1);
         let mut world = arrive(keys.iter().map(|key| word(&mut rng, key)).collect::<Vec<_>>());
         let mut compiler = fresh(&world);
-        for step in 0..300 {
+        for step in 0..150 {
             let key = *pick(&mut rng, &of_kind);
             let change = if rng.u8(..4) == 0 { silence(key) } else { word(&mut rng, key) };
             let touched = world.learn(change);
             compiler.learn(&world, touched);
-            assert_eq!(compiler.snapshot(), compiled(&world), "{} {step}", kind.name());
+            assert_same(&compiler.snapshot(), &compiled(&world), &format!("{} {step}", kind.name()));
         }
     }
 }

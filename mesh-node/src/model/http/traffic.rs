@@ -3,9 +3,10 @@
 //! Out: [`TrafficPolicies`], one for each service or host.
 //! Source: Istio `DestinationRule`; Kubernetes `Service.spec.trafficDistribution`.
 
-use crate::model::{Labels, ObjectRef};
+use crate::model::{Labels, ObjectRef, Visibility};
 use http::HeaderName;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What holds for one service or host.
@@ -13,6 +14,14 @@ use std::time::Duration;
 pub struct TrafficPolicies {
     /// The object it was translated from.
     pub object: ObjectRef,
+    /// When the object was created (RFC 3339): the oldest of equals wins.
+    pub created: String,
+    /// The full host name, as in `reviews.default.svc.cluster.local`; may begin with `*.` or be `*`.
+    pub host: Arc<str>,
+    /// Whose traffic it holds for.
+    pub clients: Visibility,
+    /// Something in the object is not understood, so that nothing goes to the host.
+    pub closed: bool,
     /// For every port without one of its own.
     pub all: TrafficPolicy,
     /// For these ports: the whole policy, in which nothing is inherited.
@@ -96,9 +105,10 @@ pub enum HashKey {
 }
 
 /// Which endpoints are preferred by where they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LocalityPreference {
     /// All alike.
+    #[default]
     None,
     /// Those of the client's zone, as long as there are any.
     SameZone,

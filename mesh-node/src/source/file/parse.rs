@@ -8,9 +8,9 @@
 //! Source: YAML 1.2.2, "document markers"; Kubernetes names (RFC 1123) and `v1.List`; `kubectl apply` for the
 //! default namespace.
 
-use crate::api::{core, discovery, istio};
+use crate::api::{core, custom, discovery, istio};
 use crate::model::{Issue, Name, ObjectRef};
-use crate::world::{Kind, Object};
+use crate::world::{CustomKind, Kind, Object};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -166,7 +166,9 @@ fn read_document(document: &str, parsed: &mut Parsed) -> Result<(), Refusal> {
 
 /// Is it a list of objects? Some real kinds end in `List` too, but none that is read.
 fn is_list(kind: &str, api_version: Option<&str>) -> bool {
-    (kind == "List" && api_version == Some("v1")) || kind.strip_suffix("List").is_some_and(|item| known(item).is_some())
+    let group = api_version.and_then(|version| version.rsplit_once('/')).map_or("", |(group, _)| group);
+    (kind == "List" && api_version == Some("v1"))
+        || kind.strip_suffix("List").is_some_and(|item| known(group, item).is_some())
 }
 
 /// Items of a list such as `PodList` may leave out what the list's own kind says.
@@ -244,16 +246,16 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
-/// The kind that is read under this name, and its API group.
-fn known(kind: &str) -> Option<(Kind, &'static str)> {
-    Some(match kind {
-        "Namespace" => (Kind::Namespace, ""),
-        "ServiceAccount" => (Kind::ServiceAccount, ""),
-        "Pod" => (Kind::Pod, ""),
-        "Service" => (Kind::Service, ""),
-        "EndpointSlice" => (Kind::EndpointSlice, "discovery.k8s.io"),
-        "PeerAuthentication" => (Kind::PeerAuthentication, "security.istio.io"),
-        _ => return None,
+/// The kind that is read under this name in this API group.
+fn known(group: &str, kind: &str) -> Option<Kind> {
+    Some(match (group, kind) {
+        ("", "Namespace") => Kind::Namespace,
+        ("", "ServiceAccount") => Kind::ServiceAccount,
+        ("", "Pod") => Kind::Pod,
+        ("", "Service") => Kind::Service,
+        ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
+        ("security.istio.io", "PeerAuthentication") => Kind::PeerAuthentication,
+        _ => Kind::Custom(CustomKind::find(group, kind)?),
     })
 }
 
@@ -267,9 +269,9 @@ fn read_object(head: &Head, source: &impl Source, parsed: &mut Parsed) -> Result
         return Err(Refusal::new("a list within a list is not read"));
     }
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let known = known(kind).filter(|(_, of_group)| *of_group == group);
+    let known = known(group, kind);
     match known {
-        Some((kind, _)) if is_version(kind, version) => {
+        Some(kind) if is_version(kind, version) => {
             parsed.objects.push(object(kind, source)?);
         }
         _ if known.is_some() || is_claimed(group, kind) => parsed.issues.push(not_supported(head, kind, api_version)),
@@ -279,7 +281,11 @@ fn read_object(head: &Head, source: &impl Source, parsed: &mut Parsed) -> Result
 }
 
 fn is_version(kind: Kind, version: &str) -> bool {
-    version == "v1" || (kind == Kind::PeerAuthentication && version == "v1beta1")
+    match kind {
+        Kind::Custom(kind) => kind.versions().contains(&version),
+        Kind::PeerAuthentication => matches!(version, "v1" | "v1beta1"),
+        Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Service | Kind::EndpointSlice => version == "v1",
+    }
 }
 
 fn is_claimed(group: &str, kind: &str) -> bool {
@@ -308,6 +314,7 @@ fn object(kind: Kind, source: &impl Source) -> Result<Object, Refusal> {
         Kind::Service => Object::Service(source.decode::<core::Service>()?),
         Kind::EndpointSlice => Object::EndpointSlice(source.decode::<discovery::EndpointSlice>()?),
         Kind::PeerAuthentication => Object::PeerAuthentication(source.decode::<istio::PeerAuthentication>()?),
+        Kind::Custom(kind) => Object::Custom(kind, source.decode::<custom::Custom>()?),
     };
     let metadata = object.metadata_mut();
     if kind.is_cluster_scoped() {

@@ -3,10 +3,10 @@
 //! In:  JSON of the API server.
 //! Out: [`Resource`]s; the `Object` that a text describes.
 //! Invariant: only fields of `api` are kept of what is read.
-//! Source: the Kubernetes API reference, "API overview", for paths; Istio's CRD of `PeerAuthentication`.
+//! Source: the Kubernetes API reference, "API overview", for paths; Istio's and the Gateway API's CRDs.
 
 use crate::model::Name;
-use crate::world::{Kind, Object};
+use crate::world::{CustomKind, Kind, Object};
 use serde::Deserialize;
 
 /// A kind of objects and where the API server has it.
@@ -26,7 +26,7 @@ pub(super) struct Resource {
 }
 
 /// Every kind that is watched. Service accounts are not: of them only the names matter, which pods have.
-pub(super) const RESOURCES: [Resource; 5] = [
+pub(super) const RESOURCES: [Resource; 16] = [
     Resource {
         kind: Kind::Namespace,
         group: "",
@@ -61,7 +61,29 @@ pub(super) const RESOURCES: [Resource; 5] = [
         fields: "",
         is_custom: true,
     },
+    custom(CustomKind::HttpRoute),
+    custom(CustomKind::GrpcRoute),
+    custom(CustomKind::Gateway),
+    custom(CustomKind::GatewayClass),
+    custom(CustomKind::ReferenceGrant),
+    custom(CustomKind::VirtualService),
+    custom(CustomKind::DestinationRule),
+    custom(CustomKind::ServiceEntry),
+    custom(CustomKind::WorkloadEntry),
+    custom(CustomKind::IstioGateway),
+    custom(CustomKind::Sidecar),
 ];
+
+const fn custom(kind: CustomKind) -> Resource {
+    Resource {
+        kind: Kind::Custom(kind),
+        group: kind.group(),
+        versions: kind.versions(),
+        plural: kind.plural(),
+        fields: "",
+        is_custom: true,
+    }
+}
 
 impl Resource {
     /// The path of all its objects in one of its versions.
@@ -121,5 +143,6 @@ pub(super) fn object(kind: Kind, json: &str) -> Result<Object, serde_json::Error
         Kind::Service => Object::Service(serde_json::from_str(json)?),
         Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_str(json)?),
         Kind::PeerAuthentication => Object::PeerAuthentication(serde_json::from_str(json)?),
+        Kind::Custom(kind) => Object::Custom(kind, serde_json::from_str(json)?),
     })
 }

@@ -206,6 +206,10 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
                 Kind::PeerAuthentication => {
                     write_objects(&mut file, shared(world, World::peer_authentications), now)?;
                 }
+                Kind::Custom(kind) => {
+                    let objects: Vec<_> = locked(world).customs(*kind).map(|(_, object)| Arc::clone(object)).collect();
+                    write_objects(&mut file, objects.into_iter(), now)?;
+                }
             }
             file.into_inner()?.sync_all()?;
             fs::rename(&unfinished, &path)

@@ -29,7 +29,11 @@ pub(super) fn slim(object: &mut Object, node: &str) {
             let creation_timestamp = std::mem::take(&mut service.metadata.creation_timestamp);
             service.metadata = ObjectMeta { creation_timestamp, ..named(&service.metadata) };
         }
-        Object::Pod(_) | Object::Namespace(_) | Object::ServiceAccount(_) | Object::PeerAuthentication(_) => {}
+        Object::Pod(_)
+        | Object::Namespace(_)
+        | Object::ServiceAccount(_)
+        | Object::PeerAuthentication(_)
+        | Object::Custom(..) => {}
     }
 }
 
@@ -112,7 +116,11 @@ endpoints: [{addresses: [10.0.0.1], nodeName: two}]
     fn a_node_does_the_same_without_what_nobody_reads() {
         use crate::{compile, translate};
         let snapshot = |world: &World| {
-            let settings = compile::Settings { node: "one".to_owned(), cluster_domain: "cluster.local".to_owned() };
+            let settings = compile::Settings {
+                node: "one".to_owned(),
+                cluster_domain: "cluster.local".to_owned(),
+                root_namespace: "istio-system".to_owned(),
+            };
             compile::Compiler::of(world, translate::Settings::default(), settings).snapshot()
         };
         let (whole, slim) = worlds();

@@ -9,7 +9,7 @@
 use crate::model::http::AppProtocol;
 
 /// What a port of this `appProtocol` (empty if absent) and name speaks.
-pub(super) fn of_port(app_protocol: &str, name: &str) -> AppProtocol {
+pub(in crate::translate) fn of_port(app_protocol: &str, name: &str) -> AppProtocol {
     if !app_protocol.is_empty() {
         return by_word(app_protocol.strip_prefix("kubernetes.io/").unwrap_or(app_protocol));
     }

@@ -9,6 +9,7 @@
 use super::{address, protocol};
 use crate::api;
 use crate::api::discovery::{EndpointSlice, SERVICE_NAME_LABEL};
+use crate::model::http::LocalityPreference;
 use crate::model::{Endpoint, Issue, Name, ObjectRef, Service, ServicePort};
 use crate::share::Claims;
 use crate::world::Kind;
@@ -41,7 +42,8 @@ pub(in crate::translate) fn service(
     let client_affinity = reader.client_affinity(&object.spec);
     let addresses = reader.addresses(object, claims);
     let ports = reader.ports(&object.spec, slices, local_only);
-    Some(Service { name: name.clone(), addresses, ports, client_affinity, local_only })
+    let locality = reader.locality(&object.spec);
+    Some(Service { name: name.clone(), addresses, ports, client_affinity, local_only, locality })
 }
 
 /// What decides whether this service has an address that others claim too.
@@ -159,6 +161,19 @@ impl Reader<'_> {
         }
     }
 
+    fn locality(&mut self, spec: &api::core::ServiceSpec) -> LocalityPreference {
+        match spec.traffic_distribution.as_str() {
+            "" => LocalityPreference::None,
+            "PreferSameZone" | "PreferClose" => LocalityPreference::SameZone,
+            "PreferSameNode" => LocalityPreference::SameNode,
+            other => {
+                let problem = format!("`{other}` is no preference; all endpoints are alike");
+                self.report("spec.trafficDistribution", problem, "use PreferSameZone or PreferSameNode");
+                LocalityPreference::None
+            }
+        }
+    }
+
     /// The addresses that clients dial, primary first; those that an older service has are left to it.
     fn addresses(&mut self, service: &api::core::Service, claims: &Claims<IpAddr, Seniority>) -> Vec<IpAddr> {
         let mut addresses = Vec::new();
@@ -225,6 +240,7 @@ impl Reader<'_> {
 #[derive(Default)]
 struct State {
     node: Option<String>,
+    zone: Option<String>,
     ready: bool,
     leaving_but_serving: bool,
 }
@@ -244,6 +260,7 @@ fn endpoints(slices: &[Slice<'_>], port_name: &str, local_only: bool) -> Vec<End
                 state.ready |= ready;
                 state.leaving_but_serving |= serving && conditions.terminating.unwrap_or(false);
                 state.node = std::mem::take(&mut state.node).max(endpoint.node_name.clone());
+                state.zone = std::mem::take(&mut state.zone).max(endpoint.zone.clone());
             }
         }
     }
@@ -256,6 +273,6 @@ fn endpoints(slices: &[Slice<'_>], port_name: &str, local_only: bool) -> Vec<End
         .filter(|((address, _), state)| {
             state.ready || (state.leaving_but_serving && !ready.contains(&group(address, state)))
         })
-        .map(|((address, port), state)| Endpoint { address, port, node: state.node })
+        .map(|((address, port), state)| Endpoint { address, port, node: state.node, zone: state.zone })
         .collect()
 }

@@ -109,9 +109,9 @@ fn what_a_mesh_should_enforce_but_cannot_is_refused_aloud() {
 {apiVersion: example.org/v1, kind: Service, metadata: {name: ignored}}
 ",
         &expect![[r#"
+            HTTPRoute default/r
             AuthorizationPolicy shop/deny, kind: AuthorizationPolicy of security.istio.io/v1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             GlobalNetworkPolicy gnp, kind: GlobalNetworkPolicy of projectcalico.org/v3 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
-            HTTPRoute r, kind: HTTPRoute of gateway.networking.k8s.io/v1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             NetworkPolicy np, kind: NetworkPolicy of networking.k8s.io/v1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             PeerAuthentication p, kind: PeerAuthentication of security.istio.io/v9 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
         "#]],

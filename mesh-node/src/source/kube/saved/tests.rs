@@ -1,5 +1,5 @@
 use super::*;
-use crate::world::{Change, fixture};
+use crate::world::{Change, CustomKind, fixture};
 
 const OBJECTS: &str = r#"
 {kind: Namespace, metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}}
@@ -69,7 +69,15 @@ impl Drop for Directory {
 
 fn saved(name: &str) -> (Directory, World) {
     let directory = Directory::new(name);
-    let world = Mutex::new(fixture::world(OBJECTS));
+    let mut objects = OBJECTS.to_owned();
+    for kind in CustomKind::ALL {
+        let (group, version, kind) = (kind.group(), kind.versions()[0], kind.name());
+        let metadata = "{name: a, namespace: shop, creationTimestamp: 2026-01-31T12:00:00Z}";
+        let spec = "{list: [{number: 1.5, text: '1'}], none: null, map: {a: true}}";
+        objects +=
+            &format!("---\n{{apiVersion: {group}/{version}, kind: {kind}, metadata: {metadata}, spec: {spec}}}\n");
+    }
+    let world = Mutex::new(fixture::world(&objects));
     save(&directory.0, &world, &kinds().collect::<Vec<_>>(), SystemTime::UNIX_EPOCH).expect("it is saved");
     (directory, world.into_inner().expect("nobody panicked"))
 }

@@ -1,0 +1,157 @@
+//! Routes, policies and hosts at random: few enough names that they quarrel.
+
+use super::{labels, pick, some};
+use crate::api::custom::{Custom, CustomKind};
+use crate::api::meta::ObjectMeta;
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+fn host(rng: &mut Rng) -> &'static str {
+    pick(
+        rng,
+        &[
+            "n0",
+            "n1",
+            "n2.shop.svc.cluster.local",
+            "n0.bank.svc.cluster.local",
+            "a.example.com",
+            "*.example.com",
+            "*",
+            "b c",
+        ],
+    )
+}
+
+fn number(rng: &mut Rng) -> u16 {
+    rng.u16(80..83)
+}
+
+fn optional(rng: &mut Rng, spec: &mut Value, field: &str, value: impl FnOnce(&mut Rng) -> Value) {
+    if rng.bool() {
+        spec[field] = value(rng);
+    }
+}
+
+fn export(rng: &mut Rng, spec: &mut Value) {
+    if rng.u8(..3) == 0 {
+        spec["exportTo"] = json!([*pick(rng, &[".", "*", "~", "shop", "bank"])]);
+    }
+}
+
+fn reference(rng: &mut Rng) -> Value {
+    let mut reference = json!({"name": format!("n{}", rng.u8(..4)), "port": number(rng)});
+    optional(rng, &mut reference, "namespace", |rng| json!(*pick(rng, &["shop", "bank"])));
+    if rng.u8(..8) == 0 {
+        reference["kind"] = json!("Odd");
+    }
+    reference
+}
+
+fn parents(rng: &mut Rng) -> Value {
+    some(rng, 3, |rng| {
+        let mut parent = reference(rng);
+        parent["group"] = json!(*pick(rng, &["", "", "gateway.networking.k8s.io"]));
+        parent["kind"] = json!(*pick(rng, &["Service", "Service", "Gateway"]));
+        if rng.bool() {
+            parent.as_object_mut().expect("made as one").remove("port");
+        }
+        parent
+    })
+    .into()
+}
+
+fn route(rng: &mut Rng, is_grpc: bool) -> Value {
+    let rules = some(rng, 3, |rng| {
+        let mut rule = json!({"backendRefs": some(rng, 2, reference)});
+        optional(rng, &mut rule, "matches", |rng| {
+            some(rng, 2, |rng| {
+                let path = *pick(rng, &["/", "/a", "/a/b", "odd"]);
+                if is_grpc {
+                    json!({"method": {"service": "s", "method": path.trim_start_matches('/')}})
+                } else {
+                    json!({"path": {"type": *pick(rng, &["Exact", "PathPrefix", "RegularExpression"]), "value": path}})
+                }
+            })
+            .into()
+        });
+        if rng.u8(..8) == 0 {
+            rule["odd"] = json!(1);
+        }
+        rule
+    });
+    json!({"parentRefs": parents(rng), "rules": rules})
+}
+
+fn virtual_service(rng: &mut Rng) -> Value {
+    let http = some(rng, 3, |rng| {
+        let mut rule = json!({"route": some(rng, 2, |rng| json!({
+            "destination": {"host": host(rng), "subset": *pick(rng, &["", "v1", "v2"])},
+            "weight": rng.u8(..3),
+        }))});
+        optional(rng, &mut rule, "match", |rng| {
+            json!([{
+                "uri": {"prefix": *pick(rng, &["/", "/a"])},
+                "sourceLabels": labels(rng),
+                "port": number(rng),
+            }])
+        });
+        optional(rng, &mut rule, "timeout", |rng| json!(*pick(rng, &["1s", "odd"])));
+        rule
+    });
+    let mut spec = json!({"hosts": some(rng, 2, host), "http": http});
+    optional(rng, &mut spec, "gateways", |rng| json!([*pick(rng, &["mesh", "n0", "shop/n1"])]));
+    export(rng, &mut spec);
+    spec
+}
+
+fn policy(rng: &mut Rng) -> Value {
+    let simple = *pick(rng, &["RANDOM", "ROUND_ROBIN", "PASSTHROUGH", "odd"]);
+    let mode = *pick(rng, &["DISABLE", "SIMPLE", "ISTIO_MUTUAL", "MUTUAL"]);
+    json!({"loadBalancer": {"simple": simple}, "tls": {"mode": mode}})
+}
+
+fn destination_rule(rng: &mut Rng) -> Value {
+    let subsets = some(rng, 2, |rng| json!({"name": *pick(rng, &["v1", "v2"]), "labels": labels(rng)}));
+    let mut spec = json!({"host": host(rng), "subsets": subsets});
+    optional(rng, &mut spec, "trafficPolicy", policy);
+    export(rng, &mut spec);
+    spec
+}
+
+fn service_entry(rng: &mut Rng) -> Value {
+    let endpoints = some(rng, 2, |rng| json!({"address": format!("10.1.0.{}", rng.u8(1..9)), "labels": labels(rng)}));
+    let mut spec = json!({
+        "hosts": some(rng, 2, host),
+        "ports": [{"number": number(rng), "name": "http", "protocol": *pick(rng, &["HTTP", "TCP"])}],
+        "resolution": *pick(rng, &["NONE", "STATIC", "DNS", "DYNAMIC_DNS"]),
+        "endpoints": endpoints,
+    });
+    optional(rng, &mut spec, "addresses", |rng| json!([format!("10.0.0.{}", rng.u8(1..60))]));
+    optional(rng, &mut spec, "workloadSelector", |rng| json!({"labels": labels(rng)}));
+    export(rng, &mut spec);
+    spec
+}
+
+/// An object of this kind.
+pub(super) fn custom(rng: &mut Rng, kind: CustomKind, metadata: ObjectMeta) -> Custom {
+    let spec = match kind {
+        CustomKind::HttpRoute => route(rng, false),
+        CustomKind::GrpcRoute => route(rng, true),
+        CustomKind::VirtualService => virtual_service(rng),
+        CustomKind::DestinationRule => destination_rule(rng),
+        CustomKind::ServiceEntry => service_entry(rng),
+        CustomKind::WorkloadEntry => json!({"address": format!("10.2.0.{}", rng.u8(1..9)), "labels": labels(rng)}),
+        CustomKind::ReferenceGrant => json!({
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": *pick(rng, &["shop", "bank"])}],
+            "to": [{"group": "", "kind": "Service"}],
+        }),
+        CustomKind::Gateway => {
+            json!({"gatewayClassName": "c", "listeners": [{"name": "l", "port": number(rng), "protocol": "HTTP"}]})
+        }
+        CustomKind::IstioGateway => {
+            json!({"selector": labels(rng), "servers": [{"port": {"number": number(rng), "protocol": "HTTP", "name": "h"}, "hosts": [host(rng)]}]})
+        }
+        CustomKind::GatewayClass | CustomKind::Sidecar => json!({"odd": rng.u8(..2)}),
+    };
+    Custom { metadata, spec: spec.as_object().expect("made as one").clone() }
+}

@@ -1,0 +1,93 @@
+//! What objects of custom kinds mean.
+//!
+//! In:  an object of such a kind, or that it is gone.
+//! Out: [`Customs`]: routes, traffic policies, hosts and gateways in the mesh's own words.
+//! Invariant: each is the reading of its object alone, but for routes, which are read in the light of all grants.
+
+use super::gateway::Grants;
+use super::read::Log;
+use super::{Settings, gateway, istio};
+use crate::api::custom::{Custom, CustomKind};
+use crate::model::http::{HttpRoute, TrafficPolicies};
+use crate::model::{ExternalService, Gateway, Issue, Name, ObjectRef, WorkloadEntry};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Routes, traffic policies, hosts and gateways.
+#[derive(Clone, Debug, Default)]
+pub struct Customs {
+    /// Every object that routes HTTP.
+    pub routes: BTreeMap<ObjectRef, Arc<HttpRoute>>,
+    /// Every object that says how connections to a host are made.
+    pub traffic_policies: BTreeMap<Name, Arc<TrafficPolicies>>,
+    /// Every object that describes hosts which are no services of the cluster.
+    pub external_services: BTreeMap<Name, Arc<ExternalService>>,
+    /// Every workload that is no pod.
+    pub workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
+    /// Every gateway.
+    pub gateways: BTreeMap<ObjectRef, Arc<Gateway>>,
+    grants: Grants,
+}
+
+impl Customs {
+    /// The object is this, or gone. Returns whether it means anything else than before, and what is wrong with it.
+    pub(super) fn learn(
+        &mut self,
+        kind: CustomKind,
+        name: &Name,
+        object: Option<&Custom>,
+        settings: &Settings,
+    ) -> (bool, Vec<Issue>) {
+        let log = Log::new(ObjectRef::new(kind.full_name(), name.clone()));
+        let domain = &settings.cluster_domain;
+        let reference = || log.object().clone();
+        let is_other = match kind {
+            CustomKind::HttpRoute | CustomKind::GrpcRoute => {
+                let route = object.map(|object| gateway::route(&log, kind, object, &self.grants));
+                put(&mut self.routes, reference(), route)
+            }
+            CustomKind::VirtualService => {
+                put(&mut self.routes, reference(), object.map(|object| istio::route(&log, object, domain)))
+            }
+            CustomKind::DestinationRule => {
+                let policies = object.map(|object| istio::policies(&log, object, domain));
+                put(&mut self.traffic_policies, name.clone(), policies)
+            }
+            CustomKind::ServiceEntry => {
+                put(&mut self.external_services, name.clone(), object.map(|object| istio::service(&log, object)))
+            }
+            CustomKind::WorkloadEntry => {
+                put(&mut self.workload_entries, name.clone(), object.map(|object| istio::workload(&log, object)))
+            }
+            CustomKind::Gateway => {
+                put(&mut self.gateways, reference(), object.map(|object| gateway::gateway(&log, object)))
+            }
+            CustomKind::IstioGateway => {
+                put(&mut self.gateways, reference(), object.map(|object| istio::gateway(&log, object)))
+            }
+            CustomKind::ReferenceGrant => {
+                self.grants.set(name, object.map(|object| gateway::grant(&log, object)));
+                true
+            }
+            CustomKind::GatewayClass => {
+                object.into_iter().for_each(|object| gateway::class(&log, object));
+                false
+            }
+            CustomKind::Sidecar => {
+                object.into_iter().for_each(|object| istio::sidecar(&log, object));
+                false
+            }
+        };
+        (is_other, log.into_issues())
+    }
+}
+
+/// Returns whether this differs from what was there.
+fn put<K: Ord, T: PartialEq>(known: &mut BTreeMap<K, Arc<T>>, key: K, value: Option<T>) -> bool {
+    if known.get(&key).map(|known| &**known) == value.as_ref() {
+        return false;
+    }
+    known.remove(&key);
+    known.extend(value.map(|value| (key, Arc::new(value))));
+    true
+}

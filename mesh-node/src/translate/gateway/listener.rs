@@ -1,0 +1,103 @@
+//! Gateways and their listeners.
+//!
+//! In:  Gateways and GatewayClasses as written.
+//! Out: a [`Gateway`]; a listener that is not understood is left out, so that nothing listens there.
+//! Source: Gateway API `Gateway`, `GatewayClass`.
+
+use super::full_name;
+use crate::api::custom::Custom;
+use crate::model::{AllowedRoutes, Gateway, GatewayClass, Labels, Listener, ListenerProtocol, ListenerTls};
+use crate::translate::read::{Log, Place};
+use std::sync::Arc;
+
+/// Reads a class, of which the name alone matters to gateways.
+pub(in crate::translate) fn class(log: &Log, object: &Custom) {
+    let mut fields = log.spec(&object.spec);
+    fields.take("controllerName").text();
+    fields.take("description").immaterial();
+    fields.take("parametersRef").ignored("classes have no parameters");
+}
+
+/// The gateway that an object is.
+pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
+    let namespace = &log.object().name.namespace;
+    let ((class, listeners), is_clear) = log.part(|| {
+        let mut fields = log.spec(&object.spec);
+        let class = fields.take("gatewayClassName").text().unwrap_or_default().to_owned();
+        fields.take("addresses").ignored("a gateway listens on its nodes' addresses");
+        fields.take("infrastructure").ignored("nothing is created for a gateway");
+        fields.take("allowedListeners").ignored("no ListenerSet attaches");
+        fields.take("defaultScope").ignored("no route attaches by default");
+        fields.take("tls").unsupported("give TLS in the listener");
+        let listeners: Vec<_> = fields
+            .take("listeners")
+            .items()
+            .iter()
+            .filter_map(|place| {
+                let (listener, is_clear) = place.log().part(|| listener(place, namespace));
+                listener.filter(|_| is_clear)
+            })
+            .collect();
+        (class, listeners)
+    });
+    Gateway {
+        object: log.object().clone(),
+        created: object.metadata.creation_timestamp.clone(),
+        class: GatewayClass::Named(class),
+        listeners: if is_clear { listeners } else { Vec::new() },
+    }
+}
+
+fn listener(place: &Place<'_>, namespace: &Arc<str>) -> Option<Listener> {
+    use ListenerProtocol::{Http, Https, Tcp, Tls};
+    let mut fields = place.fields()?;
+    let name = fields.take("name").text().unwrap_or_default().to_owned();
+    let port = fields.take("port").port();
+    let words = [("HTTP", Http), ("HTTPS", Https), ("TLS", Tls), ("TCP", Tcp)];
+    let protocol = fields.take("protocol").choice_except(&words, &["UDP"]);
+    let hostname = fields.take("hostname").text();
+    let tls = tls(&fields.take("tls"), namespace);
+    let mut routes = AllowedRoutes::Same;
+    if let Some(mut fields) = fields.take("allowedRoutes").fields() {
+        routes = allowed(&fields.take("namespaces"));
+        for place in fields.take("kinds").items() {
+            let Some(mut fields) = place.fields() else { continue };
+            fields.take("group").text();
+            fields.take("kind").choice(&[("HTTPRoute", ()), ("GRPCRoute", ())]);
+        }
+    }
+    let hostnames = hostname.into_iter().map(Arc::from).collect();
+    Some(Listener { name, port: port?, protocol: protocol?, hostnames, tls, routes })
+}
+
+fn tls(place: &Place<'_>, namespace: &Arc<str>) -> Option<ListenerTls> {
+    let mut fields = place.fields()?;
+    let mode = fields.take("mode").choice(&[("Terminate", false), ("Passthrough", true)]);
+    let mut certificates = Vec::new();
+    for place in fields.take("certificateRefs").items() {
+        let Some(mut fields) = place.fields() else { continue };
+        fields.take("group").choice(&[("", ())]);
+        fields.take("kind").choice(&[("Secret", ())]);
+        let of = fields.take("namespace").text();
+        let name = fields.take("name").text();
+        certificates.extend(name.map(|name| full_name(of, namespace, name)));
+    }
+    fields.take("options").ignored("no options are known");
+    Some(ListenerTls { passthrough: mode.unwrap_or_default(), certificates, mutual: false })
+}
+
+fn allowed(place: &Place<'_>) -> AllowedRoutes {
+    let Some(mut fields) = place.fields() else { return AllowedRoutes::Same };
+    let words = [
+        ("Same", AllowedRoutes::Same),
+        ("All", AllowedRoutes::All),
+        ("Selector", AllowedRoutes::Selected(Labels::new())),
+    ];
+    let from = fields.take("from").choice(&words).unwrap_or(AllowedRoutes::Same);
+    let mut labels = Labels::new();
+    if let Some(mut fields) = fields.take("selector").fields() {
+        labels = fields.take("matchLabels").labels();
+        fields.take("matchExpressions").unsupported("select by matchLabels");
+    }
+    if matches!(from, AllowedRoutes::Selected(_)) { AllowedRoutes::Selected(labels) } else { from }
+}
