@@ -159,3 +159,24 @@ pub(super) fn check(yaml: &str, expected: &Expect) {
     assert_eq!(snapshot, compiled(&world), "an equal world gives an equal snapshot");
     expected.assert_eq(&text(&snapshot));
 }
+
+/// A pod's labels decide which subsets and which hosts it answers for, long after these were compiled.
+#[test]
+fn a_pod_that_is_labelled_anew_moves_between_subsets_and_hosts() {
+    let rules = "
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v}, spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}}]}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d}, spec: {host: reviews, subsets: [{name: v2, labels: {version: v2}}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: s}, spec: {hosts: [db.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {version: v2}}}}
+";
+    let mut world = cluster(rules);
+    let mut compiler = super::Compiler::of(&world, crate::translate::Settings::default(), super::settings());
+    let before = text(&compiler.snapshot());
+    let pod = "{kind: Pod, metadata: {name: reviews-1, labels: {app: reviews, version: v2}}, spec: {nodeName: two}, status: {podIP: 10.0.1.1}}";
+    let touched = world.learn(crate::world::Change::Upsert(Box::new(crate::world::fixture::object(pod))));
+    compiler.learn(&world, touched);
+    let after = compiler.snapshot();
+    assert_ne!(text(&after), before);
+    assert_eq!(text(&after), text(&compiled(&world)));
+}
