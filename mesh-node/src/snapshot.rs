@@ -104,6 +104,12 @@ pub struct Hosts {
 }
 
 impl Hosts {
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcards.is_empty()
+    }
+
     /// The host of this name, without port and in small letters, as pods of `namespace` know it: the entry that says
     /// most of the name.
     #[must_use]

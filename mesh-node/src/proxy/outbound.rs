@@ -21,12 +21,14 @@ use super::tls::handshake;
 use super::wire::{Event, Wire, WireError};
 use super::worker::{Facts, Pod, Worker};
 use crate::identity;
-use crate::model::http::AppProtocol;
+use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::model::{Identity, MtlsMode};
 use crate::route;
-use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
+use crate::snapshot::http::Endpoints;
+use crate::snapshot::{NodeSnapshot, PodKey, ServiceName, WorkloadEntry};
 use crate::sys::socket::Destined;
 use crate::telemetry::{Security, Side};
+use ::http::StatusCode;
 use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -57,7 +59,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
     report.source_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
     let departure = worker.feed.departure();
-    let target = match choose((&snapshot, departure), client.ip(), original, fastrand::u64(..)) {
+    let target = match choose((&snapshot, departure, &pod.key), client.ip(), original, fastrand::u64(..)) {
         Ok(target) => target,
         Err(refusal) => return refuse(downstream, report, refusal),
     };
@@ -95,7 +97,7 @@ fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
 
 /// Where a connection from `client` to `original` goes. Pure: the same input gives the same target.
 pub(super) fn choose(
-    (snapshot, departure): (&NodeSnapshot, Departure),
+    (snapshot, departure, pod): (&NodeSnapshot, Departure, &PodKey),
     client: IpAddr,
     original: SocketAddr,
     random: u64,
@@ -104,17 +106,28 @@ pub(super) fn choose(
         return Err(Refusal::new(refusal::OWN_PORT, "the application dialled the mesh's own port"));
     }
     let directory = &snapshot.directory;
+    let mut is_plain = false;
     let (endpoint, service) = match directory.services.get(&original.ip()) {
         Some(service) => {
             let name = || format!("service {} has no", service.name.host);
             let Some(port) = service.port(original.port()) else {
                 return Err(Refusal::new(refusal::NO_SUCH_PORT, format!("{} port {}", name(), original.port())));
             };
-            let endpoint = if service.client_affinity {
-                route::by_client(&port.endpoints, client)
-            } else {
-                route::by_chance(&port.endpoints, random)
+            let upstream = port.upstream_of(pod);
+            let endpoint = match upstream.map(|upstream| &upstream.endpoints) {
+                Some(Endpoints::Original | Endpoints::Dns(_)) => Some(original),
+                Some(Endpoints::Static(all)) => {
+                    let all: Vec<_> = all.iter().map(|endpoint| endpoint.address).collect();
+                    route::by_chance(&all, random)
+                }
+                None if service.client_affinity => route::by_client(&port.endpoints, client),
+                None => route::by_chance(&port.endpoints, random),
             };
+            match upstream.map(|upstream| (&upstream.tls, &upstream.key)) {
+                Some((UpstreamTls::Originate(_), key)) => return Err(cannot_originate(key)),
+                Some((UpstreamTls::Disable, _)) => is_plain = true,
+                Some((UpstreamTls::Mesh, _)) | None => {}
+            }
             let Some(endpoint) = endpoint else {
                 let detail = format!("{} ready endpoint for port {}", name(), original.port());
                 return Err(Refusal::new(refusal::NO_ENDPOINTS, detail));
@@ -124,7 +137,15 @@ pub(super) fn choose(
         None => (original, directory.service_of(&original).cloned()),
     };
     let (workload, identity) = at(snapshot, endpoint, departure);
+    let identity = identity.filter(|_| !is_plain);
     Ok(Target { endpoint, service, workload, identity })
+}
+
+/// What is to be protected by TLS that the daemon originates is refused, never sent in plain text.
+pub(super) fn cannot_originate(upstream: &str) -> Refusal {
+    let detail =
+        format!("the traffic policy of {upstream} asks for TLS that the mesh originates, which it does not yet");
+    Refusal::new(refusal::NO_BACKEND, detail).answered(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// The pod at an endpoint, and who must be there if connections to it are mutual TLS.
@@ -154,6 +175,8 @@ async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) 
             Some(None) => AppProtocol::Opaque,
             // A pod's own address: only what is a service's endpoint is looked at.
             None if snapshot.directory.service_of(&original).is_some() => AppProtocol::Undeclared,
+            // Requests to hosts outside are told by the host that they name.
+            None if !snapshot.directory.hosts.is_empty() => AppProtocol::Undeclared,
             None => AppProtocol::Opaque,
         }
     };

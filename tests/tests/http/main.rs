@@ -2,4 +2,5 @@
 
 mod protocols;
 mod resilience;
+mod routing;
 mod support;

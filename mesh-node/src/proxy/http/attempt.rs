@@ -75,16 +75,19 @@ pub(crate) struct Aim {
 
 impl Aim {
     /// The endpoint, as the snapshot knows it.
+    ///
+    /// **Errors**: the upstream wants a protection that there is not.
     pub(crate) fn new(
         (upstream, standing): (&Arc<Upstream>, &Rc<Standing>),
         endpoint: SocketAddr,
         (snapshot, departure): (&NodeSnapshot, Departure),
         (version, may_upgrade): (Version, bool),
-    ) -> Self {
+    ) -> Result<Self, Refusal> {
         let (workload, identity) = outbound::at(snapshot, endpoint, departure);
         let peer = match (&upstream.tls, identity) {
             (UpstreamTls::Mesh, Some(identity)) => Peer::Mesh(identity),
-            (UpstreamTls::Mesh | UpstreamTls::Disable | UpstreamTls::Originate(_), _) => Peer::Plain,
+            (UpstreamTls::Mesh, None) | (UpstreamTls::Disable, _) => Peer::Plain,
+            (UpstreamTls::Originate(_), _) => return Err(outbound::cannot_originate(&upstream.key)),
         };
         let version = match upstream.protocol {
             AppProtocol::Http2 | AppProtocol::Grpc if !may_upgrade => Version::HTTP_2,
@@ -95,13 +98,13 @@ impl Aim {
             | AppProtocol::Http2
             | AppProtocol::Grpc => Version::HTTP_11,
         };
-        Self {
+        Ok(Self {
             upstream: Arc::clone(upstream),
             standing: Rc::clone(standing),
             place: Place { endpoint, peer, version },
             workload,
             may_upgrade,
-        }
+        })
     }
 
     /// Sends a request.

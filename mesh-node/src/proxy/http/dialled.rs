@@ -1,6 +1,6 @@
 //! What the address that a connection dialled means for its requests.
 //!
-//! In:  the snapshot, the pod, the address.
+//! In:  the snapshot, the pod, the address, and the host that a request names.
 //! Out: [`Dialled`]: the service, its upstream, its routes.
 //! Invariant: pure but for one remembered upstream, which is made again whenever the snapshot's is another.
 
@@ -31,10 +31,20 @@ pub(crate) struct Plain {
 /// What the connection dialled, as of `snapshot`.
 ///
 /// **Errors**: the service has no such port.
-pub(crate) fn dialled(down: &Downstream, snapshot: &NodeSnapshot) -> Result<Dialled, Refusal> {
+pub(crate) fn dialled(down: &Downstream, snapshot: &NodeSnapshot, host: &str) -> Result<Dialled, Refusal> {
     let directory = &snapshot.directory;
     let original = down.original;
-    let Some(service) = directory.services.get(&original.ip()) else {
+    // What is nobody's address is told by the host that the request names, as far as that has such a port.
+    let outside = || {
+        let namespace = &snapshot.pods.get(&down.pod.key)?.name.namespace;
+        let host = directory.hosts.find(&host.to_ascii_lowercase(), namespace)?;
+        host.port(original.port()).map(|_| host)
+    };
+    let service = match directory.services.get(&original.ip()) {
+        None if directory.service_of(&original).is_none() => outside(),
+        service => service,
+    };
+    let Some(service) = service else {
         let service = directory.service_of(&original).cloned();
         let upstream = remembered(down, None, || one_endpoint(original, service.as_ref()));
         return Ok(Dialled { service, upstream, table: None });
@@ -43,7 +53,7 @@ pub(crate) fn dialled(down: &Downstream, snapshot: &NodeSnapshot) -> Result<Dial
         let detail = format!("service {} has no port {}", service.name.host, original.port());
         return Err(Refusal::new(refusal::NO_SUCH_PORT, detail));
     };
-    let upstream = match &port.upstream {
+    let upstream = match port.upstream_of(&down.pod.key) {
         Some(upstream) => Arc::clone(upstream),
         None => remembered(down, Some(service), || without_policy(service, port)),
     };

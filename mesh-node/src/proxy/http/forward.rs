@@ -88,9 +88,9 @@ pub(super) async fn forward(
     loop {
         exchange.attempts += 1;
         let made = exchange.attempts;
-        let endpoint = endpoint(way.upstream, &standing, (affinity.key, &tried), down.original)?;
+        let endpoint = endpoint(way.upstream, &standing, (affinity.key, &tried), down.original).await?;
         let aim =
-            Aim::new((way.upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), request.kind());
+            Aim::new((way.upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), request.kind())?;
         note(exchange, &aim);
         let limit = way.filters.attempt_timeout.map(|limit| Instant::now() + limit);
         let limit = [deadline, limit].into_iter().flatten().min();
@@ -132,7 +132,7 @@ pub(super) async fn forward(
 }
 
 /// The endpoint for the next attempt.
-fn endpoint(
+async fn endpoint(
     upstream: &Arc<Upstream>,
     standing: &Standing,
     (key, tried): (Option<u64>, &[SocketAddr]),
@@ -141,7 +141,7 @@ fn endpoint(
     let chosen = match &upstream.endpoints {
         Endpoints::Original => Some(original),
         Endpoints::Static(_) => standing.choose(upstream, key, tried, std::time::Instant::now()),
-        Endpoints::Dns(_) => None,
+        Endpoints::Dns(names) => standing.resolve(names, tried).await,
     };
     chosen.ok_or_else(|| Refusal::new(refusal::NO_ENDPOINTS, format!("{} has no ready endpoint", upstream.key)))
 }

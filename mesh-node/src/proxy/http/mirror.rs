@@ -40,6 +40,7 @@ pub(crate) fn send(
     let Some(endpoint) = endpoint else { return down.worker.metrics.mirror(false) };
     let aim =
         Aim::new((upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), (head.version, false));
+    let Ok(aim) = aim else { return down.worker.metrics.mirror(false) };
     headers::address(&mut head, aim.place.version, &shadow(&authority), &Scheme::HTTP);
     head.headers.remove(EXPECT);
     let down = Rc::clone(down);

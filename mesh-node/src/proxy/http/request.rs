@@ -94,7 +94,7 @@ async fn answer(exchange: &mut Exchange, mut asking: Asking, body: Incoming) -> 
     let snapshot = down.worker.feed.snapshot();
     exchange.source = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
     exchange.span.inject(&mut asking.head.headers);
-    let Dialled { service, upstream, table } = dialled(&down, &snapshot)?;
+    let Dialled { service, upstream, table } = dialled(&down, &snapshot, asking.authority.host())?;
     exchange.service = service;
     let Some(table) = table else {
         let filters = HttpFilters::default();

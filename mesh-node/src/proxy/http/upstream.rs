@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// The longest that an endpoint is left out.
 const LONGEST_EJECTION: Duration = Duration::from_secs(300);
 
+/// How long an answer about a name holds.
+const RESOLVED: Duration = Duration::from_secs(5);
+
 /// Every upstream of one pod.
 #[derive(Default)]
 pub(crate) struct Upstreams(RefCell<HashMap<Arc<str>, Rc<Standing>>>);
@@ -35,6 +38,8 @@ pub(crate) struct Standing {
     turn: Cell<usize>,
     endpoints: RefCell<HashMap<SocketAddr, Rc<EndpointStanding>>>,
     table: RefCell<Option<(Arc<Upstream>, Rc<Table>)>>,
+    /// Where names led, and when that was asked.
+    resolved: RefCell<Option<(Instant, Vec<SocketAddr>)>>,
 }
 
 /// Does an endpoint offer itself?
@@ -183,6 +188,26 @@ impl Standing {
         let table = Rc::new(table);
         *held = Some((Arc::clone(upstream), Rc::clone(&table)));
         Some(table)
+    }
+
+    /// One of the addresses that names lead to, as the node resolves them: none of `tried` as long as there is another.
+    /// `None` if they lead nowhere.
+    pub(crate) async fn resolve(&self, names: &[(String, u16)], tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let known = self.resolved.borrow().clone().filter(|(asked, _)| asked.elapsed() < RESOLVED);
+        let addresses = match known {
+            Some((_, addresses)) => addresses,
+            None => {
+                let mut addresses = Vec::new();
+                for (name, port) in names {
+                    addresses.extend(tokio::net::lookup_host((name.as_str(), *port)).await.into_iter().flatten());
+                }
+                self.resolved.replace(Some((Instant::now(), addresses.clone())));
+                addresses
+            }
+        };
+        let fresh: Vec<_> = addresses.iter().filter(|address| !tried.contains(address)).copied().collect();
+        let offers = if fresh.is_empty() { addresses } else { fresh };
+        crate::route::by_chance(&offers, fastrand::u64(..))
     }
 
     fn forget_all_but(&self, all: &[UpstreamEndpoint]) {
