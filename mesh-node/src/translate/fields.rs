@@ -35,7 +35,8 @@ pub fn table() -> String {
         - *reported*: it is accepted and has no effect, which an issue says.\n\
         - *refused*: an issue says so, and what it belongs to is closed: a rule answers 500, a backend takes no request, \
         a listener does not listen.\n\n\
-        A field that is not listed is refused.\n",
+        A field that is not listed is refused. Gateways are understood and do not listen yet; TLS of mode `SIMPLE` is understood, \
+        and requests that need it are answered 503.\n",
     );
     for kind in CustomKind::ALL {
         // Writing to a text does not fail.
