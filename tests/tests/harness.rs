@@ -109,19 +109,24 @@ fn pods_are_reachable_from_the_host_when_asked() -> Result<()> {
 
 #[test]
 fn what_a_killed_run_left_is_swept() -> Result<()> {
-    // A run whose process is gone: its lock can be had, and its namespace has a process in it.
+    // A run whose process is gone: its lock can be had, and its namespace has a process in it. Until all of it is there
+    // the lock is held, for other runs sweep too.
     let id = format!("{}-harness_killed-0000", mesh_tests::env::prefix());
+    let runs = Path::new("/run/mesh-tests");
+    std::fs::create_dir_all(runs.join(&id))?;
+    let lock = std::fs::File::create(runs.join(format!("{id}.lock")))?;
+    lock.lock()?;
     let ns = NetNs::create(&format!("{id}-a"))?;
     let path = ns.path();
     let mut sleeper = ns.command("sleep").arg("600").spawn()?;
     std::mem::forget(ns);
-    let runs = Path::new("/run/mesh-tests");
-    std::fs::create_dir_all(runs.join(&id))?;
-    std::fs::write(runs.join(format!("{id}.lock")), "")?;
+    drop(lock);
 
     let mesh = Mesh::builder("harness sweep").without_mesh().build()?;
-    ensure!(!path.exists(), "the namespace is left");
-    ensure!(!runs.join(&id).exists() && !runs.join(format!("{id}.lock")).exists(), "files are left");
+    wait::until_true("the namespace is gone", wait::PATIENCE, || Ok(!path.exists()))?;
+    wait::until_true("the files are gone", wait::PATIENCE, || {
+        Ok(!runs.join(&id).exists() && !runs.join(format!("{id}.lock")).exists())
+    })?;
     wait::until_true("the process in it has ended", wait::PATIENCE, || Ok(sleeper.try_wait()?.is_some()))?;
     drop(mesh);
     Ok(())
