@@ -1,7 +1,7 @@
 //! What becomes of a connection or a request: which route, which endpoint, and how it is changed.
 //!
-//! In:  endpoints in a fixed order, a random number or the client's address.
-//! Out: an index.
+//! In:  endpoints in a fixed order, a random number or the client's address; a request, and what a rule says of it.
+//! Out: a choice; in the modules, whether a condition is met and what a request becomes.
 //! Invariant: pure; the same input gives the same choice.
 //! Source: kube-proxy's random choice; Kubernetes `Service.spec.sessionAffinity`.
 
@@ -15,10 +15,27 @@ use std::net::{IpAddr, SocketAddr};
 /// The endpoint for one connection by chance: uniform for a uniform `random`. `None` if there are none.
 #[must_use]
 pub fn by_chance(endpoints: &[SocketAddr], random: u64) -> Option<SocketAddr> {
-    let count = u64::try_from(endpoints.len()).ok().filter(|&count| count > 0)?;
-    // The high half of the product is uniform over 0..count without a division.
-    let at = (u128::from(random) * u128::from(count)) >> 64;
+    let at = below(u64::try_from(endpoints.len()).ok()?, random);
     endpoints.get(usize::try_from(at).ok()?).copied()
+}
+
+/// One of `items` by chance, by their weights: as likely as its share for a uniform `random`. `None` if none has a weight.
+#[must_use]
+pub fn by_weight<T>(items: impl Iterator<Item = T> + Clone, weight: impl Fn(&T) -> u32, random: u64) -> Option<T> {
+    let total = items.clone().map(|item| u64::from(weight(&item))).sum();
+    let mut at = below(total, random);
+    let mut items = items;
+    items.find(|item| {
+        let weight = u64::from(weight(item));
+        let found = at < weight;
+        at = at.saturating_sub(weight);
+        found
+    })
+}
+
+/// A number that is uniform over `0..bound` for a uniform `random`: the high half of the product, without a division.
+fn below(bound: u64, random: u64) -> u64 {
+    u64::try_from((u128::from(random) * u128::from(bound)) >> 64).unwrap_or_default()
 }
 
 /// The endpoint that `client` keeps to while the set of endpoints holds: rendezvous hashing, so that a
@@ -30,12 +47,8 @@ pub fn by_client(endpoints: &[SocketAddr], client: IpAddr) -> Option<SocketAddr>
 
 /// A well-mixed number of the pair: FNV-1a over the bytes, then a finalizer.
 fn weight(client: IpAddr, endpoint: SocketAddr) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut eat = |bytes: &[u8]| {
-        for &byte in bytes {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+    let mut hash = hashing::FNV_START;
+    let mut eat = |bytes: &[u8]| hash = hashing::fnv(hash, bytes);
     for address in [client, endpoint.ip()] {
         match address {
             IpAddr::V4(address) => eat(&address.octets()),
@@ -63,6 +76,18 @@ mod tests {
         assert_eq!(by_chance(&endpoints, 0), Some(endpoints[0]));
         assert_eq!(by_chance(&endpoints, u64::MAX / 2), Some(endpoints[1]));
         assert_eq!(by_chance(&endpoints, u64::MAX), Some(endpoints[2]));
+    }
+
+    #[test]
+    fn weights_are_shares_and_nobody_without_one_is_chosen() {
+        let items = [("none", 0), ("one", 1), ("three", 3)];
+        let chosen = |random| by_weight(items.iter(), |item| item.1, random).map(|item| item.0);
+        let quarter = u64::MAX / 4;
+        assert_eq!(
+            [0, quarter - 1, quarter + 1, u64::MAX].map(chosen),
+            [Some("one"), Some("one"), Some("three"), Some("three")]
+        );
+        assert_eq!(by_weight(items[..1].iter(), |item| item.1, 7), None);
     }
 
     #[test]

@@ -47,6 +47,9 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Streams that one connection of HTTP/2 may have at once.
 const MAX_STREAMS: u32 = 256;
 
+/// Bytes that may be on their way in one stream of HTTP/2, each way; from a pod to its own node more gains nothing.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
 /// What one pod's HTTP leaves behind from request to request.
 #[derive(Default)]
 pub(crate) struct PodHttp {
@@ -54,6 +57,8 @@ pub(crate) struct PodHttp {
     pub(crate) pool: pool::HttpPool,
     /// What is under way, and who is left out.
     pub(crate) upstreams: upstream::Upstreams,
+    /// What is kept of requests for another attempt, in bytes.
+    pub(crate) kept: Rc<Cell<usize>>,
 }
 
 /// Runs hyper's tasks on the worker's own thread.
@@ -108,6 +113,8 @@ pub(crate) async fn serve(
     server
         .http2()
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_send_buf_size(MAX_HEAD)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
     let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {

@@ -24,7 +24,7 @@ use crate::identity;
 use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::model::{Identity, MtlsMode};
 use crate::route;
-use crate::snapshot::http::Endpoints;
+use crate::snapshot::http::{Endpoints, UpstreamEndpoint};
 use crate::snapshot::{NodeSnapshot, PodKey, ServiceName, WorkloadEntry};
 use crate::sys::socket::Destined;
 use crate::telemetry::{Security, Side};
@@ -114,14 +114,14 @@ pub(super) fn choose(
                 return Err(Refusal::new(refusal::NO_SUCH_PORT, format!("{} port {}", name(), original.port())));
             };
             let upstream = port.upstream_of(pod);
+            let by_client = upstream.map_or(service.client_affinity, |upstream| upstream.balance.is_by_client());
+            let one_of = |endpoints: &[SocketAddr]| {
+                if by_client { route::by_client(endpoints, client) } else { route::by_chance(endpoints, random) }
+            };
             let endpoint = match upstream.map(|upstream| &upstream.endpoints) {
                 Some(Endpoints::Original | Endpoints::Dns(_)) => Some(original),
-                Some(Endpoints::Static(all)) => {
-                    let all: Vec<_> = all.iter().map(|endpoint| endpoint.address).collect();
-                    route::by_chance(&all, random)
-                }
-                None if service.client_affinity => route::by_client(&port.endpoints, client),
-                None => route::by_chance(&port.endpoints, random),
+                Some(Endpoints::Static(all)) => one_of(&nearest(all)),
+                None => one_of(&port.endpoints),
             };
             match upstream.map(|upstream| (&upstream.tls, &upstream.key)) {
                 Some((UpstreamTls::Originate(_), key)) => return Err(cannot_originate(key)),
@@ -139,6 +139,12 @@ pub(super) fn choose(
     let (workload, identity) = at(snapshot, endpoint, departure);
     let identity = identity.filter(|_| !is_plain);
     Ok(Target { endpoint, service, workload, identity })
+}
+
+/// The addresses of the least distance.
+fn nearest(endpoints: &[UpstreamEndpoint]) -> Vec<SocketAddr> {
+    let least = endpoints.iter().map(|endpoint| endpoint.distance).min();
+    endpoints.iter().filter(|endpoint| Some(endpoint.distance) == least).map(|endpoint| endpoint.address).collect()
 }
 
 /// What is to be protected by TLS that the daemon originates is refused, never sent in plain text.

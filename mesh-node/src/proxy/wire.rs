@@ -212,10 +212,10 @@ impl Sender<'_> {
     pub(crate) async fn control_with_data(&mut self, control: &Control, data: &[u8]) -> Result<(), WireError> {
         self.renew_keys().await?;
         let mut out = Vec::with_capacity(2 * (HEADER + TAIL) + 64 + data.len());
-        self.append(&mut out, Content::Application, &control.encode())?;
+        self.sealer.append(&mut out, Content::Application, &control.encode())?;
         for chunk in data.chunks(MAX_DATA) {
             let framed = [&[DATA], chunk].concat();
-            self.append(&mut out, Content::Application, &framed)?;
+            self.sealer.append(&mut out, Content::Application, &framed)?;
         }
         self.write(&out).await
     }
@@ -271,16 +271,8 @@ impl Sender<'_> {
         if content == Content::Application && self.shared.owes_accept.take() {
             out.extend_from_slice(&self.bare(ACCEPT)?);
         }
-        self.append(&mut out, content, payload)?;
+        self.sealer.append(&mut out, content, payload)?;
         self.write(&out).await
-    }
-
-    fn append(&mut self, out: &mut Vec<u8>, content: Content, payload: &[u8]) -> Result<(), WireError> {
-        let start = out.len();
-        out.resize(start + HEADER + payload.len() + TAIL, 0);
-        out[start + HEADER..][..payload.len()].copy_from_slice(payload);
-        self.sealer.seal(content, &mut out[start..], payload.len())?;
-        Ok(())
     }
 
     async fn write(&self, records: &[u8]) -> Result<(), WireError> {

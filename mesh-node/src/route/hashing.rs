@@ -11,11 +11,18 @@ use std::net::SocketAddr;
 /// The most places on a ring.
 const MOST: usize = 1 << 20;
 
+/// What [`fnv`] begins with.
+pub(super) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a of what was hashed to `hash`, followed by `bytes`.
+pub(super) fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// A well-mixed number of some bytes: FNV-1a, then a finalizer.
 #[must_use]
 pub fn hash(bytes: &[u8], seed: u64) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325_u64 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut hash = bytes.iter().fold(start, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut hash = fnv(FNV_START ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), bytes);
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;

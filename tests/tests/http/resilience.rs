@@ -1,8 +1,9 @@
 //! What is done when endpoints fail, come and go.
 
-use crate::support::Shop;
+use crate::support::{Shop, curl};
 use anyhow::{Result, ensure};
 use mesh_tests::Node::A;
+use mesh_tests::{ServiceSpec, wait};
 use std::collections::BTreeMap;
 
 #[test]
@@ -31,10 +32,24 @@ fn requests_are_spread_and_an_endpoint_that_refuses_is_passed_over() -> Result<(
 fn without_endpoints_the_answer_is_503_at_once() -> Result<()> {
     let shop = Shop::open("http nobody", &["web-v1"])?;
     shop.pods[0].0.set_ready(false)?;
-    mesh_tests::wait::until_true("the answer is 503", mesh_tests::wait::PATIENCE, || {
-        Ok(shop.get(80, "/", &[])?.status == 503)
-    })?;
+    wait::until_true("the answer is 503", wait::PATIENCE, || Ok(shop.get(80, "/", &[])?.status == 503))?;
     let grpc = shop.get(81, "/", &["--http2-prior-knowledge", "-H", "content-type: application/grpc", "--data", ""])?;
     ensure!(grpc.status == 200 && grpc.headers.get("grpc-status").is_some_and(|status| status == "14"), "{grpc:?}");
+    Ok(())
+}
+
+#[test]
+fn a_client_keeps_to_its_endpoint_where_the_service_says_so() -> Result<()> {
+    let shop = Shop::open("http affinity", &["web-v1", "web-v2", "web-v3"])?;
+    let service = ServiceSpec::new("shop/sticky").selector("app", "web").named("http", 80, 8080).client_affinity();
+    let url = format!("http://{}/", shop.mesh.kube().service(service)?.address(80));
+    wait::until_true("the service is served", wait::PATIENCE, || {
+        Ok(curl(&shop.client, &url, &[]).is_ok_and(|seen| seen.status == 200))
+    })?;
+    let first = curl(&shop.client, &url, &[])?.server()?;
+    for _ in 0..20 {
+        let server = curl(&shop.client, &url, &[])?.server()?;
+        ensure!(server == first, "{first}, then {server}");
+    }
     Ok(())
 }

@@ -7,7 +7,7 @@
 
 use super::{ANYONE, Client, Port, Traffic, index, policy};
 use crate::model::http::{
-    AppProtocol, Balance, HashKey, LocalityPreference, Subset, TrafficPolicies, TrafficPolicy, UpstreamTls,
+    AppProtocol, Balance, LocalityPreference, Subset, TrafficPolicies, TrafficPolicy, UpstreamTls,
 };
 use crate::model::{
     EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Labels, Resolution, Service, Visibility,
@@ -17,9 +17,6 @@ use crate::snapshot::http::{Endpoints, Upstream, UpstreamEndpoint};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-/// Envoy's least number of places on a ring.
-const RING: u32 = 1_024;
 
 /// What a host is.
 #[derive(Clone)]
@@ -135,8 +132,7 @@ impl<'m> Traffic<'m> {
         let balance = match policy.balance {
             Some(Balance::Passthrough) if closed => Balance::LeastRequest,
             Some(balance) => balance,
-            None if built.client_affinity => Balance::RingHash { key: HashKey::Source, minimum: RING },
-            None => Balance::LeastRequest,
+            None => Balance::unless_said(built.client_affinity),
         };
         let upstream = Upstream {
             key: Arc::clone(&key),

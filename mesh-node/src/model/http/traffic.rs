@@ -84,6 +84,27 @@ pub enum Balance {
     },
 }
 
+impl Balance {
+    /// Places on a ring for which no number is given.
+    ///
+    /// **Source**: Istio `ConsistentHashLB.RingHash.minimumRingSize`.
+    pub const RING: u32 = 1_024;
+
+    /// What holds where no traffic policy says another, for a service that keeps a client to one endpoint or not.
+    ///
+    /// **Source**: Kubernetes `Service.spec.sessionAffinity`.
+    #[must_use]
+    pub const fn unless_said(client_affinity: bool) -> Self {
+        if client_affinity { Self::RingHash { key: HashKey::Source, minimum: Self::RING } } else { Self::LeastRequest }
+    }
+
+    /// Does it keep a client to one endpoint by the client's address?
+    #[must_use]
+    pub const fn is_by_client(&self) -> bool {
+        matches!(self, Self::RingHash { key: HashKey::Source, .. } | Self::Maglev { key: HashKey::Source, .. })
+    }
+}
+
 /// What of a request is hashed. A request that lacks it goes to one by chance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashKey {

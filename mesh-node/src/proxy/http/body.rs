@@ -29,8 +29,12 @@ pub(crate) enum BodyError {
     Forgotten,
 }
 
-/// Bytes of a request that are kept for another attempt, or for a copy that is slower.
+/// What is kept of a request for another attempt, or for a copy that is slower, in bytes.
 const MAX_KEPT: usize = 64 * 1024;
+/// The same for all requests of a pod together.
+const KEPT_PER_POD: usize = 16 * 1024 * 1024;
+/// What a frame costs beside its bytes: a client may send as many empty ones as it likes.
+const FRAME: usize = 2 * size_of::<Part>();
 
 /// What has passed of a message.
 #[derive(Debug, Default)]
@@ -111,7 +115,11 @@ struct Kept {
     /// Frames that are kept, the first of them being the one of number `first`.
     frames: Vec<Part>,
     first: usize,
-    bytes: usize,
+    /// What they cost, here and among all of the pod's.
+    cost: usize,
+    of_pod: Rc<Cell<usize>>,
+    /// Only what is being handed on is kept.
+    gave_up: bool,
     waiting: Vec<Waker>,
 }
 
@@ -123,10 +131,9 @@ enum Part {
 }
 
 impl Keeper {
-    /// Keeps what comes.
-    pub(crate) fn new(incoming: Incoming) -> Rc<Self> {
-        let kept = Kept { incoming: Some(incoming), frames: Vec::new(), first: 0, bytes: 0, waiting: Vec::new() };
-        Rc::new(Self(RefCell::new(kept)))
+    /// Keeps what comes, beside what else costs the pod `of_pod`.
+    pub(crate) fn new(incoming: Incoming, of_pod: Rc<Cell<usize>>) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Kept::new(Some(incoming), of_pod))))
     }
 
     /// Can it be sent from its beginning?
@@ -141,7 +148,9 @@ impl Keeper {
         if at == kept.frames.len() {
             let Some(incoming) = &mut kept.incoming else { return Poll::Ready(None) };
             let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
-                kept.waiting.push(context.waker().clone());
+                if !kept.waiting.iter().any(|waiting| waiting.will_wake(context.waker())) {
+                    kept.waiting.push(context.waker().clone());
+                }
                 return Poll::Pending;
             };
             kept.take(frame, number);
@@ -149,7 +158,9 @@ impl Keeper {
         match kept.frames.get(number - kept.first) {
             Some(Part::Data(data)) => {
                 let data = data.clone();
-                kept.forget_beyond(number);
+                if kept.gave_up {
+                    kept.forget(number + 1);
+                }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Some(Part::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers.clone())))),
@@ -180,6 +191,10 @@ impl Keeper {
 }
 
 impl Kept {
+    fn new(incoming: Option<Incoming>, of_pod: Rc<Cell<usize>>) -> Self {
+        Self { incoming, frames: Vec::new(), first: 0, cost: 0, of_pod, gave_up: false, waiting: Vec::new() }
+    }
+
     fn take(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>, number: usize) {
         let part = match frame.map(|frame| frame.map(Frame::into_data)) {
             None => {
@@ -190,27 +205,37 @@ impl Kept {
                 self.incoming = None;
                 Some(Part::Broken)
             }
-            Some(Ok(Ok(data))) => {
-                self.bytes += data.len();
-                Some(Part::Data(data))
-            }
+            Some(Ok(Ok(data))) => Some(Part::Data(data)),
             Some(Ok(Err(other))) => other.into_trailers().ok().map(Part::Trailers),
         };
-        if self.bytes > MAX_KEPT {
+        let cost = match &part {
+            None => 0,
+            Some(Part::Data(data)) => FRAME + data.len(),
+            Some(Part::Trailers(_) | Part::Broken) => FRAME,
+        };
+        self.gave_up |= self.cost + cost > MAX_KEPT || self.of_pod.get() + cost > KEPT_PER_POD;
+        if self.gave_up {
             // Nobody begins anew from here on; a reader that lags behind breaks off.
-            self.frames.clear();
-            self.first = number;
+            self.forget(number);
+        } else {
+            self.cost += cost;
+            self.of_pod.set(self.of_pod.get() + cost);
         }
         self.frames.extend(part);
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Once too much has passed, only what is being handed on is kept.
-    fn forget_beyond(&mut self, number: usize) {
-        if self.bytes > MAX_KEPT {
-            self.frames.clear();
-            self.first = number + 1;
-        }
+    /// Forgets what stands before the frame of this number, and what it cost.
+    fn forget(&mut self, number: usize) {
+        self.frames.clear();
+        self.first = number;
+        self.of_pod.set(self.of_pod.get() - std::mem::take(&mut self.cost));
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.forget(0);
     }
 }
 
@@ -334,6 +359,35 @@ impl Body for Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn data(bytes: &'static [u8]) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        Some(Ok(Frame::data(Bytes::from_static(bytes))))
+    }
+
+    #[test]
+    fn empty_frames_cost_too_and_nothing_is_owed_at_the_end() {
+        let of_pod = Rc::<Cell<usize>>::default();
+        let mut kept = Kept::new(None, Rc::clone(&of_pod));
+        for number in 0..100_000 {
+            kept.take(data(b""), number);
+            assert!(of_pod.get() <= MAX_KEPT && kept.frames.len() <= MAX_KEPT / FRAME);
+        }
+        assert!(kept.gave_up && of_pod.get() == 0);
+        let mut other = Kept::new(None, Rc::clone(&of_pod));
+        other.take(data(b"kept"), 0);
+        assert_eq!((of_pod.get(), other.first), (FRAME + 4, 0));
+        drop((kept, other));
+        assert_eq!(of_pod.get(), 0);
+    }
+
+    #[test]
+    fn a_pod_that_has_much_keeps_no_more() {
+        let of_pod = Rc::new(Cell::new(KEPT_PER_POD));
+        let mut kept = Kept::new(None, Rc::clone(&of_pod));
+        kept.take(data(b"more"), 0);
+        assert!(kept.gave_up);
+        assert_eq!(of_pod.get(), KEPT_PER_POD);
+    }
 
     #[test]
     fn messages_are_counted_however_they_are_cut() {

@@ -81,23 +81,25 @@ fn without_policy(service: &ServiceEntry, port: &ServicePortEntry) -> Upstream {
     Upstream {
         key: format!("{}:{}", service.name.host, port.port).into(),
         service: Arc::clone(&service.name),
-        port: port.port,
         protocol: port.protocol,
         endpoints: Endpoints::Static(port.endpoints.iter().map(endpoint).collect()),
-        balance: Balance::LeastRequest,
-        limits: ConnectionLimits::default(),
-        outliers: None,
-        tls: UpstreamTls::Mesh,
+        balance: Balance::unless_said(service.client_affinity),
+        ..original(port.port)
     }
 }
 
 /// A pod, or whatever else has the address.
 fn one_endpoint(address: SocketAddr, service: Option<&Arc<ServiceName>>) -> Upstream {
-    let nobody = || Arc::new(ServiceName { host: String::new(), name: String::new(), namespace: String::new() });
+    let plain = original(address.port());
+    Upstream { key: address.to_string().into(), service: service.cloned().unwrap_or(plain.service), ..plain }
+}
+
+/// Whatever was dialled at this port, of which nobody says anything.
+fn original(port: u16) -> Upstream {
     Upstream {
-        key: address.to_string().into(),
-        service: service.cloned().unwrap_or_else(nobody),
-        port: address.port(),
+        key: "".into(),
+        service: Arc::new(ServiceName { host: String::new(), name: String::new(), namespace: String::new() }),
+        port,
         protocol: AppProtocol::Undeclared,
         endpoints: Endpoints::Original,
         balance: Balance::Passthrough,

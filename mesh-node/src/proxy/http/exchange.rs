@@ -9,7 +9,7 @@ use super::attempt::Held;
 use super::body::{Messages, Passed};
 use crate::proxy::refusal::{self, Refusal};
 use crate::snapshot::http::{RouteOrigin, Upstream};
-use crate::snapshot::{ServiceName, WorkloadEntry};
+use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
 use crate::telemetry::access::Outcome;
 use crate::telemetry::access::http::HttpRecord;
 use crate::telemetry::edges::EdgeLabels;
@@ -79,7 +79,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// A request of which only the head is known.
-    pub(crate) fn new(down: &Rc<Downstream>, head: &request::Parts) -> Self {
+    pub(crate) fn new(down: &Rc<Downstream>, head: &request::Parts, snapshot: &NodeSnapshot) -> Self {
         Self {
             down: Rc::clone(down),
             started: Instant::now(),
@@ -92,7 +92,7 @@ impl Exchange {
             span: down.worker.tracer.begin(&head.headers, Side::Outbound, SystemTime::now()),
             user_agent: head.headers.get(USER_AGENT).cloned(),
             forwarded_for: head.headers.get(FORWARDED_FOR).cloned(),
-            source: None,
+            source: snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload)),
             service: None,
             origin: None,
             upstream: None,

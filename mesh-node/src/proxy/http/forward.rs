@@ -78,7 +78,8 @@ pub(super) async fn forward(
     let mirrors: Vec<_> = way.mirrors.iter().filter(|(_, share)| hits(*share)).map(|(to, _)| to).collect();
     let repeats = !asking.changes && (plan.repeats() || !mirrors.is_empty());
     let affinity = affinity::Affinity::of(way.upstream, &asked(&asking), down.client.ip());
-    let mut request = Resend::new(asking, body, repeats, Rc::clone(&exchange.request));
+    let kept = repeats.then(|| Rc::clone(&down.pod.http.kept));
+    let mut request = Resend::new(asking, body, kept, Rc::clone(&exchange.request));
     for to in mirrors {
         mirror::send(&down, snapshot, to, request.copy());
     }
@@ -200,16 +201,7 @@ fn finish(
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
         }
-        let identity = match &aim.place.peer {
-            Peer::Mesh(identity) => Some(Arc::clone(identity)),
-            Peer::Plain => None,
-        };
-        return Answered::Upgrade {
-            response,
-            upstream,
-            facts: Facts::Outbound { to: aim.place.endpoint, identity },
-            held: Box::new(held),
-        };
+        return Answered::Upgrade { response, upstream, facts: aim.place.facts(), held: Box::new(held) };
     }
     if let Some(status) = super::body::grpc_status(response.headers()) {
         exchange.response.grpc_status.set(Some(status));

@@ -164,17 +164,9 @@ impl MeshStream {
         Ok(wanted)
     }
 
-    fn seal_whole(&mut self, content: Content, payload: &[u8]) -> Result<(), WireError> {
-        let start = self.unsent.len();
-        self.unsent.resize(start + HEADER + payload.len() + TAIL, 0);
-        self.unsent[start + HEADER..][..payload.len()].copy_from_slice(payload);
-        self.sealer.seal(content, &mut self.unsent[start..], payload.len())?;
-        Ok(())
-    }
-
     fn renew_keys(&mut self) -> Result<(), WireError> {
         if self.sealer.is_worn() || self.answer_update {
-            self.seal_whole(Content::Handshake, &KEY_UPDATE)?;
+            self.sealer.append(&mut self.unsent, Content::Handshake, &KEY_UPDATE)?;
             self.answer_update = false;
             self.sealer = Sealer::new(self.keys.next_tx().map_err(WireError::Keys)?)?;
         }
@@ -253,9 +245,11 @@ impl Write for MeshStream {
         let own = &mut *self;
         if !own.finished {
             own.finished = true;
-            own.seal_whole(Content::Application, &[FIN]).map_err(broken)?;
+            own.sealer.append(&mut own.unsent, Content::Application, &[FIN]).map_err(|error| broken(error.into()))?;
             if own.ended {
-                own.seal_whole(Content::Alert, &CLOSE_NOTIFY).map_err(broken)?;
+                own.sealer
+                    .append(&mut own.unsent, Content::Alert, &CLOSE_NOTIFY)
+                    .map_err(|error| broken(error.into()))?;
             }
         }
         own.poll_send(context)
@@ -332,7 +326,10 @@ impl Transport {
             std::future::poll_fn(|context| own.as_mut().poll_shutdown(context)).await?;
             if let Self::Mesh(stream) = own.get_mut() {
                 std::future::poll_fn(|context| stream.poll_end(context)).await.map_err(broken)?;
-                stream.seal_whole(Content::Alert, &CLOSE_NOTIFY).map_err(broken)?;
+                stream
+                    .sealer
+                    .append(&mut stream.unsent, Content::Alert, &CLOSE_NOTIFY)
+                    .map_err(|error| broken(error.into()))?;
                 std::future::poll_fn(|context| stream.poll_send(context)).await?;
             }
             Ok::<_, io::Error>(())

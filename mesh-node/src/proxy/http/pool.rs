@@ -55,6 +55,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// By what a connection to it is judged.
+    pub(crate) fn facts(&self) -> Facts {
+        let identity = match &self.peer {
+            Peer::Plain => None,
+            Peer::Mesh(identity) => Some(Arc::clone(identity)),
+        };
+        Facts::Outbound { to: self.endpoint, identity }
+    }
+
     /// Is whoever was there still to be there, and spoken to so? A place where a user wants no TLS stays as it is.
     pub(crate) fn is_current(&self, snapshot: &NodeSnapshot, departure: Departure) -> bool {
         match &self.peer {
@@ -268,12 +277,7 @@ pub(crate) async fn open(
         idle: bounds.idle.unwrap_or(IDLE),
         left: bounds.requests.filter(|&requests| requests > 0).map(|requests| Rc::new(Cell::new(requests - 1))),
     };
-    let identity = match &place.peer {
-        Peer::Plain => None,
-        Peer::Mesh(identity) => Some(Arc::clone(identity)),
-    };
-    let facts = Facts::Outbound { to: place.endpoint, identity };
-    let alive = (pod.live.register(facts), OneMore::new(standing, |standing| &standing.connections));
+    let alive = (pod.live.register(place.facts()), OneMore::new(standing, |standing| &standing.connections));
     let failed = |error: hyper::Error| Refusal::new(refusal::UPSTREAM_PROTOCOL, telemetry::explain(&error));
     if place.version == Version::HTTP_2 {
         let builder = http2::Builder::new(super::LocalExecutor);

@@ -13,10 +13,11 @@ use super::forward::{self, Answered, Way};
 use super::{Downstream, headers, reply, upgrade};
 use crate::model::http::{HttpFilters, PathMatch, Share};
 use crate::proxy::refusal::{self, Refusal};
-use crate::route::cors;
 use crate::route::matching::{self, Asked};
 use crate::route::rewriting::{self, Arrived};
-use crate::snapshot::http::{Backend, Destination, Route, Target};
+use crate::route::{self, cors};
+use crate::snapshot::NodeSnapshot;
+use crate::snapshot::http::{Destination, Route, Target};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version, request};
@@ -44,9 +45,10 @@ pub(super) async fn serve(
     let client = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let (version, is_grpc) = (head.version, reply::is_grpc(&head.headers));
-    let mut exchange = Exchange::new(&down, &head);
+    let snapshot = down.worker.feed.snapshot();
+    let mut exchange = Exchange::new(&down, &head, &snapshot);
     let answered = match identify(head, &mut exchange) {
-        Ok(asking) => answer(&mut exchange, asking, body).await,
+        Ok(asking) => answer(&mut exchange, &snapshot, asking, body).await,
         Err(refusal) => Err(refusal),
     };
     let mut response = match answered {
@@ -89,16 +91,19 @@ fn identify(mut head: request::Parts, exchange: &mut Exchange) -> Result<Asking,
     Ok(Asking { head, authority, changes, protocol })
 }
 
-async fn answer(exchange: &mut Exchange, mut asking: Asking, body: Incoming) -> Result<Answered, Refusal> {
+async fn answer(
+    exchange: &mut Exchange,
+    snapshot: &NodeSnapshot,
+    mut asking: Asking,
+    body: Incoming,
+) -> Result<Answered, Refusal> {
     let down = Rc::clone(&exchange.down);
-    let snapshot = down.worker.feed.snapshot();
-    exchange.source = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
     exchange.span.inject(&mut asking.head.headers);
-    let Dialled { service, upstream, table } = dialled(&down, &snapshot, asking.authority.host())?;
+    let Dialled { service, upstream, table } = dialled(&down, snapshot, asking.authority.host())?;
     exchange.service = service;
     let Some(table) = table else {
         let filters = HttpFilters::default();
-        return forward::forward(exchange, &snapshot, asking, body, Way::plain(&upstream, &filters)).await;
+        return forward::forward(exchange, snapshot, asking, body, Way::plain(&upstream, &filters)).await;
     };
     let route = table.routes.iter().find(|route| matching::meets(&asked(&asking), &route.condition));
     let Some(route) = route else {
@@ -113,7 +118,7 @@ async fn answer(exchange: &mut Exchange, mut asking: Asking, body: Incoming) -> 
     let Target::Backends(backends) = &action.target else {
         return Err(Refusal::new(refusal::NO_BACKEND, "the rule leads nowhere"));
     };
-    let backend = pick(backends, fastrand::u64(..))
+    let backend = route::by_weight(backends.iter(), |backend| backend.weight, fastrand::u64(..))
         .ok_or_else(|| Refusal::new(refusal::NO_BACKEND, "the rule has no backend with a weight"))?;
     let upstream = match &backend.destination {
         Destination::Upstream(upstream) => upstream,
@@ -123,7 +128,7 @@ async fn answer(exchange: &mut Exchange, mut asking: Asking, body: Incoming) -> 
     };
     rewriting::change(&mut asking.head.headers, &backend.request_headers);
     let way = Way { upstream, filters: &action.filters, mirrors: &action.mirrors };
-    let mut answered = forward::forward(exchange, &snapshot, asking, body, way).await?;
+    let mut answered = forward::forward(exchange, snapshot, asking, body, way).await?;
     if let Answered::Response(response) = &mut answered {
         let headers = response.headers_mut();
         rewriting::change(headers, &backend.response_headers);
@@ -179,26 +184,24 @@ async fn filter(exchange: &mut Exchange, asking: &mut Asking, route: &Route) -> 
     {
         return Err(Refusal::new(refusal::FAULT, "fault filter abort").answered(status));
     }
-    match &route.action.target {
+    let mut response = match &route.action.target {
+        Target::Backends(_) => {
+            rewrite(asking, &route.condition.path, filters);
+            return Ok(Filtered::Goes(permission));
+        }
         Target::Redirect(redirect) => {
             let arrived = Arrived { listener: exchange.down.original.port(), authority: asking.authority.port_u16() };
             let location = rewriting::location(&asked(asking), &route.condition.path, redirect, arrived);
-            let mut response = reply::text(redirect.status, "");
             let location = HeaderValue::try_from(location)
                 .map_err(|_| Refusal::new(refusal::NO_BACKEND, "the redirect leads to no valid address"))?;
+            let mut response = reply::text(redirect.status, "");
             response.headers_mut().insert(header::LOCATION, location);
-            rewriting::change(response.headers_mut(), &filters.response_headers);
-            return Ok(Filtered::Answered(response));
+            response
         }
-        Target::Respond { status, body } => {
-            let mut response = reply::text(*status, body.clone());
-            rewriting::change(response.headers_mut(), &filters.response_headers);
-            return Ok(Filtered::Answered(response));
-        }
-        Target::Backends(_) => {}
-    }
-    rewrite(asking, &route.condition.path, filters);
-    Ok(Filtered::Goes(permission))
+        Target::Respond { status, body } => reply::text(*status, body.clone()),
+    };
+    rewriting::change(response.headers_mut(), &filters.response_headers);
+    Ok(Filtered::Answered(response))
 }
 
 fn rewrite(asking: &mut Asking, condition: &PathMatch, filters: &HttpFilters) {
@@ -226,17 +229,4 @@ fn rewrite(asking: &mut Asking, condition: &PathMatch, filters: &HttpFilters) {
 /// Is a request, by chance, one of this share?
 pub(super) fn hits(share: Share) -> bool {
     fastrand::u32(..Share::ALL.parts) < share.parts
-}
-
-/// The backend whose share of the weights `random` falls into; `None` if all have none.
-fn pick(backends: &[Backend], random: u64) -> Option<&Backend> {
-    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    // The high half of the product is uniform over 0..total without a division.
-    let mut at = u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or_default();
-    backends.iter().find(|backend| {
-        let weight = u64::from(backend.weight);
-        let found = at < weight;
-        at = at.saturating_sub(weight);
-        found
-    })
 }

@@ -12,6 +12,7 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Version, request};
 use hyper::body::{Body, Incoming};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// A request, ready to be sent.
@@ -34,13 +35,13 @@ enum Kept {
 }
 
 impl Resend {
-    /// A request that is sent once, or more often if it `repeats`.
-    pub(crate) fn new(asking: Asking, body: Incoming, repeats: bool, passed: Rc<Passed>) -> Self {
+    /// A request that is sent once or, if what of it is kept may be counted, more often.
+    pub(crate) fn new(asking: Asking, body: Incoming, kept: Option<Rc<Cell<usize>>>, passed: Rc<Passed>) -> Self {
         let body = if body.is_end_stream() {
             passed.whole.set(true);
             Kept::Nothing
-        } else if repeats {
-            Kept::Often(Keeper::new(body))
+        } else if let Some(kept) = kept {
+            Kept::Often(Keeper::new(body, kept))
         } else {
             Kept::Once(Some(Payload::incoming(body, Rc::clone(&passed))))
         };

@@ -7,6 +7,7 @@
 //! Source: Envoy, "Outlier detection" and "Circuit breaking", whose notions Istio's `DestinationRule` has.
 
 use crate::model::http::{Balance, OutlierDetection};
+use crate::route;
 use crate::route::hashing::{Maglev, Ring};
 use crate::snapshot::http::{Endpoints, Upstream, UpstreamEndpoint};
 use std::cell::{Cell, RefCell};
@@ -145,22 +146,13 @@ impl Standing {
             };
             return chosen.map(|at| all[at].address);
         }
-        let by_chance = || {
-            let total: u64 = all.iter().filter(|e| offers(e)).map(|e| u64::from(e.weight.max(1))).sum();
-            let mut at = fastrand::u64(..total.max(1));
-            all.iter().filter(|endpoint| offers(endpoint)).find(|endpoint| {
-                let weight = u64::from(endpoint.weight.max(1));
-                let found = at < weight;
-                at = at.saturating_sub(weight);
-                found
-            })
-        };
+        let offered = || all.iter().filter(|endpoint| offers(endpoint));
+        let by_chance = || route::by_weight(offered(), |endpoint| endpoint.weight.max(1), fastrand::u64(..));
         let chosen = match upstream.balance {
             Balance::RoundRobin => {
                 let turn = self.turn.get();
                 self.turn.set(turn.wrapping_add(1));
-                let count = all.iter().filter(|endpoint| offers(endpoint)).count();
-                all.iter().filter(|endpoint| offers(endpoint)).nth(turn % count.max(1))
+                offered().nth(turn % offered().count().max(1))
             }
             Balance::LeastRequest => {
                 let (one, other) = (by_chance(), by_chance());
@@ -207,7 +199,7 @@ impl Standing {
         };
         let fresh: Vec<_> = addresses.iter().filter(|address| !tried.contains(address)).copied().collect();
         let offers = if fresh.is_empty() { addresses } else { fresh };
-        crate::route::by_chance(&offers, fastrand::u64(..))
+        route::by_chance(&offers, fastrand::u64(..))
     }
 
     fn forget_all_but(&self, all: &[UpstreamEndpoint]) {

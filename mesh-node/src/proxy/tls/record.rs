@@ -138,6 +138,17 @@ impl Sealer {
         body[length + 1..][..TAG].copy_from_slice(tag.as_ref());
         Ok(whole)
     }
+
+    /// Puts the record of `payload` behind what is in `out`.
+    ///
+    /// **Errors**: `payload` exceeds [`MAX_PAYLOAD`].
+    pub(crate) fn append(&mut self, out: &mut Vec<u8>, content: Content, payload: &[u8]) -> Result<(), RecordError> {
+        let start = out.len();
+        out.resize(start + HEADER + payload.len() + TAIL, 0);
+        out[start + HEADER..][..payload.len()].copy_from_slice(payload);
+        self.seal(content, &mut out[start..], payload.len())?;
+        Ok(())
+    }
 }
 
 /// Opens the records of one direction.

@@ -11,7 +11,6 @@ use crate::translate::text;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const RING: u32 = 1_024;
 const MAGLEV: u32 = 65_537;
 
 /// What holds for all ports, and for each that has a policy of its own.
@@ -109,7 +108,7 @@ fn consistent_hash(place: &Place<'_>) -> Option<Balance> {
     }
     Some(match maglev {
         Some(size) => Balance::Maglev { key, size },
-        None => Balance::RingHash { key, minimum: minimum.unwrap_or(RING) },
+        None => Balance::RingHash { key, minimum: minimum.unwrap_or(Balance::RING) },
     })
 }
 
