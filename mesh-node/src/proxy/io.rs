@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -65,15 +64,16 @@ pub(crate) fn read_first(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<Opt
     }
 }
 
-/// Has the peer finished, and is everything it sent read? An error is left for the next read to meet.
-pub(crate) fn is_at_end(stream: &TcpStream) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    matches!(SockRef::from(stream).peek(&mut byte), Ok(0))
+/// Has the peer finished, and is everything it sent read?
+///
+/// **Errors**: the connection broke. The system tells that once: the next read would take it for the end.
+pub(crate) fn is_at_end(stream: &TcpStream) -> io::Result<bool> {
+    Ok(peek_now(stream, &mut [0])? == Some(0))
 }
 
 /// Looks at the first bytes that are there, without taking them. `None`: nothing is there now.
 ///
-/// **Errors**: the connection broke.
+/// **Errors**: the connection broke. The system tells that once: the next read would take it for the end.
 pub(crate) fn peek_now(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<Option<usize>> {
     match recv(stream.as_raw_fd(), bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
         Ok(length) => Ok(Some(length)),

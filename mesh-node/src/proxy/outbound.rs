@@ -51,13 +51,19 @@ pub(super) struct Target {
 /// Serves one captured connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStream, client: SocketAddr) {
     let Ok(original) = downstream.local_addr() else { return };
-    if !original.ip().is_loopback() && is_http(&worker, &downstream, original).await {
+    let speaks_http =
+        if original.ip().is_loopback() { Ok(false) } else { is_http(&worker, &downstream, original).await };
+    if let Ok(true) = speaks_http {
         let registration = pod.live.register(Facts::Http);
         return Box::pin(http::serve((worker, pod), downstream, (client, original), registration)).await;
     }
     let snapshot = worker.feed.snapshot();
     let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
     report.source_workload = snapshot.pods.get(&pod.key).map(|local| Arc::clone(&local.workload));
+    if speaks_http.is_err() {
+        io::reset(downstream);
+        return report.ended(&Ended::Reset);
+    }
     let departure = worker.feed.departure();
     let target = match choose((&snapshot, departure, &pod.key), client.ip(), original, fastrand::u64(..)) {
         Ok(target) => target,
@@ -171,7 +177,9 @@ pub(super) fn at(
 }
 
 /// Does the application speak HTTP on this connection? Its port says so, or its first bytes do.
-async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) -> bool {
+///
+/// **Errors**: the application broke off.
+async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) -> std::io::Result<bool> {
     let protocol = {
         let snapshot = worker.feed.snapshot();
         let service = snapshot.directory.services.get(&original.ip());
@@ -187,14 +195,14 @@ async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) 
         }
     };
     match protocol {
-        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => true,
-        AppProtocol::Opaque => false,
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => Ok(true),
+        AppProtocol::Opaque => Ok(false),
         AppProtocol::Undeclared => {
-            let is_http = http::sniff(downstream, worker.seen.is_http(original)).await;
+            let is_http = http::sniff(downstream, worker.seen.is_http(original)).await?;
             if is_http || worker.seen.is_http(original) {
                 worker.seen.note(original, is_http);
             }
-            is_http
+            Ok(is_http)
         }
     }
 }

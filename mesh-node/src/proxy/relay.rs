@@ -127,10 +127,10 @@ async fn send(
             Ok(None) => sender.settle().await?,
             Ok(Some(0)) => return Ok(sender.control(&Control::Fin).await?),
             Ok(Some(length)) => {
-                let last = ready.is_read_closed() && io::is_at_end(application);
-                sender.data(&mut buffer, length, last).await?;
+                let end = if ready.is_read_closed() { io::is_at_end(application) } else { Ok(false) };
+                sender.data(&mut buffer, length, matches!(end, Ok(true))).await?;
                 add(counter, length);
-                if last {
+                if end.map_err(|_| Stop::Application)? {
                     return Ok(());
                 }
             }

@@ -9,7 +9,6 @@ use crate::proxy::io;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Ports that are remembered.
@@ -80,39 +79,32 @@ pub(crate) fn begins_as_http(bytes: &[u8]) -> Sniffed {
 
 /// Does the client begin as HTTP does? One that says nothing within a turn of the loop is not waited for, unless it
 /// is `patient`: HTTP was seen on its port before.
-pub(crate) async fn sniff(stream: &TcpStream, patient: bool) -> bool {
+///
+/// **Errors**: the connection broke.
+pub(crate) async fn sniff(stream: &TcpStream, patient: bool) -> std::io::Result<bool> {
     let mut bytes = [0_u8; PREFACE.len()];
     let mut seen = 0;
     loop {
-        match io::peek_now(stream, &mut bytes) {
-            Err(_) | Ok(Some(0)) => return false,
-            Ok(Some(length)) => match begins_as_http(&bytes[..length]) {
-                Sniffed::Http => return true,
-                Sniffed::Other => return false,
+        match io::peek_now(stream, &mut bytes)? {
+            Some(0) => return Ok(false),
+            Some(length) => match begins_as_http(&bytes[..length]) {
+                Sniffed::Http => return Ok(true),
+                Sniffed::Other => return Ok(false),
                 // Peeking does not empty the socket, so nothing tells of the rest: a client that stops in the middle
                 // of a word for longer than a turn is not waited for.
-                Sniffed::Unclear if length == seen => return false,
+                Sniffed::Unclear if length == seen => return Ok(false),
                 Sniffed::Unclear => {
                     seen = length;
                     tokio::task::yield_now().await;
                 }
             },
-            Ok(None) if patient => {
-                if stream.readable().await.is_err() {
-                    return false;
-                }
-                // What woke us may be gone; then the socket is asked for more.
-                let _nothing_there = stream.try_io(Interest::READABLE, || match io::peek_now(stream, &mut [0]) {
-                    Ok(None) => Err(std::io::ErrorKind::WouldBlock.into()),
-                    other => other,
-                });
+            None if patient => {
+                stream.peek(&mut [0]).await?;
             }
-            Ok(None) => {
-                if !matches!(io::readable_in_a_turn(stream).await, Ok(true)) {
-                    return false;
-                }
-                if matches!(io::peek_now(stream, &mut [0]), Ok(None)) {
-                    return false;
+            None => {
+                let there = io::readable_in_a_turn(stream).await?;
+                if !there || io::peek_now(stream, &mut [0])?.is_none() {
+                    return Ok(false);
                 }
             }
         }
