@@ -109,6 +109,18 @@ struct Totals {
     received: AtomicU64,
 }
 
+impl Totals {
+    /// A stream or an exchange on one of the pod's sides carried so many bytes from the dialler, and to it.
+    fn carried(&self, side: Side, request: u64, response: u64) {
+        let (by_pod, to_pod) = match side {
+            Side::Outbound => (request, response),
+            Side::Inbound => (response, request),
+        };
+        self.sent.fetch_add(by_pod, Ordering::Relaxed);
+        self.received.fetch_add(to_pod, Ordering::Relaxed);
+    }
+}
+
 /// A pod's sockets, on their way to a worker.
 struct PodTraffic {
     key: PodKey,

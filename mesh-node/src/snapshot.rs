@@ -80,8 +80,8 @@ pub struct Directory {
     pub workloads: Map<IpAddr, Arc<WorkloadEntry>>,
     /// Services by each of their virtual addresses.
     pub services: Map<IpAddr, Arc<ServiceEntry>>,
-    /// Services by the address and port of each endpoint: of several the one whose name is the least.
-    pub endpoints: Map<SocketAddr, Arc<ServiceName>>,
+    /// What each endpoint's address and port are of which service: of several the one whose name is the least.
+    pub endpoints: Map<SocketAddr, Arc<EndpointOf>>,
     /// Hosts that are no services of the cluster, by name.
     pub hosts: Arc<Hosts>,
 }
@@ -90,7 +90,8 @@ impl Directory {
     /// The service that a workload's port most plainly belongs to, for telemetry of connections that dial a pod address.
     #[must_use]
     pub fn service_of(&self, endpoint: &SocketAddr) -> Option<&Arc<ServiceName>> {
-        self.endpoints.get(endpoint).filter(|_| self.workloads.contains_key(&endpoint.ip()))
+        let owner = self.endpoints.get(endpoint).filter(|_| self.workloads.contains_key(&endpoint.ip()));
+        owner.map(|owner| &owner.service)
     }
 }
 
@@ -191,6 +192,15 @@ pub struct ServiceName {
     pub name: String,
     /// `reviews.default.svc.cluster.local`.
     pub host: String,
+}
+
+/// What an endpoint is to a service; ordered by the service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointOf {
+    /// The service.
+    pub service: Arc<ServiceName>,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
 }
 
 /// A service as connections to it are balanced.

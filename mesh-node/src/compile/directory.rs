@@ -8,11 +8,13 @@
 
 use super::Settings;
 use super::http::PortTraffic;
-use crate::model::{Announced, Endpoint, Identity, Name, Service, Workload};
+use crate::model::http::AppProtocol;
+use crate::model::{Announced, Endpoint, Identity, Name, Service, ServicePort, Workload};
 use crate::policy::Modes;
 use crate::share::{Claims, Interner, Map};
 use crate::snapshot::{
-    Directory, Hosts, InboundModes, ServiceEntry, ServiceName, ServicePortEntry, WorkloadEntry, WorkloadLabels,
+    Directory, EndpointOf, Hosts, InboundModes, ServiceEntry, ServiceName, ServicePortEntry, WorkloadEntry,
+    WorkloadLabels,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +31,7 @@ pub(super) struct Builder {
     labels: Interner<WorkloadLabels>,
     services: BTreeMap<Name, Compiled>,
     /// The services that an endpoint belongs to.
-    endpoints: Claims<SocketAddr, Arc<ServiceName>>,
+    endpoints: Claims<SocketAddr, Arc<EndpointOf>>,
     /// External hosts by the addresses that they have in the directory.
     host_addresses: BTreeMap<IpAddr, Arc<ServiceEntry>>,
 }
@@ -40,14 +42,23 @@ struct Compiled {
     name: Arc<ServiceName>,
     /// For clients that dial an IPv4 address, and for those that dial an IPv6 one; `None` without addresses and endpoints.
     entries: [Option<Arc<ServiceEntry>>; 2],
-    /// Endpoints that clients of this node do not use, ordered and without duplicates.
-    elsewhere: Box<[SocketAddr]>,
+    /// What its endpoints speak, each once.
+    owners: Box<[Arc<EndpointOf>]>,
+    /// Endpoints that clients of this node do not use, and what they speak.
+    elsewhere: Box<[(SocketAddr, AppProtocol)]>,
 }
 
 impl Compiled {
-    fn endpoints(&self) -> impl Iterator<Item = &SocketAddr> {
-        let used = self.entries.iter().flatten().flat_map(|entry| &entry.ports).flat_map(|port| &port.endpoints);
-        used.chain(&self.elsewhere)
+    /// Its endpoints. One that several ports share speaks what the first of them says.
+    fn endpoints(&self) -> BTreeMap<SocketAddr, &Arc<EndpointOf>> {
+        let ports = self.entries.iter().flatten().flat_map(|entry| &entry.ports);
+        let used = ports.flat_map(|port| port.endpoints.iter().map(|&endpoint| (endpoint, port.protocol)));
+        let mut endpoints = BTreeMap::new();
+        for (endpoint, protocol) in used.chain(self.elsewhere.iter().copied()) {
+            let owner = self.owners.iter().find(|owner| owner.protocol == protocol);
+            endpoints.entry(endpoint).or_insert(owner);
+        }
+        endpoints.into_iter().filter_map(|(endpoint, owner)| Some((endpoint, owner?))).collect()
     }
 }
 
@@ -143,15 +154,17 @@ impl Builder {
     ) {
         let before = self.services.remove(name);
         let now = service.map(|service| compiled(service, before.as_ref(), traffic, settings));
-        let of = |compiled: &Option<Compiled>| -> BTreeSet<SocketAddr> {
-            compiled.iter().flat_map(|compiled| compiled.endpoints().copied()).collect()
-        };
-        let (former, present) = (of(&before), of(&now));
-        for endpoint in former.difference(&present) {
-            before.iter().for_each(|before| self.endpoints.withdraw(endpoint, &before.name));
+        let (former, present) = (before.iter().flat_map(Compiled::endpoints), now.iter().flat_map(Compiled::endpoints));
+        let (former, present): (BTreeMap<_, _>, BTreeMap<_, _>) = (former.collect(), present.collect());
+        for (endpoint, owner) in &former {
+            if present.get(endpoint) != Some(owner) {
+                self.endpoints.withdraw(endpoint, owner);
+            }
         }
-        for endpoint in present.difference(&former) {
-            now.iter().for_each(|now| self.endpoints.add(endpoint, Arc::clone(&now.name)));
+        for (endpoint, owner) in &present {
+            if former.get(endpoint) != Some(owner) {
+                self.endpoints.add(endpoint, Arc::clone(owner));
+            }
         }
         if let (Some(service), Some(now)) = (service, &now) {
             for address in &service.addresses {
@@ -215,9 +228,24 @@ fn compiled(
     });
     let elsewhere = service.ports.iter().flat_map(|port| {
         let is_closed = traffic.get(&port.port).is_some_and(PortTraffic::is_closed);
-        port.endpoints.iter().filter(move |endpoint| is_closed || !is_here(endpoint))
+        let protocol = protocol(port, traffic);
+        let elsewhere = port.endpoints.iter().filter(move |endpoint| is_closed || !is_here(endpoint));
+        elsewhere.map(move |endpoint| (SocketAddr::new(endpoint.address, endpoint.port), protocol))
     });
-    Compiled { name, entries, elsewhere: sorted(elsewhere) }
+    let elsewhere: BTreeSet<_> = elsewhere.collect();
+    let protocols: BTreeSet<_> = service.ports.iter().map(|port| protocol(port, traffic)).collect();
+    let owners = protocols.into_iter().map(|protocol| EndpointOf { service: Arc::clone(&name), protocol });
+    let known = |owner: EndpointOf| {
+        let known = before.and_then(|before| before.owners.iter().find(|known| ***known == owner));
+        known.cloned().unwrap_or_else(|| Arc::new(owner))
+    };
+    let owners = owners.map(known).collect();
+    Compiled { name, entries, owners, elsewhere: elsewhere.into_iter().collect() }
+}
+
+/// What one of its ports speaks.
+fn protocol(port: &ServicePort, traffic: &BTreeMap<u16, PortTraffic>) -> AppProtocol {
+    traffic.get(&port.port).map_or(port.protocol, |traffic| traffic.protocol(port.protocol))
 }
 
 /// The service as clients see it that may use the endpoints for which `is_usable`.
@@ -227,7 +255,7 @@ fn service_entry(
     traffic: &BTreeMap<u16, PortTraffic>,
     is_usable: impl Fn(&Endpoint) -> bool,
 ) -> ServiceEntry {
-    let port = |port: &crate::model::ServicePort| {
+    let port = |port: &ServicePort| {
         let traffic = traffic.get(&port.port).cloned().unwrap_or_default();
         let is_usable = |endpoint: &&Endpoint| !traffic.is_closed() && is_usable(endpoint);
         ServicePortEntry {

@@ -1,7 +1,7 @@
 //! HTTP of pods: requests are routed, one by one, to where the routes say.
 //!
-//! In:  a connection on which a pod's application speaks HTTP, to a service's address or a pod's.
-//! Out: each request sent to one of the endpoints that its route leads to; its response handed back.
+//! In:  a connection on which a pod's application speaks HTTP, to a service's address or a pod's; or one on which it is spoken to.
+//! Out: each request sent to one of the endpoints that its route leads to, or to the application; its response handed back.
 //! Phases: identify, route, filter, pick, connect, send, filter back, record.
 //! Invariant: one snapshot per request.
 //! Invariant: every request has one record, also one that is never answered.
@@ -9,6 +9,7 @@
 //! Source: RFC 9110, 9112 and 9113, whose framing is hyper's; Gateway API and Istio for what routes mean.
 
 mod affinity;
+mod arrived;
 mod attempt;
 mod body;
 mod dialled;
@@ -23,24 +24,31 @@ mod request;
 mod resend;
 mod retry;
 mod sniff;
+mod speak;
 mod upgrade;
 mod upstream;
 
-pub(crate) use sniff::{Seen, sniff};
+pub(crate) use io::Transport;
+pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
 
 use super::live::Registration;
 use super::worker::{Facts, Pod, Worker};
-use crate::telemetry;
+use crate::telemetry::{self, Security};
+use ::http::{Request, Response};
+use arrived::Arrived;
+use body::Payload;
 use dialled::Plain;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper::service::{Service, service_fn};
 use hyper_util::server::conn::auto;
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// The longest head of a message, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -75,7 +83,7 @@ where
     }
 }
 
-/// A connection on which an application makes requests.
+/// A connection on which requests are made: by the pod's application, or to it.
 pub(crate) struct Downstream {
     worker: Rc<Worker>,
     pod: Rc<Pod>,
@@ -90,7 +98,7 @@ pub(crate) struct Downstream {
 }
 
 /// Serves a captured connection, on which the application speaks HTTP, to its end.
-pub(crate) async fn serve(
+pub(crate) async fn serve_outbound(
     (worker, pod): (Rc<Worker>, Rc<Pod>),
     stream: TcpStream,
     (client, original): (SocketAddr, SocketAddr),
@@ -98,16 +106,34 @@ pub(crate) async fn serve(
 ) {
     // Small answers follow one another at once.
     let _slower_without = stream.set_nodelay(true);
-    let down = Rc::new(Downstream {
-        worker,
-        pod: Rc::clone(&pod),
-        client,
-        original,
-        plain: RefCell::default(),
-        is_http2: Cell::new(false),
-    });
+    let down = Rc::new(Downstream::new((worker, pod), client, original));
     let requests = Rc::clone(&down);
     let service = service_fn(move |request| request::serve(Rc::clone(&requests), request));
+    carry(&down, Transport::plain(stream), service, (&registration, &Notify::new())).await;
+}
+
+/// Serves a connection on which a client speaks HTTP to a port of the pod, where `application` was connected, to its end.
+pub(crate) async fn serve_inbound(
+    (worker, pod): (Rc<Worker>, Rc<Pod>),
+    (transport, application): (Transport, TcpStream),
+    (client, local): (SocketAddr, SocketAddr),
+    (security, facts): (Security, Facts),
+    registration: Registration<Facts>,
+) {
+    let down = Rc::new(Downstream::new((worker, pod), client, local));
+    let arrived = Rc::new(Arrived::new(Rc::clone(&down), (security, facts), application));
+    let closed = Rc::clone(&arrived.closed);
+    let service = service_fn(move |request| arrived::serve(Rc::clone(&arrived), request));
+    carry(&down, transport, service, (&registration, &closed)).await;
+}
+
+/// Reads requests until the connection ends or is ended. Once it is `closed` at its far end, or the pod stops, it takes no more.
+async fn carry<S>(down: &Downstream, transport: Transport, service: S, ends: (&Registration<Facts>, &Notify))
+where
+    S: Service<Request<Incoming>, Response = Response<Payload>, Error = Infallible, Future: 'static> + 'static,
+{
+    let (registration, closed) = ends;
+    let is_peer = matches!(transport, Transport::Mesh(_));
     let mut server = auto::Builder::new(LocalExecutor);
     server.http1().max_buf_size(MAX_HEAD);
     server
@@ -116,19 +142,25 @@ pub(crate) async fn serve(
         .initial_stream_window_size(STREAM_WINDOW)
         .max_send_buf_size(MAX_HEAD)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = registration.cancelled().wait() => return,
-        () = pod.stopped() => {
-            // Streams that HTTP/2 says it takes no more of are opened elsewhere. A client of HTTP/1.1 cannot know
-            // that its next request comes too late, so it is told with its next response.
-            if down.is_http2.get() {
+    let mut connection = pin!(server.serve_connection_with_upgrades(transport, service));
+    let mut stopped = pin!(down.pod.stopped());
+    let (mut is_closed, mut is_stopped) = (false, false);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            _ = registration.cancelled().wait() => return,
+            () = closed.notified(), if !is_closed => {
+                is_closed = true;
                 connection.as_mut().graceful_shutdown();
             }
-            tokio::select! {
-                ended = connection => ended,
-                _ = registration.cancelled().wait() => return,
+            () = &mut stopped, if !is_stopped => {
+                is_stopped = true;
+                // Streams that HTTP/2 says it takes no more of are opened elsewhere, and so are requests that another node
+                // sent too late. Any other client of HTTP/1.1 cannot know that its next request comes too late, so it is
+                // told with its next response.
+                if is_peer || down.is_http2.get() {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     };
@@ -139,6 +171,10 @@ pub(crate) async fn serve(
 }
 
 impl Downstream {
+    fn new((worker, pod): (Rc<Worker>, Rc<Pod>), client: SocketAddr, original: SocketAddr) -> Self {
+        Self { worker, pod, client, original, plain: RefCell::default(), is_http2: Cell::new(false) }
+    }
+
     /// Is this the last response that an HTTP/1.1 client gets here?
     fn is_last(&self) -> bool {
         self.pod.is_stopping() || self.worker.draining.get()

@@ -10,10 +10,12 @@
 //! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
 
 pub(super) mod hello;
+mod look;
 pub(super) mod streams;
 
 use super::connect;
 use super::feed::Feed;
+use super::http::{self, Transport};
 use super::io;
 use super::live::Registration;
 use super::pool::Peered;
@@ -29,6 +31,7 @@ use crate::snapshot::NodeSnapshot;
 use crate::sys::netlink::Routing;
 use crate::sys::socket;
 use crate::telemetry::{Security, Side};
+use look::Look;
 use mesh_common::route::DSCP_MESH;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -72,11 +75,11 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     match speaks {
         Speaks::Plain => {
             let registration = plain(&pod);
-            Box::pin(in_plain(pod, (downstream, None), registration, report)).await;
+            Box::pin(in_plain((worker, pod), (downstream, None), registration, report)).await;
         }
         Speaks::Probe => {
             let registration = pod.live.register(Facts::InboundProbe { port: local.port() });
-            Box::pin(in_plain(pod, (downstream, None), registration, report)).await;
+            Box::pin(in_plain((worker, pod), (downstream, None), registration, report)).await;
         }
         Speaks::MutualTls { unmarked } => over_mesh(worker, pod, (downstream, unmarked), report).await,
         Speaks::Forbidden => {
@@ -140,7 +143,7 @@ fn is_probe(pod: &Pod, snapshot: &NodeSnapshot, (client, local): (SocketAddr, So
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.
 async fn in_plain(
-    pod: Rc<Pod>,
+    (worker, pod): (Rc<Worker>, Rc<Pod>),
     (downstream, upstream): (TcpStream, Option<TcpStream>),
     registration: Registration<Facts>,
     mut report: Report,
@@ -153,6 +156,20 @@ async fn in_plain(
         Ok(upstream) => upstream,
         Err(error) => return refuse(downstream, report, Refusal::connect(&error)),
     };
+    let ends = (report.source, report.destination);
+    let facts = registration.facts();
+    let is_http = match Look::at(&worker.feed.snapshot(), &ends.1, &ends.1) {
+        // The kubelet asks whatever it likes.
+        Look::First | Look::Http if matches!(facts, Facts::InboundProbe { .. }) => false,
+        Look::Nowhere => false,
+        Look::First => look::is_http(&downstream, &upstream).await,
+        Look::Http => true,
+    };
+    if is_http {
+        let judged = (Security::Plain, facts);
+        let transport = Transport::plain(downstream);
+        return http::serve_inbound((worker, pod), (transport, upstream), ends, judged, registration).await;
+    }
     report.opened();
     let context = (&pod.buffers, &report.counts, registration.cancelled());
     let ended = relay::plain(&downstream, &upstream, context).await;
@@ -289,6 +306,6 @@ async fn unclear(
         drop(registration);
         over_mesh(worker, pod, (downstream, true), report).await;
     } else {
-        in_plain(pod, (downstream, upstream), registration, report).await;
+        in_plain((worker, pod), (downstream, upstream), registration, report).await;
     }
 }

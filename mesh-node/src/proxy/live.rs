@@ -50,6 +50,14 @@ pub(crate) struct Registration<F> {
 }
 
 impl<F> Registration<F> {
+    /// By what the connection is judged.
+    pub(crate) fn facts(&self) -> F
+    where
+        F: Clone,
+    {
+        self.live.borrow()[self.key].0.clone()
+    }
+
     /// The signal that ends this connection.
     pub(crate) fn cancelled(&self) -> &Cancelled {
         &self.cancelled

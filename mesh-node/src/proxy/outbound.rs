@@ -55,7 +55,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
         if original.ip().is_loopback() { Ok(false) } else { is_http(&worker, &downstream, original).await };
     if let Ok(true) = speaks_http {
         let registration = pod.live.register(Facts::Http);
-        return Box::pin(http::serve((worker, pod), downstream, (client, original), registration)).await;
+        return Box::pin(http::serve_outbound((worker, pod), downstream, (client, original), registration)).await;
     }
     let snapshot = worker.feed.snapshot();
     let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);
@@ -244,7 +244,7 @@ impl Captured<'_> {
         drop(early);
         report.opened();
         let context = (&self.pod.buffers, &report.counts, self.cancelled);
-        let ended = relay::over_wire(self.downstream, &mut peered.wire, Role::Dialler, context).await;
+        let ended = relay::over_wire(self.downstream, (&mut peered.wire, None), Role::Dialler, context).await;
         if matches!(ended, Ended::Clean) && !self.worker.draining.get() {
             self.pod.pool.borrow_mut().put(endpoint, peered);
         }

@@ -13,7 +13,7 @@ use super::buffer::Buffers;
 use super::frame::Control;
 use super::io;
 use super::live::Cancelled;
-use super::wire::{Event, Receiver, Sender, Wire, WireError, read_application};
+use super::wire::{Batch, Event, Receiver, Sender, Wire, WireError, read_application};
 use std::cell::Cell;
 use std::io::IoSliceMut;
 use std::pin::{Pin, pin};
@@ -73,9 +73,11 @@ pub(crate) fn add(counter: &Cell<u64>, bytes: usize) {
 
 /// Carries a stream between an application and a connection between nodes. On a clean end the wire is ready
 /// for the next stream; otherwise it must be dropped, and the application's connection reset.
+///
+/// `first` is what the peer said already, if anything.
 pub(crate) async fn over_wire(
     application: &TcpStream,
-    wire: &mut Wire,
+    (wire, first): (&mut Wire, Option<Box<Batch>>),
     role: Role,
     context: (&Buffers, &Counts, &Cancelled),
 ) -> Ended {
@@ -88,7 +90,7 @@ pub(crate) async fn over_wire(
         let (sender, receiver) = wire.split();
         // Pinned where they are made: each move of a future is memory of its own for as long as the stream lives.
         let up = pin!(send(application, sender, buffers, to_wire));
-        let down = pin!(receive(receiver, application, buffers, from_wire));
+        let down = pin!(receive((receiver, first), application, buffers, from_wire));
         both(up, down, cancelled).await
     };
     let (ended, tell) = match outcome {
@@ -141,13 +143,16 @@ async fn send(
 
 /// From the wire to the application.
 async fn receive(
-    mut receiver: Receiver<'_>,
+    (mut receiver, mut first): (Receiver<'_>, Option<Box<Batch>>),
     application: &TcpStream,
     buffers: &Buffers,
     counter: &Cell<u64>,
 ) -> Result<(), Stop> {
     loop {
-        let batch = receiver.next(buffers).await?;
+        let batch = match first.take() {
+            Some(first) => *first,
+            None => receiver.next(buffers).await?,
+        };
         let delivered = receiver.deliver(&batch, application).await.map_err(|_| Stop::Application)?;
         add(counter, delivered);
         receiver.release();

@@ -14,7 +14,6 @@ use crate::telemetry::{Security, Side};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 /// One stream, as far as it is known.
@@ -97,12 +96,7 @@ impl Report {
 
     fn finish(self, refusal: Option<Refusal>) {
         let (request, response) = (self.counts.request.get(), self.counts.response.get());
-        let (by_pod, to_pod) = match self.side {
-            Side::Outbound => (request, response),
-            Side::Inbound => (response, request),
-        };
-        self.pod.totals.sent.fetch_add(by_pod, Ordering::Relaxed);
-        self.pod.totals.received.fetch_add(to_pod, Ordering::Relaxed);
+        self.pod.totals.carried(self.side, request, response);
         if let Some(edge) = &self.edge {
             edge.sent.inc_by(response);
             edge.received.inc_by(request);

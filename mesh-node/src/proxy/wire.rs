@@ -380,6 +380,12 @@ impl Receiver<'_> {
         Ok(ranges.iter().map(Range::len).sum())
     }
 
+    /// A batch's bytes.
+    pub(crate) fn bytes(&self, batch: &Batch) -> Vec<u8> {
+        let Some(buffer) = &self.held.buffer else { return Vec::new() };
+        batch.data[..batch.count].iter().flat_map(|range| &buffer[range.clone()]).copied().collect()
+    }
+
     /// Gives the buffer back if nothing unopened is left in it.
     pub(crate) fn release(&mut self) {
         if self.held.start == self.held.end {

@@ -1,5 +1,6 @@
 //! HTTP through the mesh, as clients and servers meet it.
 
+mod arriving;
 mod protocols;
 mod resilience;
 mod routing;

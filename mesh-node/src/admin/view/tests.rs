@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::http::{AppProtocol, LocalityPreference};
 use crate::model::{Announced, Identity, Name, ObjectRef, PeerAuthentication};
-use crate::snapshot::{ServiceEntry, ServiceName, ServicePortEntry, WorkloadLabels};
+use crate::snapshot::{EndpointOf, ServiceEntry, ServiceName, ServicePortEntry, WorkloadLabels};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ fn node() -> NodeSnapshot {
         namespace: "default".into(),
     });
     let endpoint: SocketAddr = "10.0.0.3:9080".parse().expect("an address");
+    let owner = Arc::new(EndpointOf { service: Arc::clone(&name), protocol: AppProtocol::Http });
     let service = Arc::new(ServiceEntry {
         name: Arc::clone(&name),
         client_affinity: false,
@@ -66,7 +67,7 @@ fn node() -> NodeSnapshot {
         directory: Arc::new(Directory {
             workloads: [(address, entry)].into_iter().collect(),
             services: [("10.96.0.10".parse().expect("an address"), service)].into_iter().collect(),
-            endpoints: [(endpoint, name)].into_iter().collect(),
+            endpoints: [(endpoint, owner)].into_iter().collect(),
             ..Directory::default()
         }),
         issues: [Arc::new(model::Issue {

@@ -78,8 +78,31 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// A request of which only the head is known.
-    pub(crate) fn new(down: &Rc<Downstream>, head: &request::Parts, snapshot: &NodeSnapshot) -> Self {
+    /// A request of the pod, of which only the head is known.
+    pub(crate) fn outbound(down: &Rc<Downstream>, head: &request::Parts, snapshot: &NodeSnapshot) -> Self {
+        let source = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
+        let mut exchange = Self::new(down, Side::Outbound, head);
+        exchange.source = source;
+        exchange
+    }
+
+    /// A request to the pod, of which only the head is known, over a connection protected like this.
+    pub(crate) fn inbound(
+        down: &Rc<Downstream>,
+        head: &request::Parts,
+        snapshot: &NodeSnapshot,
+        security: Security,
+    ) -> Self {
+        let mut exchange = Self::new(down, Side::Inbound, head);
+        exchange.source = snapshot.directory.workloads.get(&down.client.ip()).cloned();
+        exchange.workload = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
+        exchange.service = snapshot.directory.service_of(&down.original).cloned();
+        exchange.endpoint = Some(down.original);
+        exchange.security = security;
+        exchange
+    }
+
+    fn new(down: &Rc<Downstream>, side: Side, head: &request::Parts) -> Self {
         Self {
             down: Rc::clone(down),
             started: Instant::now(),
@@ -87,12 +110,12 @@ impl Exchange {
             authority: String::new(),
             path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
             version: head.version,
-            side: Side::Outbound,
+            side,
             protocol: Protocol::of(head.headers.get(CONTENT_TYPE)),
-            span: down.worker.tracer.begin(&head.headers, Side::Outbound, SystemTime::now()),
+            span: down.worker.tracer.begin(&head.headers, side, SystemTime::now()),
             user_agent: head.headers.get(USER_AGENT).cloned(),
             forwarded_for: head.headers.get(FORWARDED_FOR).cloned(),
-            source: snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload)),
+            source: None,
             service: None,
             origin: None,
             upstream: None,
@@ -156,6 +179,8 @@ impl Drop for Exchange {
             held.lease.give_back();
         }
         let refusal = self.conclude();
+        let (request, response) = (self.request.bytes.get(), self.response.bytes.get());
+        self.down.pod.totals.carried(self.side, request, response);
         let worker = &self.down.worker;
         let flags = match (&refusal, self.delayed) {
             (Some(refusal), _) => refusal.flags,
@@ -167,8 +192,8 @@ impl Drop for Exchange {
         let duration = self.started.elapsed();
         worker.http_edges.edge(&self.labels(flags, grpc)).record(&telemetry::http::Exchange {
             duration,
-            request_bytes: self.request.bytes.get(),
-            response_bytes: self.response.bytes.get(),
+            request_bytes: request,
+            response_bytes: response,
             request_messages: messages(&self.request),
             response_messages: messages(&self.response),
         });
@@ -202,8 +227,8 @@ impl Drop for Exchange {
             status: self.status.map_or(0, |status| status.as_u16()),
             grpc,
             flags,
-            bytes_sent: self.response.bytes.get(),
-            bytes_received: self.request.bytes.get(),
+            bytes_sent: response,
+            bytes_received: request,
             duration,
             first_byte: self.answered.map(|at| at.saturating_duration_since(self.started)),
             attempts: self.attempts,

@@ -40,8 +40,8 @@ pub(super) enum Answered {
         upstream: OnUpgrade,
         /// By what the connection is judged from then on.
         facts: Facts,
-        /// What serves it.
-        held: Box<Held>,
+        /// What serves it, where that is to be counted.
+        held: Option<Box<Held>>,
     },
 }
 
@@ -188,10 +188,33 @@ fn finish(
     answer: Answer,
     (aim, deadline): (&Aim, Option<Instant>),
 ) -> Answered {
-    let Answer { mut response, held } = answer;
+    let Answer { response, held } = answer;
+    match hand_back(exchange, response, aim.may_upgrade.then_some(method)) {
+        Handed::Over(response, upstream) => {
+            Answered::Upgrade { response, upstream, facts: aim.place.facts(), held: Some(Box::new(held)) }
+        }
+        Handed::Back(response) => {
+            exchange.held = Some(held);
+            Answered::Response(response.map(|body| body.until(deadline)))
+        }
+    }
+}
+
+/// A response of an upstream, as it goes to the client.
+pub(super) enum Handed {
+    /// With its body.
+    Back(Response<Payload>),
+    /// The connection goes over to another protocol, which the upstream's side of it speaks.
+    Over(Response<Payload>, OnUpgrade),
+}
+
+/// Hands an upstream's response to the client. `may_change` is the method of a request by which the connection may go over to
+/// another protocol.
+pub(super) fn hand_back(exchange: &Exchange, mut response: Response<Incoming>, may_change: Option<&Method>) -> Handed {
     let status = response.status();
-    let changes = aim.may_upgrade
-        && (status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success()));
+    let changes = may_change.is_some_and(|method| {
+        status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success())
+    });
     if changes {
         let upstream = hyper::upgrade::on(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
@@ -201,14 +224,13 @@ fn finish(
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
         }
-        return Answered::Upgrade { response, upstream, facts: aim.place.facts(), held: Box::new(held) };
+        return Handed::Over(response, upstream);
     }
     if let Some(status) = super::body::grpc_status(response.headers()) {
         exchange.response.grpc_status.set(Some(status));
     }
-    exchange.held = Some(held);
     let passed = Rc::clone(&exchange.response);
-    let mut response = response.map(|body| Payload::incoming(body, passed).until(deadline));
+    let mut response = response.map(|body| Payload::incoming(body, passed));
     headers::strip(response.headers_mut());
-    Answered::Response(response)
+    Handed::Back(response)
 }

@@ -43,17 +43,25 @@ impl Transport {
 
     /// The stream that was opened and accepted on `wire`.
     pub(crate) fn mesh(wire: Wire) -> Self {
+        Self::mesh_from(wire, (Vec::new(), false))
+    }
+
+    /// The same, of which `opened` was taken from the wire already, perhaps with the peer's FIN after it.
+    pub(crate) fn mesh_from(wire: Wire, (opened, ended): (Vec<u8>, bool)) -> Self {
         let parts = wire.into_parts();
+        let (plain, unopened) = (0..opened.len(), opened.len());
+        let mut received = opened;
+        received.extend_from_slice(&parts.rest);
         Self::Mesh(Box::new(MeshStream {
             stream: parts.stream,
             sealer: parts.sealer,
             opener: parts.opener,
             keys: parts.keys,
             answer_update: parts.answer_update,
-            received: parts.rest,
-            unopened: 0,
-            plain: 0..0,
-            ended: false,
+            received,
+            unopened,
+            plain,
+            ended,
             unsent: Vec::new(),
             sent: 0,
             finished: false,

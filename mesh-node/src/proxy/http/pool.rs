@@ -8,6 +8,7 @@
 
 use super::body::Payload;
 use super::io::Transport;
+use super::speak::{Sender, speak};
 use super::upstream::{OneMore, Standing};
 use crate::model::Identity;
 use crate::proxy::connect;
@@ -17,7 +18,6 @@ use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::worker::{Facts, Pod, Worker};
 use crate::snapshot::NodeSnapshot;
 use crate::sys::socket::Destined;
-use crate::telemetry;
 use http::Version;
 use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
@@ -278,42 +278,25 @@ pub(crate) async fn open(
         left: bounds.requests.filter(|&requests| requests > 0).map(|requests| Rc::new(Cell::new(requests - 1))),
     };
     let alive = (pod.live.register(place.facts()), OneMore::new(standing, |standing| &standing.connections));
-    let failed = |error: hyper::Error| Refusal::new(refusal::UPSTREAM_PROTOCOL, telemetry::explain(&error));
-    if place.version == Version::HTTP_2 {
-        let builder = http2::Builder::new(super::LocalExecutor);
-        let (sender, connection) = builder.handshake(transport).await.map_err(failed)?;
-        telemetry::spawn_local("http2-upstream", async move {
-            tokio::select! {
-                // Whoever waits for an answer is told of the failure.
-                _told_elsewhere = connection => {}
-                _ = alive.0.cancelled().wait() => {}
+    let until = async move {
+        let (registration, _counted) = alive;
+        registration.cancelled().wait().await;
+    };
+    match speak(transport, (place.version, may_upgrade), until).await? {
+        Sender::Many(sender) => {
+            let idle_since = Rc::new(Cell::new(Instant::now()));
+            let shared = Shared { sender, limits, streams: Rc::default(), idle_since };
+            let lease = shared.lease(false);
+            if !pod.is_stopping() {
+                pod.http.pool.many.borrow_mut().entry(place.clone()).or_default().push(shared);
             }
-            drop(alive);
-        });
-        let shared = Shared { sender, limits, streams: Rc::default(), idle_since: Rc::new(Cell::new(Instant::now())) };
-        let lease = shared.lease(false);
-        if !pod.is_stopping() {
-            pod.http.pool.many.borrow_mut().entry(place.clone()).or_default().push(shared);
+            Ok(Lease::Many(lease))
         }
-        return Ok(Lease::Many(lease));
+        Sender::One(sender) => {
+            let limits = if may_upgrade { Limits { left: Some(Rc::default()), ..limits } } else { limits };
+            Ok(Lease::One(OneLease { sender, limits, place: place.clone(), pod: Rc::clone(pod), reused: false }))
+        }
     }
-    let (sender, connection) = http1::Builder::new().handshake(transport).await.map_err(failed)?;
-    telemetry::spawn_local("http1-upstream", async move {
-        let carried = async {
-            if may_upgrade {
-                let _told_elsewhere = connection.with_upgrades().await;
-            } else if let Ok(parts) = connection.without_shutdown().await {
-                parts.io.close().await;
-            }
-        };
-        tokio::select! {
-            () = carried => {}
-            _ = alive.0.cancelled().wait() => {}
-        }
-        drop(alive);
-    });
-    let limits = if may_upgrade { Limits { left: Some(Rc::default()), ..limits } } else { limits };
-    Ok(Lease::One(OneLease { sender, limits, place: place.clone(), pod: Rc::clone(pod), reused: false }))
 }
 
 /// A connection to `place`, and when the certificates that opened it expire.

@@ -22,6 +22,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,22 +42,46 @@ pub(super) async fn serve(
     down: Rc<Downstream>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Payload>, Infallible> {
-    down.is_http2.set(request.version() == Version::HTTP_2);
-    let client = hyper::upgrade::on(&mut request);
+    let client = Client::of(&down, &mut request);
     let (head, body) = request.into_parts();
-    let (version, is_grpc) = (head.version, reply::is_grpc(&head.headers));
     let snapshot = down.worker.feed.snapshot();
-    let mut exchange = Exchange::new(&down, &head, &snapshot);
+    let mut exchange = Exchange::outbound(&down, &head, &snapshot);
     let answered = match identify(head, &mut exchange) {
         Ok(asking) => answer(&mut exchange, &snapshot, asking, body).await,
         Err(refusal) => Err(refusal),
     };
+    Ok(conclude(exchange, answered, client))
+}
+
+/// Who waits for a response.
+pub(super) struct Client {
+    version: Version,
+    is_grpc: bool,
+    upgrade: OnUpgrade,
+}
+
+impl Client {
+    /// The one that sent `request`.
+    pub(super) fn of(down: &Downstream, request: &mut Request<Incoming>) -> Self {
+        let version = request.version();
+        down.is_http2.set(version == Version::HTTP_2);
+        Self { version, is_grpc: reply::is_grpc(request.headers()), upgrade: hyper::upgrade::on(request) }
+    }
+}
+
+/// What the client is answered. The exchange ends with the response's body.
+pub(super) fn conclude(
+    mut exchange: Exchange,
+    answered: Result<Answered, Refusal>,
+    client: Client,
+) -> Response<Payload> {
+    let Client { version, is_grpc, upgrade } = client;
     let mut response = match answered {
         Ok(Answered::Response(response)) => response,
         Ok(Answered::Upgrade { response, upstream, facts, held }) => {
             exchange.status = Some(response.status());
-            upgrade::carry((client, upstream), exchange, facts, held);
-            return Ok(response);
+            upgrade::carry((upgrade, upstream), exchange, facts, held);
+            return response;
         }
         Err(refusal) => {
             let refusal = if exchange.request.broken.get() {
@@ -71,18 +96,18 @@ pub(super) async fn serve(
     };
     // What cannot be understood may be followed by what is no request.
     let is_over = exchange.refusal.as_ref().is_some_and(|refusal| refusal.reason == refusal::BAD_REQUEST);
-    if version != Version::HTTP_2 && (is_over || down.is_last()) {
+    if version != Version::HTTP_2 && (is_over || exchange.down.is_last()) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.status = Some(response.status());
-    Ok(response.map(|body| {
+    response.map(|body| {
         let passed = Rc::clone(&exchange.response);
         body.counted(passed).keeping(exchange)
-    }))
+    })
 }
 
 /// What the request is for, said in only one way.
-fn identify(mut head: request::Parts, exchange: &mut Exchange) -> Result<Asking, Refusal> {
+pub(super) fn identify(mut head: request::Parts, exchange: &mut Exchange) -> Result<Asking, Refusal> {
     let authority = headers::authority(&head).map_err(|error| Refusal::new(refusal::BAD_REQUEST, error.to_string()))?;
     exchange.authority = authority.as_str().to_owned();
     let protocol = headers::upgrade(&head);

@@ -5,15 +5,17 @@
 //! Invariant: each stream is judged by the snapshot of its own time.
 //! Invariant: a wire ends with the certificate that opened it; a stream that meets its end was not acted on.
 
+use super::look::{self, First, Look};
 use crate::proxy::connect;
 use crate::proxy::frame::Control;
+use crate::proxy::http::{self, Transport};
 use crate::proxy::io;
 use crate::proxy::live::Cancelled;
 use crate::proxy::pool::Peered;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::relay::{self, Ended, Role};
 use crate::proxy::report::Report;
-use crate::proxy::wire::{Event, WireError};
+use crate::proxy::wire::{Batch, Event, Wire, WireError};
 use crate::proxy::worker::{Facts, Pod, Worker};
 use crate::snapshot::NodeSnapshot;
 use crate::telemetry::Security;
@@ -21,6 +23,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::net::TcpStream;
 
 /// Serves a wire until either side ends it.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, ends: (SocketAddr, SocketAddr)) {
@@ -60,11 +63,36 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         }
         let facts = Facts::InboundMesh { source: ends.0.ip(), identity: Arc::clone(&peered.identity) };
         let admitted = judge(&snapshot, &peered, &facts);
+        let look = Look::at(&snapshot, &ends.1, &original);
         drop(snapshot);
-        let registration = pod.live.register(facts);
-        let admitted = admitted.map(|()| registration.cancelled());
-        if !stream(&pod, &mut peered, (admitted, report)).await {
-            return;
+        let registration = pod.live.register(facts.clone());
+        let Some((application, report)) = connect(&pod, &mut peered, (admitted, report)).await else { return };
+        peered.wire.accept();
+        let first = match look {
+            Look::Nowhere => First::Other(None),
+            // The relay or HTTP meets what broke the wire.
+            Look::First => {
+                let first = Box::pin(look::first(&mut peered.wire, &pod.buffers, &application));
+                first.await.unwrap_or(First::Other(None))
+            }
+            Look::Http => {
+                let _met_again = peered.wire.split().0.settle().await;
+                First::Http(Vec::new(), false)
+            }
+        };
+        match first {
+            First::Http(opened, ended) => {
+                let transport = Transport::mesh_from(peered.wire, (opened, ended));
+                let judged = (Security::MutualTls, facts);
+                let serving = http::serve_inbound((worker, pod), (transport, application), ends, judged, registration);
+                return Box::pin(serving).await;
+            }
+            First::Other(first) => {
+                let carrying = (&mut peered.wire, first);
+                if !stream(&pod, carrying, application, (registration.cancelled(), report)).await {
+                    return;
+                }
+            }
         }
     }
 }
@@ -92,30 +120,41 @@ async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<SocketAddr>, Wire
     }
 }
 
-/// Serves one stream that was judged; true if the wire can serve another.
-async fn stream(pod: &Pod, peered: &mut Peered, (admitted, mut report): (Result<&Cancelled, Refusal>, Report)) -> bool {
+/// Connects a stream that was judged to the application; `None` if the peer was refused.
+async fn connect(
+    pod: &Pod,
+    peered: &mut Peered,
+    (admitted, report): (Result<(), Refusal>, Report),
+) -> Option<(TcpStream, Report)> {
     let connected = match admitted {
-        Ok(cancelled) => connect::to_application(&pod.sockets, report.source.ip(), report.destination)
+        Ok(()) => connect::to_application(&pod.sockets, report.source.ip(), report.destination)
             .await
-            .map(|upstream| (upstream, cancelled))
             .map_err(|error| Refusal::connect(&error)),
         Err(refusal) => Err(refusal),
     };
-    let (upstream, cancelled) = match connected {
-        Ok(connected) => connected,
+    match connected {
+        Ok(application) => Some((application, report)),
         Err(refusal) => {
             let _peer_may_be_gone = peered.wire.split().0.control(&Control::Reset(refusal.reason.to_owned())).await;
             report.refused(refusal);
-            return false;
+            None
         }
-    };
+    }
+}
+
+/// Carries one stream; true if the wire can serve another.
+async fn stream(
+    pod: &Pod,
+    carrying: (&mut Wire, Option<Box<Batch>>),
+    application: TcpStream,
+    (cancelled, mut report): (&Cancelled, Report),
+) -> bool {
     report.opened();
-    peered.wire.accept();
     let context = (&pod.buffers, &report.counts, cancelled);
-    let ended = relay::over_wire(&upstream, &mut peered.wire, Role::Dialled, context).await;
+    let ended = relay::over_wire(&application, carrying, Role::Dialled, context).await;
     let clean = matches!(ended, Ended::Clean);
     if !clean {
-        io::reset(upstream);
+        io::reset(application);
     }
     report.ended(&ended);
     clean

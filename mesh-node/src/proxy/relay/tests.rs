@@ -91,7 +91,7 @@ async fn a_reset_says_first_that_the_application_had_accepted() {
 
 async fn carry(upstream: &TcpStream, wire: &mut Wire) -> Ended {
     let (buffers, counts, cancelled) = (Buffers::default(), Counts::default(), Cancelled::default());
-    over_wire(upstream, wire, Role::Dialled, (&buffers, &counts, &cancelled)).await
+    over_wire(upstream, (wire, None), Role::Dialled, (&buffers, &counts, &cancelled)).await
 }
 
 /// Certificates for both ends.
