@@ -70,7 +70,9 @@ impl Arrived {
     async fn sender(&self, version: Version) -> Result<(Sender, bool), Refusal> {
         let known = match &mut *self.application.borrow_mut() {
             Application::Speaking(Sender::Many(sender)) => Application::Speaking(Sender::Many(sender.clone())),
-            other => std::mem::replace(other, Application::Away),
+            alone @ (Application::Away | Application::Fresh(_) | Application::Speaking(Sender::One(_))) => {
+                std::mem::replace(alone, Application::Away)
+            }
         };
         let stream = match known {
             Application::Fresh(stream) => stream,
