@@ -11,12 +11,15 @@ pub mod http;
 mod identity;
 mod issue;
 mod name;
+pub mod policy;
+mod selector;
 
 pub use external::{EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Resolution, WorkloadEntry};
 pub use gateway::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef};
 pub use name::Name;
+pub use selector::{Key, Selector, Subject};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -84,6 +87,12 @@ pub struct Model {
     pub workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
     /// Every gateway.
     pub gateways: BTreeMap<ObjectRef, Arc<Gateway>>,
+    /// Every tier of policies that an object describes. Those of the mesh's chain are there without one.
+    pub tiers: BTreeMap<policy::TierKey, Arc<policy::Tier>>,
+    /// Every policy, by its object.
+    pub policies: BTreeMap<ObjectRef, Arc<policy::Policy>>,
+    /// Every set of addresses that selectors of peers may select.
+    pub address_sets: BTreeMap<ObjectRef, Arc<policy::AddressSet>>,
 }
 
 /// Whose pods something holds for.

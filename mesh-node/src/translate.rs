@@ -71,6 +71,7 @@ pub fn translate(world: &World, settings: &Settings) -> (Model, Vec<Issue>) {
     let services = services.map(|service| (service.name.clone(), Arc::new(service))).collect();
     let issues = translator.issues.list().iter().map(|issue| Issue::clone(issue)).collect();
     let Customs { routes, traffic_policies, external_services, workload_entries, gateways, .. } = translator.customs;
+    let Customs { tiers, policies, address_sets, .. } = translator.customs;
     let model = Model {
         workloads,
         services,
@@ -80,6 +81,9 @@ pub fn translate(world: &World, settings: &Settings) -> (Model, Vec<Issue>) {
         external_services,
         workload_entries,
         gateways,
+        tiers,
+        policies,
+        address_sets,
     };
     (model, issues)
 }

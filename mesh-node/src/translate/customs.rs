@@ -9,6 +9,7 @@ use super::read::Log;
 use super::{Settings, gateway, istio};
 use crate::api::custom::{Custom, CustomKind};
 use crate::model::http::{HttpRoute, TrafficPolicies};
+use crate::model::policy::{AddressSet, Policy, Tier, TierKey};
 use crate::model::{ExternalService, Gateway, Issue, Name, ObjectRef, WorkloadEntry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,12 @@ pub struct Customs {
     pub workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
     /// Every gateway.
     pub gateways: BTreeMap<ObjectRef, Arc<Gateway>>,
+    /// Every tier of policies that an object describes.
+    pub tiers: BTreeMap<TierKey, Arc<Tier>>,
+    /// Every policy.
+    pub policies: BTreeMap<ObjectRef, Arc<Policy>>,
+    /// Every set of addresses that selectors of peers may select.
+    pub address_sets: BTreeMap<ObjectRef, Arc<AddressSet>>,
     grants: Grants,
 }
 

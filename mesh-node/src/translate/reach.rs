@@ -9,7 +9,7 @@ use super::kube::{pod, service};
 use super::{Translator, Unit, istio};
 use crate::api::core::{Namespace, Pod, Service};
 use crate::api::discovery::EndpointSlice;
-use crate::model::{Name, PeerAuthentication};
+use crate::model::{Name, ObjectRef, PeerAuthentication};
 use crate::world::{CustomKind, Key, Kind, Object, World};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,6 +30,12 @@ pub struct Stale {
     pub sandboxes: bool,
     /// May routes, traffic policies or hosts be others? What they hold for is found by `compile`, before and after.
     pub routing: bool,
+    /// Policies that may be others, or gone.
+    pub policies: BTreeSet<ObjectRef>,
+    /// May tiers be others?
+    pub tiers: bool,
+    /// May sets of addresses be others?
+    pub address_sets: bool,
 }
 
 impl Translator {
