@@ -493,6 +493,7 @@ fn proxy_config(run: &Run, descriptors: u64) -> proxy::Config {
         connect_timeout: run.traffic.connect_timeout,
         handshake_timeout: run.traffic.handshake_timeout,
         handshakes_per_source: run.traffic.handshakes_per_source,
+        outside_roots: run.traffic.outside_roots.clone(),
         connections_per_pod: run.traffic.connections_per_pod.unwrap_or(connections / 4 * 3),
     }
 }

@@ -380,6 +380,9 @@ pub struct Traffic {
     /// Connections of one pod, both sides together; three quarters of what the open-file limit allows by default.
     #[arg(long, env = "MESH_CONNECTIONS_PER_POD")]
     pub connections_per_pod: Option<u64>,
+    /// A file of roots in PEM that prove servers outside the mesh, beside the system's, where a traffic policy wants TLS.
+    #[arg(long, env = "MESH_OUTSIDE_ROOTS")]
+    pub outside_roots: Option<PathBuf>,
     /// How long open connections may go on after SIGTERM.
     #[arg(long, env = "MESH_DRAIN_DEADLINE", default_value = "30s", value_parser = humantime::parse_duration)]
     pub drain_deadline: Duration,

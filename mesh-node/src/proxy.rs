@@ -40,6 +40,7 @@ use crate::telemetry::{Metrics, Side};
 use metrics::ProxyMetrics;
 use std::collections::HashMap;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,6 +62,8 @@ pub struct Config {
     pub handshakes_per_source: usize,
     /// Connections of one pod, both sides together.
     pub connections_per_pod: u64,
+    /// A file of roots that prove servers outside the mesh, beside the system's.
+    pub outside_roots: Option<PathBuf>,
 }
 
 /// Who is told of traffic.

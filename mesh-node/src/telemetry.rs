@@ -51,11 +51,13 @@ impl Side {
     }
 }
 
-/// How a connection between two pods is protected.
+/// How a connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Security {
     /// Both sides proved who they are, and the bytes are encrypted.
     MutualTls,
+    /// The server alone proved who it is, and the bytes are encrypted: it is outside the mesh.
+    Tls,
     /// Plain text.
     Plain,
     /// It ended before this was decided.
@@ -68,6 +70,7 @@ impl Security {
     pub fn policy(self) -> &'static str {
         match self {
             Self::MutualTls => "mutual_tls",
+            Self::Tls => "tls",
             Self::Plain => "none",
             Self::Unknown => "unknown",
         }

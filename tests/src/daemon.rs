@@ -79,7 +79,16 @@ impl Daemon {
         let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT + number);
         let dir = net.dir();
         let (log, access) = (dir.join(format!("daemon-{number}.log")), dir.join(format!("access-{number}.log")));
-        let mut command = net.ns().command(env::built("mesh-node")?);
+        let mut command = match cluster.hosts() {
+            None => net.ns().command(env::built("mesh-node")?),
+            Some(hosts) => {
+                // Mounts that are made elsewhere, such as namespaces of pods, are seen here; this one is not seen there.
+                let mut command = net.ns().command("unshare");
+                command.args(["--mount", "--propagation", "slave", "sh", "-c"]);
+                command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(hosts).arg(env::built("mesh-node")?);
+                command
+            }
+        };
         command
             .args(["run", "--node-name", node.name()])
             .arg("--objects")

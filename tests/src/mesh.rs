@@ -9,12 +9,14 @@ use crate::daemon::Daemon;
 use crate::kube::Kube;
 use crate::leftovers::{self, Run};
 use crate::node::{self, LINK, Node, NodeNet};
+use crate::outside::Outside;
 use crate::pod::PodBuilder;
 use anyhow::{Context, Result};
 use nix::fcntl::Flock;
 use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// In a run's directory: a BPF file system of its own, so that what is pinned goes away with it.
@@ -27,6 +29,7 @@ pub(crate) struct Cluster {
     chains: [Chain; 2],
     nodes: [NodeNet; 2],
     daemon_arguments: Vec<(Option<Node>, String)>,
+    hosts: Option<PathBuf>,
     foreign: Option<Node>,
     shows_logs: bool,
     run: Run,
@@ -77,6 +80,11 @@ impl Cluster {
         self.daemon_arguments.iter().filter(meant).map(|(_, argument)| argument.as_str())
     }
 
+    /// The file in which daemons look names up, if it is one of the scenario's own.
+    pub(crate) fn hosts(&self) -> Option<&Path> {
+        self.hosts.as_deref()
+    }
+
     pub(crate) const fn shows_logs(&self) -> bool {
         self.shows_logs
     }
@@ -91,6 +99,7 @@ pub struct Builder {
     shows_logs: bool,
     runtime: Runtime,
     daemon_arguments: Vec<(Option<Node>, String)>,
+    own_names: bool,
     foreign: Option<Node>,
 }
 
@@ -120,6 +129,13 @@ impl Builder {
     #[must_use]
     pub const fn cni_runtime(mut self, runtime: Runtime) -> Self {
         self.runtime = runtime;
+        self
+    }
+
+    /// Daemons know the names that [`Mesh::name`] gives, and no others.
+    #[must_use]
+    pub const fn own_names(mut self) -> Self {
+        self.own_names = true;
         self
     }
 
@@ -157,6 +173,10 @@ impl Builder {
             kube.namespace(namespace, &[])?;
         }
         mount_bpf(&run)?;
+        let hosts = self.own_names.then(|| run.dir.join("hosts"));
+        if let Some(hosts) = &hosts {
+            fs::write(hosts, "").context("cannot write the file of names")?;
+        }
         let chain = |node: &NodeNet| {
             let socket = self.meshed.then(|| node.dir().join("cni.sock"));
             Chain::install(node, socket.as_deref(), self.runtime)
@@ -167,6 +187,7 @@ impl Builder {
             chains,
             nodes,
             daemon_arguments: self.daemon_arguments,
+            hosts,
             foreign: self.foreign,
             shows_logs: self.shows_logs,
             run,
@@ -212,6 +233,7 @@ impl Mesh {
             shows_logs: true,
             runtime: Runtime::Reference,
             daemon_arguments: Vec::new(),
+            own_names: false,
             foreign: None,
         }
     }
@@ -256,6 +278,23 @@ impl Mesh {
         let before = at.map(|at| daemons.remove(at));
         daemons.push(Arc::new(daemon));
         before
+    }
+
+    /// The world outside the cluster.
+    ///
+    /// **Errors**: it is there already.
+    pub fn outside(&self) -> Result<Outside> {
+        Outside::create(&self.cluster)
+    }
+
+    /// Gives names to addresses in place of those that were given before, for the daemons of a mesh with names of its own.
+    ///
+    /// **Errors**: it has none.
+    pub fn name(&self, names: &[(&str, IpAddr)]) -> Result<()> {
+        let hosts = self.cluster.hosts().context("the mesh was built without names of its own")?;
+        let lines: String = names.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        // In place: what is mounted is this very file.
+        fs::write(hosts, lines).context("cannot write the file of names")
     }
 
     /// Captures what passes between the nodes from now on; `name` tells captures of a scenario apart.

@@ -18,17 +18,17 @@ use super::refusal::{self, Refusal};
 use super::relay::{self, Ended, Role};
 use super::report::Report;
 use super::tls::handshake;
+use super::tls::outside::Server;
 use super::wire::{Event, Wire, WireError};
 use super::worker::{Facts, Pod, Worker};
 use crate::identity;
 use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::model::{Identity, MtlsMode};
 use crate::route;
-use crate::snapshot::http::{Endpoints, UpstreamEndpoint};
+use crate::snapshot::http::{Endpoints, Upstream, UpstreamEndpoint};
 use crate::snapshot::{NodeSnapshot, PodKey, ServiceName, WorkloadEntry};
 use crate::sys::socket::Destined;
 use crate::telemetry::{Security, Side};
-use ::http::StatusCode;
 use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -46,6 +46,10 @@ pub(super) struct Target {
     pub(super) workload: Option<Arc<WorkloadEntry>>,
     /// Who must be there, if the connection is to be mutual TLS.
     pub(super) identity: Option<Arc<Identity>>,
+    /// The server outside to which TLS is spoken, if it is.
+    pub(super) outside: Option<Server>,
+    /// Whose names lead to the endpoint, if names do.
+    pub(super) named: Option<Arc<Upstream>>,
 }
 
 /// Serves one captured connection to its end.
@@ -70,19 +74,30 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
         Err(refusal) => return refuse(downstream, report, refusal),
     };
     drop(snapshot);
-    report.upstream = Some(target.endpoint);
     report.service.clone_from(&target.service);
+    let target = match target.named.clone() {
+        Some(upstream) => match Box::pin(named(&worker, &pod, &upstream, target)).await {
+            Ok(target) => target,
+            Err(refusal) => return refuse(downstream, report, refusal),
+        },
+        None => target,
+    };
+    report.upstream = Some(target.endpoint);
     report.destination_workload.clone_from(&target.workload);
     let facts = Facts::Outbound { to: target.endpoint, identity: target.identity.clone() };
     let registration = pod.live.register(facts);
     let captured =
         Captured { worker: &worker, pod: &pod, downstream: &downstream, cancelled: registration.cancelled() };
-    let ended = match &target.identity {
-        Some(identity) => {
+    let ended = match (&target.identity, &target.outside) {
+        (Some(identity), _) => {
             report.security = Security::MutualTls;
             captured.over_mesh(target.endpoint, identity, &mut report).await
         }
-        None => Box::pin(captured.in_plain(target.endpoint, &mut report)).await,
+        (None, Some(server)) => {
+            report.security = Security::Tls;
+            Box::pin(captured.to_outside(target.endpoint, server, &mut report)).await
+        }
+        (None, None) => Box::pin(captured.in_plain(target.endpoint, &mut report)).await,
     };
     drop(registration);
     match ended {
@@ -112,7 +127,7 @@ pub(super) fn choose(
         return Err(Refusal::new(refusal::OWN_PORT, "the application dialled the mesh's own port"));
     }
     let directory = &snapshot.directory;
-    let mut is_plain = false;
+    let (mut is_plain, mut outside, mut named) = (false, None, None);
     let (endpoint, service) = match directory.services.get(&original.ip()) {
         Some(service) => {
             let name = || format!("service {} has no", service.name.host);
@@ -125,14 +140,18 @@ pub(super) fn choose(
                 if by_client { route::by_client(endpoints, client) } else { route::by_chance(endpoints, random) }
             };
             let endpoint = match upstream.map(|upstream| &upstream.endpoints) {
-                Some(Endpoints::Original | Endpoints::Dns(_)) => Some(original),
+                Some(Endpoints::Dns(_)) => {
+                    named = upstream.cloned();
+                    Some(original)
+                }
+                Some(Endpoints::Original) => Some(original),
                 Some(Endpoints::Static(all)) => one_of(&nearest(all)),
                 None => one_of(&port.endpoints),
             };
-            match upstream.map(|upstream| (&upstream.tls, &upstream.key)) {
-                Some((UpstreamTls::Originate(_), key)) => return Err(cannot_originate(key)),
-                Some((UpstreamTls::Disable, _)) => is_plain = true,
-                Some((UpstreamTls::Mesh, _)) | None => {}
+            match upstream.map(|upstream| &upstream.tls) {
+                Some(UpstreamTls::Originate(policy)) => outside = Some(Server::new(policy, &service.name.host)?),
+                Some(UpstreamTls::Disable) => is_plain = true,
+                Some(UpstreamTls::Mesh) | None => {}
             }
             let Some(endpoint) = endpoint else {
                 let detail = format!("{} ready endpoint for port {}", name(), original.port());
@@ -143,8 +162,8 @@ pub(super) fn choose(
         None => (original, directory.service_of(&original).cloned()),
     };
     let (workload, identity) = at(snapshot, endpoint, departure);
-    let identity = identity.filter(|_| !is_plain);
-    Ok(Target { endpoint, service, workload, identity })
+    let identity = identity.filter(|_| !is_plain && outside.is_none());
+    Ok(Target { endpoint, service, workload, identity, outside, named })
 }
 
 /// The addresses of the least distance.
@@ -153,11 +172,19 @@ fn nearest(endpoints: &[UpstreamEndpoint]) -> Vec<SocketAddr> {
     endpoints.iter().filter(|endpoint| Some(endpoint.distance) == least).map(|endpoint| endpoint.address).collect()
 }
 
-/// What is to be protected by TLS that the daemon originates is refused, never sent in plain text.
-pub(super) fn cannot_originate(upstream: &str) -> Refusal {
-    let detail =
-        format!("the traffic policy of {upstream} asks for TLS that the mesh originates, which it does not yet");
-    Refusal::new(refusal::NO_BACKEND, detail).answered(StatusCode::SERVICE_UNAVAILABLE)
+/// Where a connection goes whose endpoint names lead to, as the node resolves them.
+async fn named(worker: &Worker, pod: &Pod, upstream: &Arc<Upstream>, target: Target) -> Result<Target, Refusal> {
+    let standing = pod.http.upstreams.standing(&upstream.key);
+    let endpoint = match &upstream.endpoints {
+        Endpoints::Dns(names) => standing.resolve(names, &[], target.endpoint.is_ipv6()).await,
+        Endpoints::Original | Endpoints::Static(_) => Some(target.endpoint),
+    };
+    let Some(endpoint) = endpoint else {
+        return Err(Refusal::new(refusal::NO_ENDPOINTS, format!("the names of {} lead nowhere", upstream.key)));
+    };
+    let (workload, identity) = at(&worker.feed.snapshot(), endpoint, worker.feed.departure());
+    let identity = identity.filter(|_| upstream.tls == UpstreamTls::Mesh);
+    Ok(Target { endpoint, workload, identity, named: None, ..target })
 }
 
 /// The pod at an endpoint, and who must be there if connections to it are mutual TLS.
@@ -228,6 +255,18 @@ impl Captured<'_> {
             io::reset(upstream);
         }
         Ok(ended)
+    }
+
+    async fn to_outside(&self, to: SocketAddr, server: &Server, report: &mut Report) -> Result<Ended, Refusal> {
+        let config = &self.worker.config;
+        let upstream = connect::to_network(&self.pod.sockets, to, Destined::Plain, config.connect_timeout)
+            .await
+            .map_err(|error| Refusal::connect(&error))?;
+        let _slower_without = upstream.set_nodelay(true);
+        let upstream = self.worker.outside.connect(upstream, server, None, config.handshake_timeout).await?;
+        report.opened();
+        let context = (&self.pod.buffers, &report.counts, self.cancelled);
+        Ok(relay::over_tls(self.downstream, upstream, context).await)
     }
 
     async fn over_mesh(

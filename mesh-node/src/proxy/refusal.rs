@@ -35,6 +35,12 @@ pub(crate) const UPSTREAM_UNREACHABLE: &str = "upstream_unreachable";
 pub(crate) const UPSTREAM_TIMEOUT: &str = "upstream_timeout";
 /// The upstream proved another identity than discovery gives for its address.
 pub(crate) const UPSTREAM_IDENTITY: &str = "upstream_identity";
+/// A server outside did not prove a name that it must.
+pub(crate) const UPSTREAM_CERTIFICATE: &str = "upstream_certificate";
+/// TLS with a server outside did not come about.
+pub(crate) const UPSTREAM_TLS: &str = "upstream_tls";
+/// There are no roots by which a server outside could be proved.
+pub(crate) const NO_ROOTS: &str = "no_roots";
 /// The other node refused the stream or the handshake.
 pub(crate) const PEER_REFUSED: &str = "peer_refused";
 /// The connection between the nodes broke.
@@ -101,8 +107,8 @@ impl Refusal {
             FAULT => "FI",
             DOWNSTREAM_GONE => "DC",
             BAD_REQUEST => "DPE",
-            UPSTREAM_REFUSED | UPSTREAM_UNREACHABLE | UPSTREAM_TIMEOUT | UPSTREAM_IDENTITY | PEER_REFUSED
-            | PEER_LOST => "UF",
+            UPSTREAM_REFUSED | UPSTREAM_UNREACHABLE | UPSTREAM_TIMEOUT | UPSTREAM_IDENTITY | UPSTREAM_CERTIFICATE
+            | UPSTREAM_TLS | NO_ROOTS | PEER_REFUSED | PEER_LOST => "UF",
             _ => "-",
         };
         Self { reason, detail: detail.into(), flags, status: None }

@@ -17,8 +17,12 @@ use super::wire::{Batch, Event, Receiver, Sender, Wire, WireError, read_applicat
 use std::cell::Cell;
 use std::io::IoSliceMut;
 use std::pin::{Pin, pin};
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// What is read of a server's TLS at once, in bytes: RFC 8446, section 5.1.
+const RECORD: usize = 16 * 1024;
 
 /// Bytes carried.
 #[derive(Default)]
@@ -199,6 +203,56 @@ async fn copy(from: &TcpStream, to: &TcpStream, buffers: &Buffers, counter: &Cel
             }
             Err(_) => return Err(Stop::Application),
         }
+    }
+}
+
+/// Carries bytes between an application that dialled and a server outside. On a clean end the server has said that it ends; one
+/// that breaks off is told to the application as that, for whoever is between could do it.
+pub(crate) async fn over_tls(
+    application: &TcpStream,
+    server: TlsStream<TcpStream>,
+    context: (&Buffers, &Counts, &Cancelled),
+) -> Ended {
+    let (buffers, counts, cancelled) = context;
+    let (mut reader, mut writer) = tokio::io::split(server);
+    let up = pin!(async {
+        loop {
+            application.readable().await.map_err(|_| Stop::Application)?;
+            let mut buffer = buffers.take();
+            let room = buffer.len();
+            match io::read_now(application, &mut [IoSliceMut::new(&mut buffer)], room) {
+                Ok(None) => {}
+                Ok(Some(0)) => return writer.shutdown().await.map_err(|_| Stop::Application),
+                Ok(Some(length)) => {
+                    writer.write_all(&buffer[..length]).await.map_err(|_| Stop::Application)?;
+                    writer.flush().await.map_err(|_| Stop::Application)?;
+                    add(&counts.request, length);
+                }
+                Err(_) => return Err(Stop::Application),
+            }
+        }
+    });
+    let down = pin!(async {
+        // A connection at rest holds this much; rustls reads no more than a record at a time.
+        let mut bytes = vec![0; RECORD];
+        loop {
+            match reader.read(&mut bytes).await {
+                Ok(0) => {
+                    let _gone_already = io::finish(application);
+                    return Ok(());
+                }
+                Ok(length) => {
+                    io::write_all(application, &bytes[..length]).await.map_err(|_| Stop::Application)?;
+                    add(&counts.response, length);
+                }
+                Err(_) => return Err(Stop::Application),
+            }
+        }
+    });
+    match both(up, down, cancelled).await {
+        Ok(()) => Ended::Clean,
+        Err(Broken::Cancelled(reason)) => Ended::Cancelled(reason),
+        Err(Broken::Stop(_)) => Ended::Reset,
     }
 }
 

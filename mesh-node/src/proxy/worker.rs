@@ -16,6 +16,7 @@ use super::metrics::ProxyMetrics;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::report::Report;
+use super::tls::outside::Outside;
 use super::{Config, Observers, PodTraffic, Totals, inbound, io, outbound};
 use crate::identity::Keyring;
 use crate::model::{Identity, MtlsMode};
@@ -60,6 +61,8 @@ pub(super) enum Command {
 pub(crate) struct Worker {
     pub(crate) feed: Arc<Feed>,
     pub(crate) keyring: Keyring,
+    /// What servers outside the mesh are proved by.
+    pub(crate) outside: Outside,
     pub(crate) config: Config,
     buffers: Buffers,
     pub(crate) access: AccessLog,
@@ -219,6 +222,7 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         handshakes: Handshakes::new(parts.config.handshakes_per_source),
         feed: parts.feed,
         keyring: parts.keyring,
+        outside: Outside::new(parts.config.outside_roots.clone()),
         config: parts.config,
         access: parts.observers.access,
         tracer: parts.observers.tracer,

@@ -18,11 +18,16 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 #[derive(Parser)]
 #[command(about = "An HTTP server that tells each client what it understood")]
@@ -33,6 +38,12 @@ struct Options {
     /// The name that answers carry.
     #[arg(long)]
     name: String,
+    /// The certificate to show, in PEM; with it TLS is spoken.
+    #[arg(long, requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Its key, in PEM.
+    #[arg(long)]
+    key: Option<PathBuf>,
 }
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -48,21 +59,47 @@ struct Server {
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let listener = TcpListener::bind(options.listen).await?;
+    let tls = tls(&options)?;
     let server = Arc::new(Server { name: options.name, seen: Default::default(), all: AtomicU64::new(0) });
     loop {
         let (stream, _) = listener.accept().await?;
-        let server = Arc::clone(&server);
+        let (server, tls) = (Arc::clone(&server), tls.clone());
         #[expect(clippy::disallowed_methods, reason = "a program of its own, not part of the daemon")]
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&server), request));
-            let builder = auto::Builder::new(TokioExecutor::new());
-            // A client that breaks off is no concern of the server.
-            let _broken_off = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            // A client that breaks off, or to which the certificate proves nothing, is no concern of the server.
+            let Some(tls) = tls else { return serve(server, None, stream).await };
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let sni = stream.get_ref().1.server_name().map(str::to_owned);
+            serve(server, sni, stream).await;
         });
     }
 }
 
-async fn answer(server: Arc<Server>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Serves one connection, whose client asked for the server of a name if it did.
+async fn serve<S>(server: Arc<Server>, sni: Option<String>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| answer(Arc::clone(&server), sni.clone(), request));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let _broken_off = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+}
+
+fn tls(options: &Options) -> anyhow::Result<Option<TlsAcceptor>> {
+    let (Some(certificate), Some(key)) = (&options.certificate, &options.key) else { return Ok(None) };
+    let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(config).into()))
+}
+
+async fn answer(
+    server: Arc<Server>,
+    sni: Option<String>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     server.all.fetch_add(1, Ordering::Relaxed);
     let path = request.uri().path().to_owned();
     let count = {
@@ -88,7 +125,7 @@ async fn answer(server: Arc<Server>, mut request: Request<Incoming>) -> Result<R
         }
         _ => {}
     }
-    let told = tell(&server, request).await;
+    let told = tell(&server, sni, request).await;
     let mut response = Response::new(full(told.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
@@ -99,7 +136,7 @@ async fn answer(server: Arc<Server>, mut request: Request<Incoming>) -> Result<R
 }
 
 /// What was understood of a request.
-async fn tell(server: &Server, request: Request<Incoming>) -> Value {
+async fn tell(server: &Server, sni: Option<String>, request: Request<Incoming>) -> Value {
     let (head, body) = request.into_parts();
     let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in &head.headers {
@@ -115,6 +152,7 @@ async fn tell(server: &Server, request: Request<Incoming>) -> Value {
     };
     json!({
         "server": server.name,
+        "sni": sni,
         "method": head.method.as_str(),
         "path": head.uri.path_and_query().map(ToString::to_string),
         "host": host,

@@ -1,6 +1,7 @@
 //! HTTP through the mesh, as clients and servers meet it.
 
 mod arriving;
+mod outside;
 mod protocols;
 mod resilience;
 mod routing;

@@ -185,13 +185,13 @@ pub enum UpstreamTls {
 }
 
 /// TLS that the daemon originates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OriginateTls {
-    /// The name that is asked for and proved; `None` is the host.
+    /// The name that is asked for, and proved where no others are given; `None` is the host.
     pub sni: Option<String>,
-    /// Other names that the server may prove instead.
+    /// The names of which the server must prove one instead; empty for the name that is asked for.
     pub names: Vec<String>,
-    /// Path of the roots it is proved by; `None` are the system's.
+    /// Path of the roots it is proved by, where the daemon runs; `None` are the system's.
     pub roots: Option<String>,
     /// Accept whatever the server proves.
     pub insecure: bool,

@@ -20,6 +20,7 @@ use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::worker::Facts;
 use crate::telemetry::{self, Security};
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
+use http::uri::Scheme;
 use http::{Request, Response, Version, request};
 use hyper::body::Incoming;
 use std::cell::RefCell;
@@ -161,7 +162,7 @@ async fn answer(
     let version = if asking.head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let may_change = asking.changes.then(|| asking.head.method.clone());
     let mut request = Resend::new(asking, body, None, Rc::clone(&exchange.request));
-    let mut sending = request.next(version)?;
+    let mut sending = request.next(version, &Scheme::HTTP)?;
     exchange.attempts = 1;
     let (response, sender) = loop {
         let (mut sender, reused) = arrived.sender(version).await?;

@@ -12,9 +12,11 @@ use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::proxy::feed::Departure;
 use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
+use crate::proxy::tls::outside::Server;
 use crate::snapshot::http::Upstream;
 use crate::snapshot::{NodeSnapshot, WorkloadEntry};
-use crate::telemetry;
+use crate::telemetry::{self, Security};
+use http::uri::Scheme;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use std::net::SocketAddr;
@@ -62,6 +64,17 @@ pub(crate) struct Held {
     pub(crate) _under_way: (OneMore<Standing>, OneMore<EndpointStanding>),
 }
 
+/// What a request wants of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// What its client spoke.
+    pub(crate) version: Version,
+    /// May the connection go over to another protocol?
+    pub(crate) may_upgrade: bool,
+    /// The host that it is for.
+    pub(crate) host: &'a str,
+}
+
 /// Where an attempt goes.
 pub(crate) struct Aim {
     pub(crate) upstream: Arc<Upstream>,
@@ -76,18 +89,22 @@ pub(crate) struct Aim {
 impl Aim {
     /// The endpoint, as the snapshot knows it.
     ///
-    /// **Errors**: the upstream wants a protection that there is not.
+    /// **Errors**: nothing names the server that TLS is to prove.
     pub(crate) fn new(
         (upstream, standing): (&Arc<Upstream>, &Rc<Standing>),
         endpoint: SocketAddr,
         (snapshot, departure): (&NodeSnapshot, Departure),
-        (version, may_upgrade): (Version, bool),
+        Wanted { version, may_upgrade, host }: Wanted<'_>,
     ) -> Result<Self, Refusal> {
         let (workload, identity) = outbound::at(snapshot, endpoint, departure);
         let peer = match (&upstream.tls, identity) {
             (UpstreamTls::Mesh, Some(identity)) => Peer::Mesh(identity),
             (UpstreamTls::Mesh, None) | (UpstreamTls::Disable, _) => Peer::Plain,
-            (UpstreamTls::Originate(_), _) => return Err(outbound::cannot_originate(&upstream.key)),
+            (UpstreamTls::Originate(policy), _) => {
+                // Of many hosts under one name the server is the one that the request is for.
+                let own = Some(&*upstream.service.host).filter(|own| !own.starts_with('*'));
+                Peer::Outside(Arc::new(Server::new(policy, own.unwrap_or(host))?))
+            }
         };
         let version = match upstream.protocol {
             AppProtocol::Http2 | AppProtocol::Grpc if !may_upgrade => Version::HTTP_2,
@@ -105,6 +122,23 @@ impl Aim {
             workload,
             may_upgrade,
         })
+    }
+
+    /// The scheme of a request that goes there.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.place.peer {
+            Peer::Outside(_) => Scheme::HTTPS,
+            Peer::Plain | Peer::Mesh(_) => Scheme::HTTP,
+        }
+    }
+
+    /// How connections there are protected.
+    pub(crate) fn security(&self) -> Security {
+        match self.place.peer {
+            Peer::Mesh(_) => Security::MutualTls,
+            Peer::Outside(_) => Security::Tls,
+            Peer::Plain => Security::Plain,
+        }
     }
 
     /// Sends a request.

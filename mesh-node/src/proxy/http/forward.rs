@@ -8,7 +8,6 @@
 use super::attempt::{Aim, Answer, Failure, Held, Kind};
 use super::body::Payload;
 use super::exchange::Exchange;
-use super::pool::Peer;
 use super::request::{Asking, asked, hits};
 use super::resend::Resend;
 use super::upstream::{OneMore, Standing, Went};
@@ -18,7 +17,6 @@ use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::worker::Facts;
 use crate::snapshot::NodeSnapshot;
 use crate::snapshot::http::{Destination, Endpoints, Upstream};
-use crate::telemetry::Security;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -81,7 +79,7 @@ pub(super) async fn forward(
     let kept = repeats.then(|| Rc::clone(&down.pod.http.kept));
     let mut request = Resend::new(asking, body, kept, Rc::clone(&exchange.request));
     for to in mirrors {
-        mirror::send(&down, snapshot, to, request.copy());
+        mirror::send(&down, to, request.copy());
     }
     let deadline = way.filters.request_timeout.map(|limit| Instant::from_std(exchange.started) + limit);
     let mut tried = Vec::new();
@@ -91,11 +89,11 @@ pub(super) async fn forward(
         let made = exchange.attempts;
         let endpoint = endpoint(way.upstream, &standing, (affinity.key, &tried), down.original).await?;
         let aim =
-            Aim::new((way.upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), request.kind())?;
+            Aim::new((way.upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), request.wanted())?;
         note(exchange, &aim);
         let limit = way.filters.attempt_timeout.map(|limit| Instant::now() + limit);
         let limit = [deadline, limit].into_iter().flatten().min();
-        let sending = aim.send(&down, request.next(aim.place.version)?);
+        let sending = aim.send(&down, request.next(aim.place.version, &aim.scheme())?);
         let went = within(limit, sending).await;
         drop(retrying.take());
         let again = match &went {
@@ -142,7 +140,7 @@ async fn endpoint(
     let chosen = match &upstream.endpoints {
         Endpoints::Original => Some(original),
         Endpoints::Static(_) => standing.choose(upstream, key, tried, std::time::Instant::now()),
-        Endpoints::Dns(names) => standing.resolve(names, tried).await,
+        Endpoints::Dns(names) => standing.resolve(names, tried, original.is_ipv6()).await,
     };
     chosen.ok_or_else(|| Refusal::new(refusal::NO_ENDPOINTS, format!("{} has no ready endpoint", upstream.key)))
 }
@@ -151,10 +149,7 @@ fn note(exchange: &mut Exchange, aim: &Aim) {
     exchange.upstream = Some(Arc::clone(&aim.upstream));
     exchange.endpoint = Some(aim.place.endpoint);
     exchange.workload.clone_from(&aim.workload);
-    exchange.security = match aim.place.peer {
-        Peer::Mesh(_) => Security::MutualTls,
-        Peer::Plain => Security::Plain,
-    };
+    exchange.security = aim.security();
     if !aim.upstream.service.host.is_empty() {
         exchange.service = Some(Arc::clone(&aim.upstream.service));
     }

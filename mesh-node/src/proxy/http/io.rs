@@ -1,6 +1,6 @@
-//! A connection as hyper reads and writes it: plain, or one stream on a connection between nodes.
+//! A connection as hyper reads and writes it: plain, under TLS, or one stream on a connection between nodes.
 //!
-//! In:  a TCP connection, or a wire on which a stream was opened.
+//! In:  a TCP or TLS connection, or a wire on which a stream was opened.
 //! Out: [`Transport`].
 //! Invariant: an idle connection holds no buffer; what is held unsent or unread is bounded by a few records.
 //! Invariant: the stream ends with the peer's FIN. A connection that breaks off earlier is an error, never an end, so
@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 /// The most of hyper's bytes that one frame carries.
 const MAX_DATA: usize = MAX_PAYLOAD - 1;
@@ -33,12 +34,19 @@ pub(crate) enum Transport {
     Plain(TokioIo<TcpStream>),
     /// As a stream between two nodes.
     Mesh(Box<MeshStream>),
+    /// Under TLS.
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Transport {
     /// A connection in plain text.
     pub(crate) fn plain(stream: TcpStream) -> Self {
         Self::Plain(TokioIo::new(stream))
+    }
+
+    /// A connection under TLS.
+    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(TokioIo::new(stream)))
     }
 
     /// The stream that was opened and accepted on `wire`.
@@ -284,6 +292,10 @@ macro_rules! either {
                 let $inner = Pin::new(&mut **$inner);
                 $call
             }
+            Transport::Tls($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
         }
     };
 }
@@ -311,6 +323,7 @@ impl Write for Transport {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Mesh(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

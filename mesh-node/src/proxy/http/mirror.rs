@@ -5,49 +5,42 @@
 //! Invariant: the request itself never waits for its copy. A copy that falls behind breaks off.
 //! Source: Istio `HTTPRoute.mirrors`: the authority gets the suffix `-shadow`; Gateway API `HTTPRequestMirrorFilter`.
 
-use super::attempt::Aim;
+use super::attempt::{Aim, Wanted};
 use super::body::Payload;
 use super::{Downstream, headers};
-use crate::snapshot::NodeSnapshot;
 use crate::snapshot::http::{Destination, Endpoints};
 use crate::telemetry;
 use http::header::EXPECT;
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use http::{Request, request};
 use http_body_util::BodyExt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a copy may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Sends a copy in the background.
-pub(crate) fn send(
-    down: &Rc<Downstream>,
-    snapshot: &NodeSnapshot,
-    to: &Destination,
-    copy: Option<(request::Parts, Authority, Payload)>,
-) {
+pub(crate) fn send(down: &Rc<Downstream>, to: &Destination, copy: Option<(request::Parts, Authority, Payload)>) {
     let (Destination::Upstream(upstream), Some((mut head, authority, body))) = (to, copy) else {
         return down.worker.metrics.mirror(false);
     };
-    let standing = down.pod.http.upstreams.standing(&upstream.key);
-    let endpoint = match &upstream.endpoints {
-        Endpoints::Original => Some(down.original),
-        Endpoints::Static(_) => standing.choose(upstream, None, &[], Instant::now()),
-        Endpoints::Dns(_) => None,
-    };
-    let Some(endpoint) = endpoint else { return down.worker.metrics.mirror(false) };
-    let aim =
-        Aim::new((upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), (head.version, false));
-    let Ok(aim) = aim else { return down.worker.metrics.mirror(false) };
-    headers::address(&mut head, aim.place.version, &shadow(&authority), &Scheme::HTTP);
     head.headers.remove(EXPECT);
-    let down = Rc::clone(down);
+    let (down, upstream) = (Rc::clone(down), Arc::clone(upstream));
     telemetry::spawn_local("mirror", async move {
-        let request = Request::from_parts(head, body);
         let sent = tokio::time::timeout(PATIENCE, async {
-            let answer = aim.send(&down, request).await.ok()?;
+            let standing = down.pod.http.upstreams.standing(&upstream.key);
+            let endpoint = match &upstream.endpoints {
+                Endpoints::Original => Some(down.original),
+                Endpoints::Static(_) => standing.choose(&upstream, None, &[], Instant::now()),
+                Endpoints::Dns(names) => standing.resolve(names, &[], down.original.is_ipv6()).await,
+            };
+            let wanted = Wanted { version: head.version, may_upgrade: false, host: authority.host() };
+            let knowing = (&*down.worker.feed.snapshot(), down.worker.feed.departure());
+            let aim = Aim::new((&upstream, &standing), endpoint?, knowing, wanted).ok()?;
+            headers::address(&mut head, aim.place.version, &shadow(&authority), &aim.scheme());
+            let answer = aim.send(&down, Request::from_parts(head, body)).await.ok()?;
             let mut body = answer.response.into_body();
             while let Some(frame) = body.frame().await {
                 frame.ok()?;

@@ -15,6 +15,7 @@ use crate::proxy::connect;
 use crate::proxy::feed::Departure;
 use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
+use crate::proxy::tls::outside::{self, Server};
 use crate::proxy::worker::{Facts, Pod, Worker};
 use crate::snapshot::NodeSnapshot;
 use crate::sys::socket::Destined;
@@ -26,6 +27,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpStream;
 
 /// Idle connections of HTTP/1.1 to one endpoint.
 const IDLE_PER_ENDPOINT: usize = 64;
@@ -41,6 +43,8 @@ pub(crate) enum Peer {
     Plain,
     /// A pod of the mesh.
     Mesh(Arc<Identity>),
+    /// A server outside, to which TLS is spoken.
+    Outside(Arc<Server>),
 }
 
 /// Where a request is sent.
@@ -58,16 +62,16 @@ impl Place {
     /// By what a connection to it is judged.
     pub(crate) fn facts(&self) -> Facts {
         let identity = match &self.peer {
-            Peer::Plain => None,
+            Peer::Plain | Peer::Outside(_) => None,
             Peer::Mesh(identity) => Some(Arc::clone(identity)),
         };
         Facts::Outbound { to: self.endpoint, identity }
     }
 
-    /// Is whoever was there still to be there, and spoken to so? A place where a user wants no TLS stays as it is.
+    /// Is whoever was there still to be there, and spoken to so? A place that no pod of the mesh must prove stays as it is.
     pub(crate) fn is_current(&self, snapshot: &NodeSnapshot, departure: Departure) -> bool {
         match &self.peer {
-            Peer::Plain => true,
+            Peer::Plain | Peer::Outside(_) => true,
             Peer::Mesh(identity) => {
                 outbound::at(snapshot, self.endpoint, departure).1.is_some_and(|now| now == *identity)
             }
@@ -302,16 +306,25 @@ pub(crate) async fn open(
 /// A connection to `place`, and when the certificates that opened it expire.
 async fn transport(worker: &Worker, pod: &Pod, place: &Place) -> Result<(Transport, Option<SystemTime>), Refusal> {
     match &place.peer {
-        Peer::Plain => {
-            let patience = worker.config.connect_timeout;
-            let stream = connect::to_network(&pod.sockets, place.endpoint, Destined::Plain, patience)
-                .await
-                .map_err(|error| Refusal::connect(&error))?;
-            Ok((Transport::plain(stream), None))
+        Peer::Plain => Ok((Transport::plain(plainly(worker, pod, place.endpoint).await?), None)),
+        Peer::Outside(server) => {
+            let stream = plainly(worker, pod, place.endpoint).await?;
+            // What is written is whole messages or large: each goes at once.
+            let _slower_without = stream.set_nodelay(true);
+            let protocol = if place.version == Version::HTTP_2 { outside::H2 } else { outside::HTTP_1_1 };
+            let patience = worker.config.handshake_timeout;
+            let stream = worker.outside.connect(stream, server, Some(protocol), patience).await?;
+            Ok((Transport::tls(stream), None))
         }
         Peer::Mesh(identity) => {
             let peered = outbound::open(worker, pod, (place.endpoint, identity), place.endpoint, &[]).await?;
             Ok((Transport::mesh(peered.wire), Some(peered.expires)))
         }
     }
+}
+
+/// A connection on which nothing was said.
+async fn plainly(worker: &Worker, pod: &Pod, to: SocketAddr) -> Result<TcpStream, Refusal> {
+    let connecting = connect::to_network(&pod.sockets, to, Destined::Plain, worker.config.connect_timeout);
+    connecting.await.map_err(|error| Refusal::connect(&error))
 }

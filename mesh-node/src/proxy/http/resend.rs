@@ -4,6 +4,7 @@
 //! Out: [`Resend::next`] for each attempt, [`Resend::copy`] for each mirror.
 //! Invariant: every attempt sends the whole request or none is made.
 
+use super::attempt::Wanted;
 use super::body::{Keeper, Passed, Payload};
 use super::headers;
 use super::request::Asking;
@@ -57,9 +58,9 @@ impl Resend {
         }
     }
 
-    /// The client's version, and whether the connection may go over to another protocol.
-    pub(crate) fn kind(&self) -> (Version, bool) {
-        (self.version, self.changes)
+    /// What it wants of a connection.
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted { version: self.version, may_upgrade: self.changes, host: self.authority.host() }
     }
 
     /// The method.
@@ -77,10 +78,10 @@ impl Resend {
             }
     }
 
-    /// The request for the next attempt, in `version`.
+    /// The request for the next attempt, in `version`, as one of `scheme`.
     ///
     /// **Errors**: what was sent once cannot be sent again.
-    pub(crate) fn next(&mut self, version: Version) -> Result<Request<Payload>, Refusal> {
+    pub(crate) fn next(&mut self, version: Version, scheme: &Scheme) -> Result<Request<Payload>, Refusal> {
         let gone = || Refusal::new(refusal::UPSTREAM_RESET, "the request cannot be sent again");
         let (head, body) = match &mut self.body {
             Kept::Nothing => (self.head.clone(), Payload::empty()),
@@ -91,7 +92,7 @@ impl Resend {
             Kept::Once(payload) => (self.head.take(), payload.take().ok_or_else(gone)?),
         };
         let mut head = head.ok_or_else(gone)?;
-        self.finish(&mut head, version);
+        self.finish(&mut head, version, scheme);
         Ok(Request::from_parts(head, body))
     }
 
@@ -117,8 +118,8 @@ impl Resend {
         }
     }
 
-    fn finish(&self, head: &mut request::Parts, version: Version) {
-        headers::address(head, version, &self.authority, &Scheme::HTTP);
+    fn finish(&self, head: &mut request::Parts, version: Version, scheme: &Scheme) {
+        headers::address(head, version, &self.authority, scheme);
         if let Some(protocol) = self.protocol.as_ref().filter(|_| version == Version::HTTP_11) {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol.clone());

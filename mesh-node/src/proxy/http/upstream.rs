@@ -22,6 +22,8 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(300);
 
 /// How long an answer about a name holds.
 const RESOLVED: Duration = Duration::from_secs(5);
+/// How long an answer about one name is waited for.
+const ASKING: Duration = Duration::from_secs(5);
 
 /// Every upstream of one pod.
 #[derive(Default)]
@@ -41,6 +43,7 @@ pub(crate) struct Standing {
     table: RefCell<Option<(Arc<Upstream>, Rc<Table>)>>,
     /// Where names led, and when that was asked.
     resolved: RefCell<Option<(Instant, Vec<SocketAddr>)>>,
+    resolving: tokio::sync::Mutex<()>,
 }
 
 /// Does an endpoint offer itself?
@@ -182,24 +185,45 @@ impl Standing {
         Some(table)
     }
 
-    /// One of the addresses that names lead to, as the node resolves them: none of `tried` as long as there is another.
-    /// `None` if they lead nowhere.
-    pub(crate) async fn resolve(&self, names: &[(String, u16)], tried: &[SocketAddr]) -> Option<SocketAddr> {
-        let known = self.resolved.borrow().clone().filter(|(asked, _)| asked.elapsed() < RESOLVED);
-        let addresses = match known {
-            Some((_, addresses)) => addresses,
-            None => {
-                let mut addresses = Vec::new();
-                for (name, port) in names {
-                    addresses.extend(tokio::net::lookup_host((name.as_str(), *port)).await.into_iter().flatten());
-                }
-                self.resolved.replace(Some((Instant::now(), addresses.clone())));
-                addresses
-            }
+    /// One of the addresses that names lead to, as the node resolves them: none of `tried` as long as there is another, and of
+    /// the family that the client dialled if there is one. `None` if they lead nowhere.
+    pub(crate) async fn resolve(&self, names: &[(String, u16)], tried: &[SocketAddr], v6: bool) -> Option<SocketAddr> {
+        let addresses = self.addresses(names).await;
+        let fresh = |address: &&SocketAddr| !tried.contains(*address);
+        let same = |address: &&SocketAddr| address.is_ipv6() == v6;
+        let offers: [Vec<_>; 3] = [
+            addresses.iter().filter(fresh).filter(same).copied().collect(),
+            addresses.iter().filter(fresh).copied().collect(),
+            addresses,
+        ];
+        let offers = offers.iter().find(|offers| !offers.is_empty())?;
+        route::by_chance(offers, fastrand::u64(..))
+    }
+
+    /// Where names lead. They are asked for once at a time; while nobody answers, what was answered last holds.
+    async fn addresses(&self, names: &[(String, u16)]) -> Vec<SocketAddr> {
+        let fresh = || {
+            let known = self.resolved.borrow();
+            known.as_ref().filter(|(asked, _)| asked.elapsed() < RESOLVED).map(|(_, addresses)| addresses.clone())
         };
-        let fresh: Vec<_> = addresses.iter().filter(|address| !tried.contains(address)).copied().collect();
-        let offers = if fresh.is_empty() { addresses } else { fresh };
-        route::by_chance(&offers, fastrand::u64(..))
+        if let Some(known) = fresh() {
+            return known;
+        }
+        let _one_at_a_time = self.resolving.lock().await;
+        if let Some(known) = fresh() {
+            return known;
+        }
+        let mut addresses = Vec::new();
+        for (name, port) in names {
+            let asked = tokio::time::timeout(ASKING, tokio::net::lookup_host((name.as_str(), *port))).await;
+            addresses.extend(asked.into_iter().flatten().flatten());
+        }
+        let mut known = self.resolved.borrow_mut();
+        if let Some((_, before)) = known.as_ref().filter(|_| addresses.is_empty()) {
+            addresses.clone_from(before);
+        }
+        *known = Some((Instant::now(), addresses.clone()));
+        addresses
     }
 
     fn forget_all_but(&self, all: &[UpstreamEndpoint]) {

@@ -104,7 +104,7 @@ impl<'a> Parties<'a> {
     fn proved(&self, labels: Option<&'a WorkloadLabels>) -> Option<Principal<'a>> {
         match self.security {
             Security::MutualTls => labels.map(|labels| Principal(&labels.principal)),
-            Security::Plain | Security::Unknown => None,
+            Security::Tls | Security::Plain | Security::Unknown => None,
         }
     }
 

@@ -101,7 +101,7 @@ impl Labels<'_> {
         };
         let principal = match self.edge.security {
             Security::MutualTls if !workload.principal.is_empty() => format!("spiffe://{}", workload.principal),
-            Security::MutualTls | Security::Plain | Security::Unknown => String::new(),
+            Security::MutualTls | Security::Tls | Security::Plain | Security::Unknown => String::new(),
         };
         let values = [
             &workload.workload,
