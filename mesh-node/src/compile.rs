@@ -104,7 +104,7 @@ impl Compiler {
         let mut is_here = false;
         let mut names = stale.workloads.iter().peekable();
         while let Some(first) = names.peek() {
-            let namespace = Arc::clone(&first.namespace);
+            let namespace = first.namespace.clone();
             let mut workloads = Vec::new();
             while let Some(name) = names.next_if(|name| name.namespace == namespace && workloads.len() < TOGETHER) {
                 let workload = self.translator.workload(world, name);

@@ -28,8 +28,8 @@ use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::source::cni::AttachmentStore;
 use crate::status::Notices;
 use crate::telemetry::Metrics;
-use crate::translate;
 use crate::world::{Change, Kind, SourceId, Touched, World};
+use crate::{sys, translate};
 use issues::Issues;
 use pods::Enrolments;
 use prometheus_client::metrics::counter::Counter;
@@ -316,11 +316,13 @@ impl Control {
         self.compiler.snapshot()
     }
 
-    /// Removes what an earlier daemon left of pods that are gone, once all is known that there is to know.
+    /// Removes what an earlier daemon left of pods that are gone, once all is known that there is to know, and lets go of the
+    /// memory that it took to learn it.
     fn sweep(&mut self) {
         if !self.swept && self.world().in_sync() {
             self.swept = true;
             self.parts.steerer.sweep(self.kept());
+            sys::memory::trim();
         }
     }
 
@@ -403,6 +405,6 @@ impl Control {
 
 /// The identity that a pod wants, and the pod as its bearer.
 fn wanted(pod: &LocalPod) -> (Arc<Identity>, Bearer) {
-    let bearer = Bearer { pod: Arc::clone(&pod.name.name), uid: pod.uid.as_str().into() };
+    let bearer = Bearer { pod: pod.name.name.as_str().into(), uid: pod.uid.as_str().into() };
     (Arc::clone(&pod.workload.identity), bearer)
 }

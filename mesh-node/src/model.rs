@@ -18,7 +18,7 @@ pub use external::{EndpointAddress, ExternalEndpoint, ExternalPort, ExternalServ
 pub use gateway::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef};
-pub use name::Name;
+pub use name::{Name, Text};
 pub use selector::{Key, Selector, Subject};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,7 +104,7 @@ pub enum Visibility {
     #[default]
     Everyone,
     /// Those of these namespaces; none for nobody's.
-    Namespaces(BTreeSet<Arc<str>>),
+    Namespaces(BTreeSet<Text>),
 }
 
 impl Visibility {

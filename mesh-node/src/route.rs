@@ -14,9 +14,9 @@ use std::net::{IpAddr, SocketAddr};
 
 /// The endpoint for one connection by chance: uniform for a uniform `random`. `None` if there are none.
 #[must_use]
-pub fn by_chance(endpoints: &[SocketAddr], random: u64) -> Option<SocketAddr> {
+pub fn by_chance(mut endpoints: impl ExactSizeIterator<Item = SocketAddr>, random: u64) -> Option<SocketAddr> {
     let at = below(u64::try_from(endpoints.len()).ok()?, random);
-    endpoints.get(usize::try_from(at).ok()?).copied()
+    endpoints.nth(usize::try_from(at).ok()?)
 }
 
 /// One of `items` by chance, by their weights: as likely as its share for a uniform `random`. `None` if none has a weight.
@@ -41,8 +41,8 @@ fn below(bound: u64, random: u64) -> u64 {
 /// The endpoint that `client` keeps to while the set of endpoints holds: rendezvous hashing, so that a
 /// change of the set moves only the clients of endpoints that left or came. `None` if there are none.
 #[must_use]
-pub fn by_client(endpoints: &[SocketAddr], client: IpAddr) -> Option<SocketAddr> {
-    endpoints.iter().copied().max_by_key(|endpoint| weight(client, *endpoint))
+pub fn by_client(endpoints: impl Iterator<Item = SocketAddr>, client: IpAddr) -> Option<SocketAddr> {
+    endpoints.max_by_key(|endpoint| weight(client, *endpoint))
 }
 
 /// A well-mixed number of the pair: FNV-1a over the bytes, then a finalizer.
@@ -72,10 +72,10 @@ mod tests {
     #[test]
     fn chance_covers_all_and_only_the_endpoints() {
         let endpoints = endpoints(3);
-        assert_eq!(by_chance(&[], 7), None);
-        assert_eq!(by_chance(&endpoints, 0), Some(endpoints[0]));
-        assert_eq!(by_chance(&endpoints, u64::MAX / 2), Some(endpoints[1]));
-        assert_eq!(by_chance(&endpoints, u64::MAX), Some(endpoints[2]));
+        assert_eq!(by_chance([].into_iter(), 7), None);
+        assert_eq!(by_chance(endpoints.iter().copied(), 0), Some(endpoints[0]));
+        assert_eq!(by_chance(endpoints.iter().copied(), u64::MAX / 2), Some(endpoints[1]));
+        assert_eq!(by_chance(endpoints.iter().copied(), u64::MAX), Some(endpoints[2]));
     }
 
     #[test]
@@ -95,9 +95,9 @@ mod tests {
         let (before, after) = (endpoints(5), endpoints(4));
         for n in 0..=255_u8 {
             let client = IpAddr::from([10, 1, 0, n]);
-            let choice = by_client(&before, client).expect("there are endpoints");
+            let choice = by_client(before.iter().copied(), client).expect("there are endpoints");
             if choice != before[4] {
-                assert_eq!(by_client(&after, client), Some(choice));
+                assert_eq!(by_client(after.iter().copied(), client), Some(choice));
             }
         }
     }
@@ -108,7 +108,8 @@ mod tests {
         let mut counts = [0_u32; 4];
         for n in 0..1024_u32 {
             let [_, _, high, low] = n.to_be_bytes();
-            let choice = by_client(&endpoints, IpAddr::from([10, 1, high, low])).expect("there are endpoints");
+            let choice =
+                by_client(endpoints.iter().copied(), IpAddr::from([10, 1, high, low])).expect("there are endpoints");
             counts[usize::from(choice.ip().to_string().as_bytes()[7] - b'1')] += 1;
         }
         assert!(counts.iter().all(|&count| (180..340).contains(&count)), "{counts:?}");

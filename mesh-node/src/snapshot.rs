@@ -5,11 +5,14 @@
 //! Invariant: ids, indexes and `Arc`s only; no label selectors and no names to look up.
 //! Invariant: one snapshot per connection or request.
 
+mod addresses;
 pub mod http;
 
+pub use addresses::AddressList;
+
 use crate::model::http::AppProtocol;
-use crate::model::{Announced, Identity, Issue, MtlsMode, Name, Visibility};
-use crate::share::Map;
+use crate::model::{Announced, Identity, Issue, MtlsMode, Name, Text, Visibility};
+use crate::share::AddressMap;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -43,7 +46,7 @@ pub struct LocalPod {
     pub ifname: String,
     /// Its addresses, primary first: at most one of each family.
     pub addresses: Vec<IpAddr>,
-    /// The pod in the directory.
+    /// What the directory says of it.
     pub workload: Arc<WorkloadEntry>,
     /// Is it to be steered? If not, it is leaving the mesh.
     pub enrolled: bool,
@@ -77,11 +80,11 @@ impl LocalPod {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     /// Workloads by each of their addresses.
-    pub workloads: Map<IpAddr, Arc<WorkloadEntry>>,
+    pub workloads: AddressMap<IpAddr, Arc<WorkloadEntry>>,
     /// Services by each of their virtual addresses.
-    pub services: Map<IpAddr, Arc<ServiceEntry>>,
+    pub services: AddressMap<IpAddr, Arc<ServiceEntry>>,
     /// What each endpoint's address and port are of which service: of several the one whose name is the least.
-    pub endpoints: Map<SocketAddr, Arc<EndpointOf>>,
+    pub endpoints: AddressMap<SocketAddr, Arc<EndpointOf>>,
     /// Hosts that are no services of the cluster, by name.
     pub hosts: Arc<Hosts>,
 }
@@ -130,11 +133,9 @@ pub struct HostEntry {
     pub service: Arc<ServiceEntry>,
 }
 
-/// A workload as connections to or from it are judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A workload as connections to or from it are judged. Pods for which the same holds share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WorkloadEntry {
-    /// Namespace and name of the pod.
-    pub name: Name,
     /// Who it must prove to be.
     pub identity: Arc<Identity>,
     /// How connections to it are judged; `None` if it is not in the mesh.
@@ -146,7 +147,7 @@ pub struct WorkloadEntry {
 }
 
 /// The mutual-TLS modes of a workload's ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InboundModes {
     /// The mode of ports that are not listed.
     pub default: MtlsMode,
@@ -168,30 +169,30 @@ impl InboundModes {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WorkloadLabels {
     /// The controller's name.
-    pub workload: String,
+    pub workload: Text,
     /// The pod's namespace.
-    pub namespace: String,
+    pub namespace: Text,
     /// Label `app`, or the canonical name.
-    pub app: String,
+    pub app: Text,
     /// Label `version`.
-    pub version: String,
+    pub version: Text,
     /// `service.istio.io/canonical-name`, `app.kubernetes.io/name`, `app`, or the workload's name.
-    pub canonical_service: String,
+    pub canonical_service: Text,
     /// `service.istio.io/canonical-revision`, `app.kubernetes.io/version`, `version`, or `latest`.
-    pub canonical_revision: String,
+    pub canonical_revision: Text,
     /// The principal, without scheme.
-    pub principal: String,
+    pub principal: Text,
 }
 
 /// What telemetry says of a service; ordered by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
     /// `default`.
-    pub namespace: String,
+    pub namespace: Text,
     /// `reviews`.
-    pub name: String,
+    pub name: Text,
     /// `reviews.default.svc.cluster.local`.
-    pub host: String,
+    pub host: Text,
 }
 
 /// What an endpoint is to a service; ordered by the service.
@@ -230,7 +231,7 @@ pub struct ServicePortEntry {
     /// What is spoken there.
     pub protocol: AppProtocol,
     /// Endpoints, ordered and without duplicates; empty means that connections are refused.
-    pub endpoints: Box<[SocketAddr]>,
+    pub endpoints: AddressList,
     /// Where connections go instead, under the traffic policy that holds for them; `None` without one. A host that is no
     /// service of the cluster always has one.
     pub upstream: Option<Arc<http::Upstream>>,

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod limit;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod socket;

@@ -161,6 +161,12 @@ impl Translator {
         (workload, issues)
     }
 
+    /// The least of the pods that claim an address: the one that has it, if anybody does.
+    #[must_use]
+    pub fn pod_at(&self, address: &IpAddr) -> Option<&Name> {
+        self.pods.firsts().get(address)
+    }
+
     /// The addresses that a pod claims to have, be they believed or not.
     #[must_use]
     pub fn claims(&self, world: &World, name: &Name) -> Vec<IpAddr> {
@@ -168,7 +174,7 @@ impl Translator {
     }
 
     fn around<'a>(&'a self, world: &'a World, pod: &Name) -> Around<'a> {
-        let namespace = Name::new("", Arc::clone(&pod.namespace));
+        let namespace = Name::new("", pod.namespace.clone());
         Around {
             trust_domain: &self.settings.trust_domain,
             installation: self.settings.installation.as_deref(),
@@ -214,7 +220,8 @@ impl Translator {
     /// A service, translated, and what is wrong with it and its slices.
     #[must_use]
     pub fn read_service(&self, world: &World, name: &Name) -> (Option<Service>, Vec<(Unit, Vec<Issue>)>) {
-        let object = world.services().get(name);
+        let object = world.service(name);
+        let object = object.as_ref();
         let from = self.slices.range((name.clone(), Name::new("", ""))..);
         let of_service = from.take_while(|(service, _)| service == name);
         let known: Vec<_> = of_service.filter_map(|(_, slice)| Some((slice, world.endpoint_slice(slice)?))).collect();

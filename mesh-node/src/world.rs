@@ -21,7 +21,7 @@ mod touched;
 
 pub use touched::{Key, Touched};
 
-use packed::{PackedPod, PackedSlice, Packer};
+use packed::{PackedPod, PackedService, PackedSlice, Packer};
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -210,9 +210,9 @@ impl Change {
 pub struct World {
     namespaces: BTreeMap<Name, Arc<Namespace>>,
     service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
-    pods: BTreeMap<Name, Arc<PackedPod>>,
-    services: BTreeMap<Name, Arc<Service>>,
-    endpoint_slices: BTreeMap<Name, Arc<PackedSlice>>,
+    pods: BTreeMap<Name, PackedPod>,
+    services: BTreeMap<Name, PackedService>,
+    endpoint_slices: BTreeMap<Name, PackedSlice>,
     peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
     customs: BTreeMap<CustomKind, BTreeMap<Name, Arc<Custom>>>,
     attachments: BTreeMap<(String, String), Attachment>,
@@ -271,23 +271,28 @@ impl World {
         let (kind, name) = (object.kind(), object.metadata().full_name());
         let known = name.clone();
         let before = match object {
-            Object::Namespace(object) => put(&mut self.namespaces, name, object, Object::Namespace),
-            Object::ServiceAccount(object) => put(&mut self.service_accounts, name, object, Object::ServiceAccount),
+            Object::Namespace(object) => put_shared(&mut self.namespaces, name, object, Object::Namespace),
+            Object::ServiceAccount(object) => {
+                put_shared(&mut self.service_accounts, name, object, Object::ServiceAccount)
+            }
             Object::Pod(object) => {
                 let (name, packed) = self.packer.pod(object);
                 put(&mut self.pods, name, packed, |before| Object::Pod(before.unpack(&known)))
             }
-            Object::Service(object) => put(&mut self.services, name, object, Object::Service),
+            Object::Service(object) => {
+                let (name, packed) = self.packer.service(object);
+                put(&mut self.services, name, packed, |before| Object::Service(before.unpack(&known)))
+            }
             Object::EndpointSlice(object) => {
                 let (name, packed) = self.packer.slice(object);
                 put(&mut self.endpoint_slices, name, packed, |before| Object::EndpointSlice(before.unpack(&known)))
             }
             Object::PeerAuthentication(object) => {
-                put(&mut self.peer_authentications, name, object, Object::PeerAuthentication)
+                put_shared(&mut self.peer_authentications, name, object, Object::PeerAuthentication)
             }
             Object::Custom(kind, object) => {
                 let objects = self.customs.entry(kind).or_default();
-                put(objects, name, object, |before| Object::Custom(kind, before))
+                put_shared(objects, name, object, |before| Object::Custom(kind, before))
             }
         };
         before.map(|before| (Key::Object(kind, known), before)).into_iter().collect()
@@ -295,14 +300,14 @@ impl World {
 
     fn delete(&mut self, kind: Kind, name: &Name) -> Touched {
         let before = match kind {
-            Kind::Namespace => take(&mut self.namespaces, name, Object::Namespace),
-            Kind::ServiceAccount => take(&mut self.service_accounts, name, Object::ServiceAccount),
-            Kind::Pod => take(&mut self.pods, name, |before| Object::Pod(before.unpack(name))),
-            Kind::Service => take(&mut self.services, name, Object::Service),
+            Kind::Namespace => take_shared(&mut self.namespaces, name, Object::Namespace),
+            Kind::ServiceAccount => take_shared(&mut self.service_accounts, name, Object::ServiceAccount),
+            Kind::Pod => self.pods.remove(name).map(|before| Object::Pod(before.unpack(name))),
+            Kind::Service => self.services.remove(name).map(|before| Object::Service(before.unpack(name))),
             Kind::EndpointSlice => {
-                take(&mut self.endpoint_slices, name, |before| Object::EndpointSlice(before.unpack(name)))
+                self.endpoint_slices.remove(name).map(|before| Object::EndpointSlice(before.unpack(name)))
             }
-            Kind::PeerAuthentication => take(&mut self.peer_authentications, name, Object::PeerAuthentication),
+            Kind::PeerAuthentication => take_shared(&mut self.peer_authentications, name, Object::PeerAuthentication),
             Kind::Custom(kind) => self.take_custom(kind, name),
         };
         before.map(|before| (Key::Object(kind, name.clone()), Some(before))).into_iter().collect()
@@ -320,6 +325,13 @@ impl World {
         };
         let mut touched = Touched::default();
         gone.iter().for_each(|name| touched.extend(self.delete(kind, name)));
+        // What came in order, as lists do, left nodes of the map half full.
+        match kind {
+            Kind::Pod => fill(&mut self.pods),
+            Kind::Service => fill(&mut self.services),
+            Kind::EndpointSlice => fill(&mut self.endpoint_slices),
+            Kind::Namespace | Kind::ServiceAccount | Kind::PeerAuthentication | Kind::Custom(_) => {}
+        }
         touched
     }
 
@@ -341,7 +353,7 @@ impl World {
     /// Takes an object away. A kind without objects leaves no trace.
     fn take_custom(&mut self, kind: CustomKind, name: &Name) -> Option<Object> {
         let objects = self.customs.get_mut(&kind)?;
-        let before = take(objects, name, |before| Object::Custom(kind, before));
+        let before = take_shared(objects, name, |before| Object::Custom(kind, before));
         if objects.is_empty() {
             self.customs.remove(&kind);
         }
@@ -399,14 +411,25 @@ impl World {
 
     /// Every pod, as it is at this moment: each is made when it is asked for.
     pub fn pods(&self) -> impl ExactSizeIterator<Item = Pod> + use<> {
-        let packed: Vec<_> = self.pods.iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))).collect();
+        let packed: Vec<_> = self.pods.iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
         packed.into_iter().map(|(name, pod)| pod.unpack(&name))
     }
 
-    /// Every service.
+    /// A service.
     #[must_use]
-    pub fn services(&self) -> &BTreeMap<Name, Arc<Service>> {
-        &self.services
+    pub fn service(&self, name: &Name) -> Option<Service> {
+        self.services.get(name).map(|service| service.unpack(name))
+    }
+
+    /// The name of every service.
+    pub fn service_names(&self) -> impl Iterator<Item = &Name> {
+        self.services.keys()
+    }
+
+    /// Every service, as it is at this moment: each is made when it is asked for.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = Service> + use<> {
+        let packed: Vec<_> = self.services.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+        packed.into_iter().map(|(name, service)| service.unpack(&name))
     }
 
     /// An endpoint slice.
@@ -422,7 +445,7 @@ impl World {
 
     /// Every endpoint slice, as it is at this moment: each is made when it is asked for.
     pub fn endpoint_slices(&self) -> impl ExactSizeIterator<Item = EndpointSlice> + use<> {
-        let packed: Vec<_> = self.endpoint_slices.iter().map(|(name, it)| (name.clone(), Arc::clone(it))).collect();
+        let packed: Vec<_> = self.endpoint_slices.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         packed.into_iter().map(|(name, slice)| slice.unpack(&name))
     }
 
@@ -478,20 +501,39 @@ fn others<T>(objects: &BTreeMap<Name, T>, names: &BTreeSet<Name>) -> Vec<Name> {
 
 /// Returns what `name` held before, if `object` differs from it.
 #[expect(clippy::option_option, reason = "no difference, and nothing before, are not the same")]
-fn put<T: PartialEq + Clone>(
+fn put<T: PartialEq>(
+    objects: &mut BTreeMap<Name, T>,
+    name: Name,
+    object: T,
+    of: impl Fn(T) -> Object,
+) -> Option<Option<Object>> {
+    if objects.get(&name).is_some_and(|known| *known == object) {
+        return None;
+    }
+    Some(objects.insert(name, object).map(of))
+}
+
+/// The same for objects that others may hold too.
+#[expect(clippy::option_option, reason = "no difference, and nothing before, are not the same")]
+fn put_shared<T: PartialEq + Clone>(
     objects: &mut BTreeMap<Name, Arc<T>>,
     name: Name,
     object: T,
     of: impl Fn(T) -> Object,
 ) -> Option<Option<Object>> {
-    if objects.get(&name).is_some_and(|known| **known == object) {
-        return None;
-    }
-    let before = objects.insert(name, Arc::new(object));
-    Some(before.map(Arc::unwrap_or_clone).map(of))
+    put(objects, name, Arc::new(object), |before| of(Arc::unwrap_or_clone(before)))
 }
 
 /// Returns what `name` held before, which it no longer does.
-fn take<T: Clone>(objects: &mut BTreeMap<Name, Arc<T>>, name: &Name, of: impl Fn(T) -> Object) -> Option<Object> {
+fn take_shared<T: Clone>(
+    objects: &mut BTreeMap<Name, Arc<T>>,
+    name: &Name,
+    of: impl Fn(T) -> Object,
+) -> Option<Object> {
     objects.remove(name).map(Arc::unwrap_or_clone).map(of)
+}
+
+/// Lets the map take no more room than it must.
+fn fill<T>(objects: &mut BTreeMap<Name, T>) {
+    *objects = std::mem::take(objects).into_iter().collect();
 }

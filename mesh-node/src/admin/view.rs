@@ -157,18 +157,18 @@ fn mode(mode: MtlsMode) -> &'static str {
 
 fn directory(directory: &Directory) -> Value {
     let workloads: BTreeMap<IpAddr, Value> =
-        directory.workloads.iter().map(|(&address, entry)| (address, workload_entry(entry))).collect();
+        directory.workloads.iter().map(|(address, entry)| (address, workload_entry(entry))).collect();
     let services: BTreeMap<IpAddr, Value> = directory
         .services
         .iter()
-        .map(|(&address, entry)| {
-            let ports: BTreeMap<u16, &[SocketAddr]> =
-                entry.ports.iter().map(|port| (port.port, &*port.endpoints)).collect();
+        .map(|(address, entry)| {
+            let ports: BTreeMap<u16, Vec<SocketAddr>> =
+                entry.ports.iter().map(|port| (port.port, port.endpoints.iter().collect())).collect();
             let service = json!({ "host": entry.name.host, "client_affinity": entry.client_affinity, "ports": ports });
             (address, service)
         })
         .collect();
-    let of = |address: &SocketAddr| Some((*address, directory.service_of(address)?.host.as_str()));
+    let of = |address: SocketAddr| Some((address, directory.service_of(&address)?.host.as_str()));
     let service_of: BTreeMap<SocketAddr, &str> = directory.endpoints.keys().filter_map(of).collect();
     json!({ "workloads": workloads, "services": services, "service_of": service_of })
 }
@@ -176,7 +176,6 @@ fn directory(directory: &Directory) -> Value {
 fn workload_entry(entry: &WorkloadEntry) -> Value {
     let labels = &entry.labels;
     json!({
-        "name": entry.name.to_string(),
         "identity": entry.identity.to_string(),
         "inbound": entry.inbound.as_ref().map(inbound),
         "takes_mutual_tls": entry.takes_mutual_tls,

@@ -159,7 +159,7 @@ pub struct PodStatus {
 }
 
 /// One address of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodIp {
     /// The address.
     #[serde(default, deserialize_with = "nullable")]
@@ -180,7 +180,7 @@ pub struct Service {
 }
 
 /// What a service was asked to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`; empty means `ClusterIP`.
@@ -210,7 +210,7 @@ pub struct ServiceSpec {
 }
 
 /// A port of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
     /// Its name; empty if it is the only one.
@@ -227,7 +227,7 @@ pub struct ServicePort {
 }
 
 /// What a service is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
     /// Its load balancer.
@@ -236,7 +236,7 @@ pub struct ServiceStatus {
 }
 
 /// The load balancer of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LoadBalancerStatus {
     /// Where it takes traffic.
     #[serde(default, deserialize_with = "nullable")]
@@ -244,7 +244,7 @@ pub struct LoadBalancerStatus {
 }
 
 /// An address of a load balancer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerIngress {
     /// The address; empty if it has only a host name.

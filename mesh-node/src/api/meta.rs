@@ -5,7 +5,7 @@
 //! Source: Kubernetes `meta/v1.ObjectMeta`.
 
 use super::announcement::ANNOUNCEMENT;
-use crate::model::{Labels, Name};
+use crate::model::{Labels, Name, Text};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -21,10 +21,10 @@ const KEPT_ANNOTATIONS: [&str; 2] = ["cni.projectcalico.org/", ANNOUNCEMENT];
 pub struct ObjectMeta {
     /// The name.
     #[serde(default, deserialize_with = "text")]
-    pub name: Arc<str>,
+    pub name: Text,
     /// The namespace; empty for cluster-scoped objects.
     #[serde(default, deserialize_with = "text")]
-    pub namespace: Arc<str>,
+    pub namespace: Text,
     /// Tells the object from its successor of the same name; empty if it came from no API server.
     #[serde(default, deserialize_with = "nullable")]
     pub uid: String,
@@ -46,7 +46,7 @@ impl ObjectMeta {
     /// Namespace and name.
     #[must_use]
     pub fn full_name(&self) -> Name {
-        Name::new(Arc::clone(&self.namespace), Arc::clone(&self.name))
+        Name::new(self.namespace.clone(), self.name.clone())
     }
 }
 
@@ -73,7 +73,7 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
     nullable::<D, String>(deserializer).map(Into::into)
 }
 

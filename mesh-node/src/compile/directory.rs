@@ -3,18 +3,18 @@
 //! In:  workloads and services, one at a time; the policies that may hold for each.
 //! Out: the `Directory`, kept up to date.
 //! Invariant: it depends on what is in it, not on how that came about; what is the same before and after stays one `Arc`.
-//! Invariant: equal identities and equal labels share one `Arc`, for there are many workloads.
+//! Invariant: what is equal of workloads is held once, for there are many.
 //! Source: Istio's standard metrics and canonical service; kube-proxy for `internalTrafficPolicy`.
 
 use super::Settings;
 use super::http::PortTraffic;
 use crate::model::http::AppProtocol;
-use crate::model::{Announced, Endpoint, Identity, Name, Service, ServicePort, Workload};
+use crate::model::{Announced, Endpoint, Identity, Name, Service, ServicePort, Text, Workload};
 use crate::policy::Modes;
-use crate::share::{Claims, Interner, Map};
+use crate::share::{AddressMap, Claims, Interner, Map};
 use crate::snapshot::{
-    Directory, EndpointOf, Hosts, InboundModes, ServiceEntry, ServiceName, ServicePortEntry, WorkloadEntry,
-    WorkloadLabels,
+    AddressList, Directory, EndpointOf, Hosts, InboundModes, ServiceEntry, ServiceName, ServicePortEntry,
+    WorkloadEntry, WorkloadLabels,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,9 +27,11 @@ const UNKNOWN: &str = "unknown";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Builder {
     directory: Directory,
-    identities: Interner<Identity>,
-    labels: Interner<WorkloadLabels>,
-    services: BTreeMap<Name, Compiled>,
+    entries: Interner<Arc<WorkloadEntry>>,
+    identities: Interner<Arc<Identity>>,
+    labels: Interner<Arc<WorkloadLabels>>,
+    texts: Interner<Text>,
+    services: Map<Name, Compiled>,
     /// The services that an endpoint belongs to.
     endpoints: Claims<SocketAddr, Arc<EndpointOf>>,
     /// External hosts by the addresses that they have in the directory.
@@ -52,7 +54,7 @@ impl Compiled {
     /// Its endpoints. One that several ports share speaks what the first of them says.
     fn endpoints(&self) -> BTreeMap<SocketAddr, &Arc<EndpointOf>> {
         let ports = self.entries.iter().flatten().flat_map(|entry| &entry.ports);
-        let used = ports.flat_map(|port| port.endpoints.iter().map(|&endpoint| (endpoint, port.protocol)));
+        let used = ports.flat_map(|port| port.endpoints.iter().map(|endpoint| (endpoint, port.protocol)));
         let mut endpoints = BTreeMap::new();
         for (endpoint, protocol) in used.chain(self.elsewhere.iter().copied()) {
             let owner = self.owners.iter().find(|owner| owner.protocol == protocol);
@@ -69,12 +71,12 @@ impl Builder {
     }
 
     /// Workloads by each of their addresses.
-    pub(super) fn workloads(&self) -> &Map<IpAddr, Arc<WorkloadEntry>> {
+    pub(super) fn workloads(&self) -> &AddressMap<IpAddr, Arc<WorkloadEntry>> {
         &self.directory.workloads
     }
 
     /// Services by each of their addresses.
-    pub(super) fn services(&self) -> &Map<IpAddr, Arc<ServiceEntry>> {
+    pub(super) fn services(&self) -> &AddressMap<IpAddr, Arc<ServiceEntry>> {
         &self.directory.services
     }
 
@@ -127,15 +129,13 @@ impl Builder {
             let modes = modes();
             InboundModes { default: modes.default, ports: modes.ports.into() }
         });
-        let entry = WorkloadEntry {
-            name: workload.name.clone(),
+        let labels = self.workload_labels(workload);
+        let entry = self.entries.share(WorkloadEntry {
             identity: self.identities.share(workload.identity.clone()),
             inbound,
             takes_mutual_tls: workload.announced.takes_mutual_tls(),
-            labels: self.labels.share(workload_labels(workload)),
-        };
-        let known = workload.addresses.iter().find_map(|address| self.at(address).filter(|known| ***known == entry));
-        let entry = known.cloned().unwrap_or_else(|| Arc::new(entry));
+            labels: self.labels.share(labels),
+        });
         for address in &workload.addresses {
             if self.at(address).is_none_or(|known| !Arc::ptr_eq(known, &entry)) {
                 self.directory.workloads.insert(*address, Arc::clone(&entry));
@@ -152,7 +152,7 @@ impl Builder {
         traffic: &BTreeMap<u16, PortTraffic>,
         settings: &Settings,
     ) {
-        let before = self.services.remove(name);
+        let before = self.services.get(name).cloned();
         let now = service.map(|service| compiled(service, before.as_ref(), traffic, settings));
         let (former, present) = (before.iter().flat_map(Compiled::endpoints), now.iter().flat_map(Compiled::endpoints));
         let (former, present): (BTreeMap<_, _>, BTreeMap<_, _>) = (former.collect(), present.collect());
@@ -174,34 +174,39 @@ impl Builder {
                 }
             }
         }
-        self.services.extend(now.map(|now| (name.clone(), now)));
+        match now {
+            Some(now) => self.services.insert(name.clone(), now),
+            None => _ = self.services.remove(name),
+        }
     }
-}
 
-/// What Istio's standard metrics say of a workload.
-fn workload_labels(workload: &Workload) -> WorkloadLabels {
-    let label = |keys: &[&str]| {
-        keys.iter().find_map(|&key| workload.labels.get(key)).filter(|value| !value.is_empty()).cloned()
-    };
-    let canonical_service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
-        .unwrap_or_else(|| workload.controller.clone());
-    let canonical_revision = label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
-        .unwrap_or_else(|| "latest".to_owned());
-    WorkloadLabels {
-        workload: workload.controller.clone(),
-        namespace: workload.name.namespace.to_string(),
-        app: label(&["app"]).unwrap_or_else(|| canonical_service.clone()),
-        version: label(&["version"]).unwrap_or_else(|| UNKNOWN.to_owned()),
-        canonical_service,
-        canonical_revision,
-        principal: workload.identity.principal(),
+    /// What Istio's standard metrics say of a workload.
+    fn workload_labels(&mut self, workload: &Workload) -> WorkloadLabels {
+        let label = |keys: &[&str]| {
+            let value = keys.iter().find_map(|&key| workload.labels.get(key));
+            value.map(String::as_str).filter(|value| !value.is_empty())
+        };
+        let canonical_service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+            .unwrap_or(workload.controller.as_str());
+        let canonical_revision =
+            label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]).unwrap_or("latest");
+        let mut share = |text: &str| self.texts.share(text);
+        WorkloadLabels {
+            workload: share(&workload.controller),
+            namespace: share(&workload.name.namespace),
+            app: share(label(&["app"]).unwrap_or(canonical_service)),
+            version: share(label(&["version"]).unwrap_or(UNKNOWN)),
+            canonical_service: share(canonical_service),
+            canonical_revision: share(canonical_revision),
+            principal: share(&workload.identity.principal()),
+        }
     }
 }
 
 /// What telemetry says of a service.
 pub(super) fn service_name(name: &Name, cluster_domain: &str) -> ServiceName {
-    let (name, namespace) = (name.name.to_string(), name.namespace.to_string());
-    ServiceName { host: format!("{name}.{namespace}.svc.{cluster_domain}"), name, namespace }
+    let Name { namespace, name } = name.clone();
+    ServiceName { host: format!("{name}.{namespace}.svc.{cluster_domain}").into(), name, namespace }
 }
 
 /// The service, compiled; what is as it was `before` stays where it was.
@@ -261,7 +266,7 @@ fn service_entry(
         ServicePortEntry {
             port: port.port,
             protocol: traffic.protocol(port.protocol),
-            endpoints: sorted(port.endpoints.iter().filter(is_usable)),
+            endpoints: addresses(port.endpoints.iter().filter(is_usable)),
             upstream: traffic.upstream,
             upstream_by_pod: traffic.upstream_by_pod,
             routes: traffic.routes,
@@ -272,10 +277,6 @@ fn service_entry(
     ServiceEntry { name, client_affinity: service.client_affinity, ports: ports.into() }
 }
 
-/// Addresses and ports, ordered and without duplicates.
-fn sorted<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Box<[SocketAddr]> {
-    let mut endpoints: Vec<_> = endpoints.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
-    endpoints.sort_unstable();
-    endpoints.dedup();
-    endpoints.into()
+fn addresses<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> AddressList {
+    endpoints.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect()
 }

@@ -7,9 +7,9 @@
 
 use super::http::{Place, Port, Traffic};
 use crate::model::{ExternalService, Issue, Visibility};
-use crate::share::Map;
+use crate::share::AddressMap;
 use crate::snapshot::http::Endpoints;
-use crate::snapshot::{HostEntry, Hosts, ServiceEntry, ServiceName, ServicePortEntry};
+use crate::snapshot::{AddressList, HostEntry, Hosts, ServiceEntry, ServiceName, ServicePortEntry};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Every external host, and those by addresses that are none of `services`.
 pub(super) fn hosts<'m>(
     traffic: &Traffic<'m>,
-    services: &Map<IpAddr, Arc<ServiceEntry>>,
+    services: &AddressMap<IpAddr, Arc<ServiceEntry>>,
     issues: &mut Vec<Issue>,
 ) -> (Hosts, BTreeMap<IpAddr, Arc<ServiceEntry>>) {
     let mut addresses: BTreeMap<IpAddr, Arc<ServiceEntry>> = BTreeMap::new();
@@ -79,16 +79,16 @@ fn entry<'m>(
     issues: &mut Vec<Issue>,
 ) -> ServiceEntry {
     let name = Arc::new(ServiceName {
-        host: host.to_string(),
-        name: host.to_string(),
-        namespace: external.object.name.namespace.to_string(),
+        host: (**host).into(),
+        name: (**host).into(),
+        namespace: external.object.name.namespace.clone(),
     });
     let ports = external.ports.iter().map(|port| {
         let of = Port { service: None, name: &name, port: port.port, port_name: &port.name, protocol: port.protocol };
         let traffic = traffic.traffic(of, &Place::External(Arc::clone(external)), issues);
         let endpoints = match traffic.upstream.as_ref().map(|upstream| &upstream.endpoints) {
             Some(Endpoints::Static(endpoints)) => endpoints.iter().map(|endpoint| endpoint.address).collect(),
-            Some(Endpoints::Dns(_) | Endpoints::Original) | None => Box::default(),
+            Some(Endpoints::Dns(_) | Endpoints::Original) | None => AddressList::default(),
         };
         ServicePortEntry {
             port: port.port,

@@ -19,8 +19,8 @@ mod upstream;
 
 use super::Settings;
 use crate::model::http::AppProtocol;
-use crate::model::{ExternalService, Issue, Labels, Name, ObjectRef, Service, ServicePort, Workload};
-use crate::share::Map;
+use crate::model::{ExternalService, Issue, Labels, Name, ObjectRef, Service, ServicePort, Text, Workload};
+use crate::share::AddressMap;
 use crate::snapshot::http::{Endpoints, HttpPort, RouteTable, Upstream};
 use crate::snapshot::{LocalPod, PodKey, ServiceName, WorkloadEntry};
 use crate::translate::Translator;
@@ -108,7 +108,7 @@ pub(super) struct Traffic<'m> {
     clients: &'m [Client],
     /// The zone that this node is in, if any endpoint tells.
     zone: Option<&'m str>,
-    workloads: Map<IpAddr, Arc<WorkloadEntry>>,
+    workloads: AddressMap<IpAddr, Arc<WorkloadEntry>>,
     /// Upstreams as they were compiled before.
     known: &'m HashMap<Arc<str>, Arc<Upstream>>,
     /// Upstreams as they are, with what each depends on.
@@ -149,13 +149,13 @@ impl<'m> Traffic<'m> {
     /// The labels of the pod that has an address.
     fn labels(&self, address: IpAddr) -> Option<Arc<Labels>> {
         self.reads.borrow_mut().addresses.insert(address);
-        let pod = self.world.pod(&self.workloads.get(&address)?.name)?;
-        Some(pod.metadata.labels)
+        let name = self.translator.pod_at(&address).filter(|_| self.workloads.contains_key(&address))?;
+        Some(self.world.pod(name)?.metadata.labels)
     }
 
     /// The primary addresses of the pods of a namespace that have these labels.
-    fn pods(&self, namespace: &Arc<str>, labels: &Labels) -> Vec<IpAddr> {
-        self.reads.borrow_mut().namespaces.insert(Arc::clone(namespace));
+    fn pods(&self, namespace: &Text, labels: &Labels) -> Vec<IpAddr> {
+        self.reads.borrow_mut().namespaces.insert(namespace.clone());
         let names = self.world.pods_in(namespace);
         let workloads = names.filter_map(|name| self.translator.read_workload(self.world, name).0);
         let found = workloads.filter(|workload| upstream::has_all(&workload.labels, labels));

@@ -53,7 +53,8 @@ fn text(snapshot: &NodeSnapshot) -> String {
                 write!(inbound, " {port}={mode:?}").expect("writing to a string");
             }
         }
-        found.push(format!("workload {address} {} {inbound}", workload.name));
+        let labels = &workload.labels;
+        found.push(format!("workload {address} {}/{} {inbound}", labels.namespace, labels.workload));
     }
     for (address, service) in directory.services.iter() {
         for port in &service.ports {
@@ -62,7 +63,7 @@ fn text(snapshot: &NodeSnapshot) -> String {
         }
     }
     for address in directory.endpoints.keys() {
-        found.extend(directory.service_of(address).map(|service| format!("port {address} of {}", service.host)));
+        found.extend(directory.service_of(&address).map(|service| format!("port {address} of {}", service.host)));
     }
     found.sort();
     lines.extend(found);

@@ -47,25 +47,24 @@ fn next(pod: &LocalPod, in_force: bool, starts: bool) -> Option<(Announced, Dura
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Name;
+    use crate::model::{Name, Text};
     use crate::snapshot::{WorkloadEntry, WorkloadLabels};
     use std::sync::Arc;
 
     fn pod(enrolled: bool, announced: Announced) -> LocalPod {
         let name = Name::new("shop", "web");
         let entry = WorkloadEntry {
-            name: name.clone(),
             identity: Arc::new("spiffe://cluster.local/ns/shop/sa/web".parse().expect("an identity")),
             inbound: None,
             takes_mutual_tls: announced.takes_mutual_tls(),
             labels: Arc::new(WorkloadLabels {
-                workload: String::new(),
-                namespace: String::new(),
-                app: String::new(),
-                version: String::new(),
-                canonical_service: String::new(),
-                canonical_revision: String::new(),
-                principal: String::new(),
+                workload: Text::new(),
+                namespace: Text::new(),
+                app: Text::new(),
+                version: Text::new(),
+                canonical_service: Text::new(),
+                canonical_revision: Text::new(),
+                principal: Text::new(),
             }),
         };
         LocalPod {

@@ -88,7 +88,7 @@ impl Inspect {
             (Kind::Namespace.name(), world.namespaces().keys().collect()),
             (Kind::ServiceAccount.name(), world.service_accounts().keys().collect()),
             (Kind::Pod.name(), world.pod_names().collect()),
-            (Kind::Service.name(), world.services().keys().collect()),
+            (Kind::Service.name(), world.service_names().collect()),
             (Kind::EndpointSlice.name(), world.endpoint_slice_names().collect()),
             (Kind::PeerAuthentication.name(), world.peer_authentications().keys().collect()),
         ]);

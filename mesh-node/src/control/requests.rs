@@ -10,7 +10,6 @@ use crate::model::Name;
 use crate::world::Change;
 use mesh_common::cni::{Attachment, Request, Response};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -158,7 +157,7 @@ impl Control {
     }
 
     fn knows_namespace_of(&self, pod: &Name) -> bool {
-        self.world().namespaces().contains_key(&Name::new("", Arc::clone(&pod.namespace)))
+        self.world().namespaces().contains_key(&Name::new("", pod.namespace.clone()))
     }
 
     /// Answers the ADDs whose pods are in force.

@@ -15,7 +15,7 @@ pub use traffic::{
     TrafficPolicy, UpstreamTls,
 };
 
-use super::{Labels, Name, ObjectRef};
+use super::{Labels, Name, ObjectRef, Text};
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ pub enum Parent {
         /// One port of it by name; `None` for all.
         section: Option<Arc<str>>,
         /// Pods of this namespace only, as for a consumer's route; `None` for all.
-        clients: Option<Arc<str>>,
+        clients: Option<Text>,
     },
     /// HTTP from pods to a host outside the cluster, told by the request's authority; with a wildcard also to the
     /// addresses of services whose names it covers.
@@ -85,7 +85,7 @@ pub enum Parent {
         /// The host name; may begin with `*.` or be `*`.
         host: String,
         /// Pods of this namespace only; `None` for all.
-        clients: Option<Arc<str>>,
+        clients: Option<Text>,
     },
     /// HTTP that enters through a gateway.
     Gateway {
@@ -146,7 +146,7 @@ pub struct RequestMatch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientMatch {
     /// Their namespace.
-    pub namespace: Option<Arc<str>>,
+    pub namespace: Option<Text>,
     /// Labels that they must all have.
     pub labels: Labels,
 }

@@ -33,12 +33,12 @@ impl Identity {
     /// **Errors**: a part would change the meaning of the SPIFFE ID, such as a name with a slash.
     pub fn new(
         trust_domain: &TrustDomain,
-        namespace: &Arc<str>,
+        namespace: impl Into<Arc<str>>,
         service_account: impl Into<Arc<str>>,
     ) -> Result<Self, IdentityError> {
         let identity = Self {
             trust_domain: Arc::clone(trust_domain),
-            namespace: Arc::clone(namespace),
+            namespace: namespace.into(),
             service_account: service_account.into(),
         };
         if is_trust_domain(&identity.trust_domain)

@@ -1,20 +1,22 @@
 //! Namespace and name of an object.
 
 use std::fmt;
-use std::sync::Arc;
+
+/// A text that many hold. One word wide, since there are many holders.
+pub type Text = arcstr::ArcStr;
 
 /// Namespace and name; ordered by both, in that order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// The namespace; empty for cluster-scoped objects.
-    pub namespace: Arc<str>,
+    pub namespace: Text,
     /// The name.
-    pub name: Arc<str>,
+    pub name: Text,
 }
 
 impl Name {
     /// The name of an object.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+    pub fn new(namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }

@@ -136,17 +136,14 @@ pub(super) fn choose(
             };
             let upstream = port.upstream_of(pod);
             let by_client = upstream.map_or(service.client_affinity, |upstream| upstream.balance.is_by_client());
-            let one_of = |endpoints: &[SocketAddr]| {
-                if by_client { route::by_client(endpoints, client) } else { route::by_chance(endpoints, random) }
-            };
             let endpoint = match upstream.map(|upstream| &upstream.endpoints) {
                 Some(Endpoints::Dns(_)) => {
                     named = upstream.cloned();
                     Some(original)
                 }
                 Some(Endpoints::Original) => Some(original),
-                Some(Endpoints::Static(all)) => one_of(&nearest(all)),
-                None => one_of(&port.endpoints),
+                Some(Endpoints::Static(all)) => one_of(nearest(all).into_iter(), by_client, (client, random)),
+                None => one_of(port.endpoints.iter(), by_client, (client, random)),
             };
             match upstream.map(|upstream| &upstream.tls) {
                 Some(UpstreamTls::Originate(policy)) => outside = Some(Server::new(policy, &service.name.host)?),
@@ -164,6 +161,15 @@ pub(super) fn choose(
     let (workload, identity) = at(snapshot, endpoint, departure);
     let identity = identity.filter(|_| !is_plain && outside.is_none());
     Ok(Target { endpoint, service, workload, identity, outside, named })
+}
+
+/// The endpoint of a client that keeps to one, or one by chance.
+fn one_of(
+    endpoints: impl ExactSizeIterator<Item = SocketAddr>,
+    by_client: bool,
+    (client, random): (IpAddr, u64),
+) -> Option<SocketAddr> {
+    if by_client { route::by_client(endpoints, client) } else { route::by_chance(endpoints, random) }
 }
 
 /// The addresses of the least distance.

@@ -1,42 +1,41 @@
-//! Who claims what, where each thing has one holder.
+//! Who claims which address, where each has one holder.
 //!
 //! In:  claims and their withdrawal, in any order.
-//! Out: [`Claims`]: of each thing the least of its claimants, and the next.
+//! Out: [`Claims`]: of each address the least of its claimants, and the next.
 //! Invariant: the result depends on the claims that stand, not on their history.
 
-use super::Map;
+use super::{Address, AddressMap};
 use std::collections::BTreeMap;
-use std::hash::Hash;
 
-/// The claimants of each thing, ordered.
+/// The claimants of each address, ordered.
 #[derive(Clone, Debug)]
-pub struct Claims<K, C> {
-    first: Map<K, C>,
+pub struct Claims<K: Address, C> {
+    first: AddressMap<K, C>,
     /// The others, ordered, where there are any.
     others: BTreeMap<K, Vec<C>>,
 }
 
-impl<K, C> Default for Claims<K, C> {
+impl<K: Address, C> Default for Claims<K, C> {
     fn default() -> Self {
-        Self { first: Map::default(), others: BTreeMap::new() }
+        Self { first: AddressMap::default(), others: BTreeMap::new() }
     }
 }
 
-impl<K: Hash + Ord + Clone, C: Ord + Clone> Claims<K, C> {
+impl<K: Address, C: Ord + Clone> Claims<K, C> {
     /// `claimant` claims `key`, if it does not already.
     pub fn add(&mut self, key: &K, claimant: C) {
-        let Some(first) = self.first.get(key) else { return self.first.insert(key.clone(), claimant) };
+        let Some(first) = self.first.get(key) else { return self.first.insert(*key, claimant) };
         if *first == claimant {
             return;
         }
         let other = if claimant < *first {
             let other = first.clone();
-            self.first.insert(key.clone(), claimant);
+            self.first.insert(*key, claimant);
             other
         } else {
             claimant
         };
-        let others = self.others.entry(key.clone()).or_default();
+        let others = self.others.entry(*key).or_default();
         if let Err(at) = others.binary_search(&other) {
             others.insert(at, other);
         }
@@ -53,7 +52,7 @@ impl<K: Hash + Ord + Clone, C: Ord + Clone> Claims<K, C> {
             return;
         };
         if is_first {
-            self.first.insert(key.clone(), others.remove(0));
+            self.first.insert(*key, others.remove(0));
         } else if let Ok(at) = others.binary_search(claimant) {
             others.remove(at);
         }
@@ -64,7 +63,7 @@ impl<K: Hash + Ord + Clone, C: Ord + Clone> Claims<K, C> {
 
     /// The least of the claimants of each key.
     #[must_use]
-    pub fn firsts(&self) -> &Map<K, C> {
+    pub fn firsts(&self) -> &AddressMap<K, C> {
         &self.first
     }
 
@@ -86,13 +85,15 @@ impl<K: Hash + Ord + Clone, C: Ord + Clone> Claims<K, C> {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::net::IpAddr;
 
     #[test]
     fn claims_are_a_set_whatever_their_history() {
         let mut rng = fastrand::Rng::with_seed(7);
-        let (mut claims, mut expected) = (Claims::default(), BTreeMap::<u8, BTreeSet<u8>>::new());
+        let (mut claims, mut expected) = (Claims::default(), BTreeMap::<IpAddr, BTreeSet<u8>>::new());
         for _ in 0..20_000 {
-            let (key, claimant) = (rng.u8(..20), rng.u8(..6));
+            let (number, claimant) = (rng.u8(..10), rng.u8(..6));
+            let key = if rng.bool() { [10, 0, 0, number].into() } else { [u16::from(number); 8].into() };
             if rng.bool() {
                 claims.add(&key, claimant);
                 expected.entry(key).or_default().insert(claimant);

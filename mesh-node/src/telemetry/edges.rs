@@ -16,6 +16,7 @@ pub use cache::EdgeCache;
 pub(super) use encode::Labels;
 
 use super::{Metrics, Security, Side};
+use crate::model::Text;
 use crate::snapshot::{ServiceName, WorkloadLabels};
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
@@ -278,12 +279,12 @@ impl EdgeLabels {
     pub(super) fn beyond_ceiling(&self) -> Self {
         let workload = Arc::new(WorkloadLabels {
             workload: OVERFLOW.into(),
-            namespace: String::new(),
-            app: String::new(),
-            version: String::new(),
+            namespace: Text::new(),
+            app: Text::new(),
+            version: Text::new(),
             canonical_service: OVERFLOW.into(),
-            canonical_revision: String::new(),
-            principal: String::new(),
+            canonical_revision: Text::new(),
+            principal: Text::new(),
         });
         Self {
             side: self.side,

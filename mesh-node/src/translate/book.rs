@@ -4,7 +4,7 @@
 //! Out: all issues, ordered and without duplicates.
 //! Invariant: the list depends on the issues of each unit as they are now; it stays the same `Arc` while they do.
 
-use crate::model::{Issue, Name};
+use crate::model::{Issue, Name, Text};
 use crate::world::Kind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub enum Unit {
     /// An object, be it alone or with those that it meets.
     Object(Kind, Name),
     /// The policies of a namespace whose scope is the same.
-    Scope(Arc<str>),
+    Scope(Text),
     /// A policy, for the pods that it selects.
     Selected(Name),
     /// What a source could not read, by its origin.

@@ -15,8 +15,8 @@ mod rule;
 
 use super::read::Log;
 use crate::api::custom::Custom;
-use crate::model::Name;
 use crate::model::http::{HttpRoute, RouteApi};
+use crate::model::{Name, Text};
 use crate::world::CustomKind;
 pub(super) use grants::{Grants, grant};
 pub(super) use listener::{class, gateway};
@@ -57,7 +57,7 @@ pub(super) fn route(log: &Log, kind: CustomKind, object: &Custom, grants: &Grant
 struct Reader<'a> {
     kind: CustomKind,
     /// The route's namespace.
-    namespace: &'a Arc<str>,
+    namespace: &'a Text,
     grants: &'a Grants,
 }
 
@@ -79,6 +79,6 @@ pub(super) fn survey(log: &Log, kind: CustomKind) {
 }
 
 /// The namespace and name that a reference gives, where the namespace may be left to the object's own.
-fn full_name(namespace: Option<&str>, own: &Arc<str>, name: &str) -> Name {
-    Name::new(namespace.filter(|namespace| !namespace.is_empty()).map_or_else(|| Arc::clone(own), Arc::from), name)
+fn full_name(namespace: Option<&str>, own: &Text, name: &str) -> Name {
+    Name::new(namespace.filter(|namespace| !namespace.is_empty()).map_or_else(|| own.clone(), Text::from), name)
 }

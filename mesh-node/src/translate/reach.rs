@@ -154,7 +154,7 @@ impl Translator {
     fn reach_of_service(&mut self, world: &World, name: &Name, before: Option<&Service>, stale: &mut Stale) {
         stale.services.insert(name.clone());
         let of = |object: &Service| (service::seniority(name, object), service::claims(name, object));
-        let (before, now) = (before.map(of), world.services().get(name).map(|object| of(object)));
+        let (before, now) = (before.map(of), world.service(name).as_ref().map(of));
         if before == now {
             return;
         }
@@ -200,7 +200,7 @@ impl Translator {
         self.forget_overruled(name);
         let rivals: Vec<&PeerAuthentication> = self.policies_in(&name.namespace).collect();
         let issues = istio::overruled_in_scope(rivals);
-        self.issues.set(Unit::Scope(Arc::clone(&name.namespace)), issues);
+        self.issues.set(Unit::Scope(name.namespace.clone()), issues);
         if *name.namespace == *self.settings.root_namespace {
             stale.workloads.extend(world.pod_names().cloned());
         } else {

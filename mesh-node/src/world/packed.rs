@@ -1,18 +1,20 @@
-//! Pods and endpoint slices in little room, since a cluster has many.
+//! Pods, services and endpoint slices in little room, since a cluster has many.
 //!
 //! In:  objects as `api` has them.
-//! Out: the same objects as long as somebody looks at them, [`PackedPod`] and [`PackedSlice`] while nobody does.
+//! Out: the same objects as long as somebody looks at them; [`PackedPod`], [`PackedService`] and [`PackedSlice`] while nobody
+//!      does.
 //! Invariant: what is unpacked equals what was packed, field by field; equal objects are equal packed.
-//! **Shape**: what pods of one template have in common is held once, as are places and names of nodes and namespaces; addresses are
-//! numbers where their text is the usual one.
+//! **Shape**: what pods of one template have in common is held once, as is what services have, and places, names of nodes and
+//! namespaces; addresses are numbers where their text is the usual one.
 
-use crate::api::core::{Container, Pod, PodIp, PodSpec, PodStatus};
+use crate::api::announcement::ANNOUNCEMENT;
+use crate::api::core::{Container, Pod, PodIp, PodSpec, PodStatus, Service, ServiceSpec, ServiceStatus};
 use crate::api::discovery::{Conditions, Endpoint, EndpointPort, EndpointSlice};
 use crate::api::meta::{ObjectMeta, OwnerReference};
-use crate::model::{Labels, Name};
+use crate::model::{Labels, Name, Text};
 use crate::share::Interner;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 #[cfg(test)]
@@ -21,10 +23,11 @@ mod tests;
 /// Where what objects have in common is held.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Packer {
-    texts: Interner<str>,
-    templates: Interner<Template>,
-    ports: Interner<[EndpointPort]>,
-    places: Interner<Place>,
+    texts: Interner<Text>,
+    templates: Interner<Arc<Template>>,
+    shapes: Interner<Arc<Shape>>,
+    ports: Interner<Arc<[EndpointPort]>>,
+    places: Interner<Arc<Place>>,
 }
 
 /// What they share is no part of what is known.
@@ -40,7 +43,7 @@ impl Eq for Packer {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PackedPod {
     template: Arc<Template>,
-    node: Option<Arc<str>>,
+    node: Option<Text>,
     addresses: Addresses,
     rest: Option<Box<Rest>>,
 }
@@ -50,27 +53,50 @@ pub(super) struct PackedPod {
 struct Template {
     labels: PackedLabels,
     owner_references: Box<[OwnerReference]>,
-    service_account_name: Box<str>,
+    /// What their nodes announce of them.
+    announcement: Option<Text>,
+    service_account_name: Text,
     host_network: bool,
     containers: Box<[Container]>,
     init_containers: Box<[Container]>,
-    phase: Box<str>,
+    phase: Text,
+    /// Addresses of the status that [`Addresses`] does not hold.
+    odd_addresses: Option<Box<(String, Vec<PodIp>)>>,
+}
+
+/// A service in little room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PackedService {
+    shape: Arc<Shape>,
+    cluster_ips: Addresses,
+    creation_timestamp: Text,
+    rest: Option<Box<Rest>>,
+}
+
+/// What services have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    labels: PackedLabels,
+    /// Without the addresses that [`Addresses`] holds.
+    spec: ServiceSpec,
+    status: ServiceStatus,
 }
 
 /// Ordered by key.
-type PackedLabels = Box<[(Arc<str>, Arc<str>)]>;
+type PackedLabels = Box<[(Text, Text)]>;
 
-/// The addresses of a pod's status.
+/// A primary address and all of them, of which it is the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Addresses {
+    /// None, or such as are not written as usual or not in this order.
     None,
-    /// The primary one is the only one.
-    One(IpAddr),
-    /// The primary one is the first.
-    Several(Box<[IpAddr]>),
-    /// Neither, or texts that are not written as usual.
-    Odd(Box<(String, Vec<PodIp>)>),
+    V4(Ipv4Addr),
+    Other(Box<Others>),
 }
+
+/// One of IPv6, or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Others(Box<[IpAddr]>);
 
 /// What objects have that was not left out of them where they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,15 +111,22 @@ struct Rest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PackedSlice {
     labels: PackedLabels,
-    address_type: Arc<str>,
+    address_type: Text,
     ports: Arc<[EndpointPort]>,
-    endpoints: Box<[PackedEndpoint]>,
+    endpoints: PackedEndpoints,
     rest: Option<Box<Rest>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct PackedEndpoint {
-    address: Texts,
+enum PackedEndpoints {
+    /// Each has one address, and that of IPv4.
+    V4(Box<[PackedEndpoint<Ipv4Addr>]>),
+    Any(Box<[PackedEndpoint<Texts>]>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PackedEndpoint<A> {
+    address: A,
     place: Option<Arc<Place>>,
     conditions: Conditions,
 }
@@ -120,17 +153,13 @@ fn usual(text: &str) -> Option<IpAddr> {
 impl Packer {
     /// The name, its namespace shared with others.
     fn name(&mut self, metadata: &mut ObjectMeta) -> Name {
-        let namespace = self.texts.share(Arc::clone(&metadata.namespace));
-        Name::new(namespace, Arc::clone(&metadata.name))
+        let namespace = self.texts.share(metadata.namespace.clone());
+        Name::new(namespace, metadata.name.clone())
     }
 
     fn labels(&mut self, labels: &Labels) -> PackedLabels {
         let texts = &mut self.texts;
         labels.iter().map(|(key, value)| (texts.share(key.as_str()), texts.share(value.as_str()))).collect()
-    }
-
-    fn node(&mut self, node: Option<String>) -> Option<Arc<str>> {
-        node.map(|node| self.texts.share(node))
     }
 
     fn place(&mut self, node: Option<String>, zone: Option<String>) -> Option<Arc<Place>> {
@@ -139,21 +168,47 @@ impl Packer {
     }
 
     pub(super) fn pod(&mut self, pod: Pod) -> (Name, PackedPod) {
-        let Pod { mut metadata, spec, status } = pod;
+        let Pod { mut metadata, spec, mut status } = pod;
         let name = self.name(&mut metadata);
+        let all: Vec<_> = status.pod_ips.iter().map(|entry| entry.ip.as_str()).collect();
+        let addresses = Addresses::of(&status.pod_ip, &all);
+        if addresses != Addresses::None {
+            (status.pod_ip, status.pod_ips) = Default::default();
+        }
+        let odd_addresses = (status.pod_ip, status.pod_ips);
         let template = Template {
             labels: self.labels(&metadata.labels),
             owner_references: std::mem::take(&mut metadata.owner_references).into(),
-            service_account_name: spec.service_account_name.into(),
+            announcement: metadata.annotations.remove(ANNOUNCEMENT).map(|text| self.texts.share(text)),
+            service_account_name: self.texts.share(spec.service_account_name),
             host_network: spec.host_network,
             containers: spec.containers.into(),
             init_containers: spec.init_containers.into(),
-            phase: status.phase.into(),
+            phase: self.texts.share(status.phase),
+            odd_addresses: (odd_addresses != Default::default()).then(|| Box::new(odd_addresses)),
         };
         let packed = PackedPod {
             template: self.templates.share(template),
-            node: self.node(spec.node_name),
-            addresses: Addresses::of(status.pod_ip, status.pod_ips),
+            node: spec.node_name.map(|node| self.texts.share(node)),
+            addresses,
+            rest: Rest::of(metadata),
+        };
+        (name, packed)
+    }
+
+    pub(super) fn service(&mut self, service: Service) -> (Name, PackedService) {
+        let Service { mut metadata, mut spec, status } = service;
+        let name = self.name(&mut metadata);
+        let all: Vec<_> = spec.cluster_ips.iter().map(String::as_str).collect();
+        let cluster_ips = Addresses::of(&spec.cluster_ip, &all);
+        if cluster_ips != Addresses::None {
+            (spec.cluster_ip, spec.cluster_ips) = Default::default();
+        }
+        let shape = Shape { labels: self.labels(&metadata.labels), spec, status };
+        let packed = PackedService {
+            shape: self.shapes.share(shape),
+            cluster_ips,
+            creation_timestamp: self.texts.share(std::mem::take(&mut metadata.creation_timestamp)),
             rest: Rest::of(metadata),
         };
         (name, packed)
@@ -162,24 +217,41 @@ impl Packer {
     pub(super) fn slice(&mut self, slice: EndpointSlice) -> (Name, PackedSlice) {
         let EndpointSlice { mut metadata, address_type, ports, endpoints } = slice;
         let name = self.name(&mut metadata);
-        let endpoint = |endpoint: Endpoint| PackedEndpoint {
-            address: match endpoint.addresses.as_slice() {
-                [address] => usual(address).map(Texts::One),
-                _ => None,
-            }
-            .unwrap_or_else(|| Texts::Odd(endpoint.addresses.into())),
-            place: self.place(endpoint.node_name, endpoint.zone),
-            conditions: endpoint.conditions,
-        };
-        let endpoints = endpoints.into_iter().map(endpoint).collect();
         let packed = PackedSlice {
             labels: self.labels(&metadata.labels),
             address_type: self.texts.share(address_type),
             ports: self.ports.share(ports),
-            endpoints,
+            endpoints: self.endpoints(endpoints),
             rest: Rest::of(metadata),
         };
         (name, packed)
+    }
+
+    fn endpoints(&mut self, endpoints: Vec<Endpoint>) -> PackedEndpoints {
+        let address = |endpoint: &Endpoint| match endpoint.addresses.as_slice() {
+            [address] => usual(address),
+            _ => None,
+        };
+        let v4 = |endpoint: &Endpoint| match address(endpoint) {
+            Some(IpAddr::V4(address)) => Some(address),
+            Some(IpAddr::V6(_)) | None => None,
+        };
+        let all_v4: Option<Vec<Ipv4Addr>> = endpoints.iter().map(v4).collect();
+        if let Some(addresses) = all_v4 {
+            let each = addresses.into_iter().zip(endpoints);
+            return PackedEndpoints::V4(each.map(|(address, endpoint)| self.endpoint(address, endpoint)).collect());
+        }
+        let each = endpoints.into_iter().map(|mut endpoint| {
+            let one = address(&endpoint).map(Texts::One);
+            let address = one.unwrap_or_else(|| Texts::Odd(std::mem::take(&mut endpoint.addresses).into()));
+            self.endpoint(address, endpoint)
+        });
+        PackedEndpoints::Any(each.collect())
+    }
+
+    fn endpoint<A>(&mut self, address: A, endpoint: Endpoint) -> PackedEndpoint<A> {
+        let place = self.place(endpoint.node_name, endpoint.zone);
+        PackedEndpoint { address, place, conditions: endpoint.conditions }
     }
 }
 
@@ -188,11 +260,17 @@ impl PackedPod {
         let template = &*self.template;
         let mut metadata = Rest::metadata(self.rest.as_deref(), name, &template.labels);
         metadata.owner_references = template.owner_references.to_vec();
-        let (pod_ip, pod_ips) = self.addresses.texts();
+        let announcement = template.announcement.as_ref().map(|text| (ANNOUNCEMENT.to_owned(), text.to_string()));
+        metadata.annotations.extend(announcement);
+        let odd = template.odd_addresses.as_deref();
+        let (pod_ip, pod_ips) = self.addresses.texts().map_or_else(
+            || odd.cloned().unwrap_or_default(),
+            |(primary, all)| (primary, all.into_iter().map(|ip| PodIp { ip }).collect()),
+        );
         Pod {
             metadata,
             spec: PodSpec {
-                node_name: self.node.as_deref().map(str::to_owned),
+                node_name: self.node.as_ref().map(Text::to_string),
                 service_account_name: template.service_account_name.to_string(),
                 host_network: template.host_network,
                 containers: template.containers.to_vec(),
@@ -203,49 +281,76 @@ impl PackedPod {
     }
 }
 
+impl PackedService {
+    pub(super) fn unpack(&self, name: &Name) -> Service {
+        let Shape { labels, spec, status } = &*self.shape;
+        let mut metadata = Rest::metadata(self.rest.as_deref(), name, labels);
+        metadata.creation_timestamp = self.creation_timestamp.to_string();
+        let (mut spec, status) = (spec.clone(), status.clone());
+        if let Some(addresses) = self.cluster_ips.texts() {
+            (spec.cluster_ip, spec.cluster_ips) = addresses;
+        }
+        Service { metadata, spec, status }
+    }
+}
+
 impl PackedSlice {
     pub(super) fn unpack(&self, name: &Name) -> EndpointSlice {
-        let endpoint = |endpoint: &PackedEndpoint| Endpoint {
-            addresses: match &endpoint.address {
-                Texts::One(address) => vec![address.to_string()],
-                Texts::Odd(texts) => texts.to_vec(),
-            },
-            conditions: endpoint.conditions,
-            node_name: endpoint.place.as_ref().and_then(|place| place.node.clone()),
-            zone: endpoint.place.as_ref().and_then(|place| place.zone.clone()),
+        let endpoints = match &self.endpoints {
+            PackedEndpoints::V4(each) => {
+                each.iter().map(|endpoint| endpoint.unpack(vec![endpoint.address.to_string()])).collect()
+            }
+            PackedEndpoints::Any(each) => {
+                each.iter().map(|endpoint| endpoint.unpack(endpoint.address.texts())).collect()
+            }
         };
         EndpointSlice {
             metadata: Rest::metadata(self.rest.as_deref(), name, &self.labels),
             address_type: self.address_type.to_string(),
             ports: self.ports.to_vec(),
-            endpoints: self.endpoints.iter().map(endpoint).collect(),
+            endpoints,
+        }
+    }
+}
+
+impl<A> PackedEndpoint<A> {
+    fn unpack(&self, addresses: Vec<String>) -> Endpoint {
+        Endpoint {
+            addresses,
+            conditions: self.conditions,
+            node_name: self.place.as_ref().and_then(|place| place.node.clone()),
+            zone: self.place.as_ref().and_then(|place| place.zone.clone()),
+        }
+    }
+}
+
+impl Texts {
+    fn texts(&self) -> Vec<String> {
+        match self {
+            Self::One(address) => vec![address.to_string()],
+            Self::Odd(texts) => texts.to_vec(),
         }
     }
 }
 
 impl Addresses {
-    fn of(pod_ip: String, pod_ips: Vec<PodIp>) -> Self {
-        let usual: Option<Vec<IpAddr>> = pod_ips.iter().map(|entry| usual(&entry.ip)).collect();
+    fn of(primary: &str, all: &[&str]) -> Self {
+        let usual: Option<Box<[IpAddr]>> = all.iter().map(|text| usual(text)).collect();
         match usual.as_deref() {
-            Some([]) if pod_ip.is_empty() => Self::None,
-            Some([first, ..]) if first.to_string() != pod_ip => Self::Odd(Box::new((pod_ip, pod_ips))),
-            Some([only]) => Self::One(*only),
-            Some([_, _, ..]) => Self::Several(usual.unwrap_or_default().into()),
-            Some([]) | None => Self::Odd(Box::new((pod_ip, pod_ips))),
+            Some([IpAddr::V4(only)]) if all == [primary] => Self::V4(*only),
+            Some([_, ..]) if all.first() == Some(&primary) => Self::Other(Box::new(Others(usual.unwrap_or_default()))),
+            Some(_) | None => Self::None,
         }
     }
 
-    fn texts(&self) -> (String, Vec<PodIp>) {
-        let several = |addresses: &[IpAddr]| {
-            let ips: Vec<_> = addresses.iter().map(|address| PodIp { ip: address.to_string() }).collect();
-            (ips.first().map(|first| first.ip.clone()).unwrap_or_default(), ips)
+    /// The primary one and all; `None` if it holds none.
+    fn texts(&self) -> Option<(String, Vec<String>)> {
+        let all: Vec<String> = match self {
+            Self::None => return None,
+            Self::V4(address) => vec![address.to_string()],
+            Self::Other(addresses) => addresses.0.iter().map(IpAddr::to_string).collect(),
         };
-        match self {
-            Self::None => several(&[]),
-            Self::One(address) => several(std::slice::from_ref(address)),
-            Self::Several(addresses) => several(addresses),
-            Self::Odd(texts) => (**texts).clone(),
-        }
+        Some((all.first().cloned().unwrap_or_default(), all))
     }
 }
 
@@ -262,8 +367,8 @@ impl Rest {
         let rest = rest.cloned().unwrap_or_default();
         let labels: Labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         ObjectMeta {
-            name: Arc::clone(&name.name),
-            namespace: Arc::clone(&name.namespace),
+            name: name.name.clone(),
+            namespace: name.namespace.clone(),
             uid: rest.uid,
             creation_timestamp: rest.creation_timestamp,
             labels: labels.into(),

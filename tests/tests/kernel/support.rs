@@ -1,7 +1,7 @@
 //! Two pods on one node, as Calico wires them, and what plays the application, the client and the daemon.
 
 use mesh_common::map::{Fate, Side};
-use mesh_node::model::{Identity, Name};
+use mesh_node::model::{Identity, Name, Text};
 use mesh_node::snapshot::{InboundModes, LocalPod, WorkloadEntry, WorkloadLabels};
 use mesh_node::steer::{Config, Mode, PodNet, Steering};
 use mesh_node::sys::netns::NetNs;
@@ -169,7 +169,7 @@ pub(crate) fn local_pod(name: &str, netns: &str, addresses: &[IpAddr]) -> LocalP
     let identity: Identity = "spiffe://cluster.local/ns/test/sa/default".parse().expect("an identity");
     LocalPod {
         key: format!("sandbox.of/{name}").into(),
-        name: name.clone(),
+        name,
         uid: String::new(),
         probe_ports: Box::default(),
         netns: format!("/run/netns/{netns}"),
@@ -178,18 +178,17 @@ pub(crate) fn local_pod(name: &str, netns: &str, addresses: &[IpAddr]) -> LocalP
         enrolled: true,
         announced: mesh_node::model::Announced::InForce,
         workload: Arc::new(WorkloadEntry {
-            name,
             identity: Arc::new(identity),
             inbound: None::<InboundModes>,
             takes_mutual_tls: false,
             labels: Arc::new(WorkloadLabels {
-                workload: String::new(),
-                namespace: String::new(),
-                app: String::new(),
-                version: String::new(),
-                canonical_service: String::new(),
-                canonical_revision: String::new(),
-                principal: String::new(),
+                workload: Text::new(),
+                namespace: Text::new(),
+                app: Text::new(),
+                version: Text::new(),
+                canonical_service: Text::new(),
+                canonical_revision: Text::new(),
+                principal: Text::new(),
             }),
         }),
     }

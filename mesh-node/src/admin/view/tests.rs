@@ -16,7 +16,6 @@ fn stored<T, U: From<T>>(value: T) -> U {
 
 fn node() -> NodeSnapshot {
     let entry = Arc::new(WorkloadEntry {
-        name: Name::new("default", "reviews-1"),
         identity: Arc::new(identity("reviews")),
         inbound: Some(InboundModes { default: MtlsMode::Strict, ports: Box::new([(9080, MtlsMode::Permissive)]) }),
         takes_mutual_tls: true,
@@ -43,7 +42,7 @@ fn node() -> NodeSnapshot {
         ports: Box::new([ServicePortEntry {
             port: 80,
             protocol: AppProtocol::Http,
-            endpoints: Box::new([endpoint]),
+            endpoints: [endpoint].into_iter().collect(),
             upstream: None,
             upstream_by_pod: Box::default(),
             routes: None,
@@ -115,7 +114,6 @@ fn a_snapshot_shows_its_pods_their_state_and_who_is_where() {
             }],
             "directory": {
                 "workloads": { "10.0.0.3": {
-                    "name": "default/reviews-1",
                     "identity": "spiffe://cluster.local/ns/default/sa/reviews",
                     "inbound": { "default": "STRICT", "9080": "PERMISSIVE" },
                     "takes_mutual_tls": true,

@@ -10,7 +10,7 @@
 use super::index::{Indexes, covering};
 use super::{Client, Port, Traffic};
 use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
-use crate::model::{Issue, Name, ObjectRef, Service};
+use crate::model::{Issue, Name, ObjectRef, Service, Text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ enum Reach {
     Everyone,
 }
 
-fn reach(clients: Option<&Arc<str>>, client: &Client) -> Option<Reach> {
+fn reach(clients: Option<&Text>, client: &Client) -> Option<Reach> {
     match clients {
         None => Some(Reach::Everyone),
         Some(namespace) => (**namespace == *client.namespace).then_some(Reach::Own),
@@ -100,7 +100,7 @@ impl<'m> Traffic<'m> {
     /// The first decides; the others are told so.
     fn of_istio(&self, port: Port<'_>, client: &Client) -> Vec<&'m HttpRoute> {
         let mut found: Vec<(usize, Reach, &HttpRoute)> = Vec::new();
-        let mut look = |exactness: usize, route: &'m HttpRoute, is_it: &dyn Fn(&Parent) -> Option<Option<Arc<str>>>| {
+        let mut look = |exactness: usize, route: &'m HttpRoute, is_it: &dyn Fn(&Parent) -> Option<Option<Text>>| {
             if route.api != RouteApi::Istio {
                 return;
             }

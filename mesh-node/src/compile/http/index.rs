@@ -89,7 +89,7 @@ impl Indexes {
         let hosts = || self.of_host.keys().map(|host| &**host).chain(self.policies.hosts());
         let mut found: BTreeSet<Name> = self.of_service.keys().cloned().collect();
         if hosts().any(|host| host.starts_with('*')) {
-            found.extend(world.services().keys().filter(|name| self.concern(name, domain)).cloned());
+            found.extend(world.service_names().filter(|name| self.concern(name, domain)).cloned());
         } else {
             found.extend(hosts().filter_map(|host| service(host, domain)));
         }

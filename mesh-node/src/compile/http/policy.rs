@@ -9,12 +9,12 @@
 
 use super::index::covering;
 use crate::model::http::{TrafficPolicies, TrafficPolicy};
-use crate::model::{Issue, Visibility};
+use crate::model::{Issue, Text, Visibility};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The policies of each namespace for one host.
-type ByNamespace = BTreeMap<Arc<str>, Vec<Arc<TrafficPolicies>>>;
+type ByNamespace = BTreeMap<Text, Vec<Arc<TrafficPolicies>>>;
 
 /// Every traffic policy, by host and namespace.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ impl Policies {
         let mut found = Self { by_host: BTreeMap::new(), root: root.to_owned(), issues: Vec::new() };
         for policies in by_age.into_iter().filter(|policies| !policies.host.is_empty()) {
             let of_host = found.by_host.entry(Arc::clone(&policies.host)).or_default();
-            let same = of_host.entry(Arc::clone(&policies.object.name.namespace)).or_default();
+            let same = of_host.entry(policies.object.name.namespace.clone()).or_default();
             match same.iter_mut().find(|older| older.clients == policies.clients) {
                 Some(older) => merge(Arc::make_mut(older), policies, &mut found.issues),
                 None => same.push(Arc::clone(policies)),

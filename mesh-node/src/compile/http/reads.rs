@@ -3,10 +3,9 @@
 //! In:  what was looked up while something was compiled.
 //! Out: [`Reads`]; [`Readers`], by which it is found when what it depends on changes.
 
-use crate::model::Name;
+use crate::model::{Name, Text};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// What is compiled together: the ports of a service, or every external host.
 pub(super) type Unit = Option<Name>;
@@ -19,7 +18,7 @@ pub(super) struct Reads {
     /// Addresses of which it was asked which labels the pod has that is there.
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Namespaces of which every pod was asked for its labels and its address.
-    pub(super) namespaces: BTreeSet<Arc<str>>,
+    pub(super) namespaces: BTreeSet<Text>,
 }
 
 impl Reads {
@@ -35,14 +34,14 @@ impl Reads {
 pub(super) struct Readers {
     services: BTreeSet<(Name, Unit)>,
     addresses: BTreeSet<(IpAddr, Unit)>,
-    namespaces: BTreeSet<(Arc<str>, Unit)>,
+    namespaces: BTreeSet<(Text, Unit)>,
 }
 
 impl Readers {
     pub(super) fn add(&mut self, unit: &Unit, reads: &Reads) {
         self.services.extend(reads.services.iter().map(|name| (name.clone(), unit.clone())));
         self.addresses.extend(reads.addresses.iter().map(|address| (*address, unit.clone())));
-        self.namespaces.extend(reads.namespaces.iter().map(|namespace| (Arc::clone(namespace), unit.clone())));
+        self.namespaces.extend(reads.namespaces.iter().map(|namespace| (namespace.clone(), unit.clone())));
     }
 
     pub(super) fn remove(&mut self, unit: &Unit, reads: &Reads) {
@@ -53,7 +52,7 @@ impl Readers {
             self.addresses.remove(&(*address, unit.clone()));
         }
         for namespace in &reads.namespaces {
-            self.namespaces.remove(&(Arc::clone(namespace), unit.clone()));
+            self.namespaces.remove(&(namespace.clone(), unit.clone()));
         }
     }
 
@@ -70,7 +69,7 @@ impl Readers {
         of(&self.addresses, &address)
     }
 
-    pub(super) fn of_namespace(&self, namespace: &Arc<str>) -> impl Iterator<Item = &Unit> + use<'_> {
+    pub(super) fn of_namespace(&self, namespace: &Text) -> impl Iterator<Item = &Unit> + use<'_> {
         of(&self.namespaces, namespace)
     }
 }

@@ -143,8 +143,8 @@ impl<'m> Traffic<'m> {
                     return at.absent(&format!("host {host}"), &Absent::Host);
                 };
                 let single = <&[_; 1]>::try_from(&*external.ports).ok().map(|[only]| only.port);
-                let namespace = external.object.name.namespace.to_string();
-                let full = Arc::new(ServiceName { host: host.clone(), name: host.clone(), namespace });
+                let namespace = external.object.name.namespace.clone();
+                let full = Arc::new(ServiceName { host: host.as_str().into(), name: host.as_str().into(), namespace });
                 (Place::External(Arc::clone(external)), full, port.or(single), subset)
             }
         };

@@ -338,7 +338,7 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
             hosts += now.directory.hosts.exact.len();
             let ports = now.directory.services.values().flat_map(|service| &service.ports);
             routed += ports.filter(|port| port.routes.is_some() || port.upstream.is_some()).count();
-            let same = |address| now.directory.workloads.get(address).zip(before.directory.workloads.get(address));
+            let same = |address| now.directory.workloads.get(&address).zip(before.directory.workloads.get(&address));
             let same = now.directory.workloads.keys().filter_map(same);
             kept += same.filter(|(now, before)| std::sync::Arc::ptr_eq(now, before)).count();
             before = now;

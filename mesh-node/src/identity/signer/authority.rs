@@ -179,7 +179,7 @@ fn leads_to(
 ) -> Result<Result<(), String>, CaError> {
     const TRIAL: Duration = Duration::from_secs(60);
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(CaError::Mint)?;
-    let identity = Identity::new(trust_domain, &"trial".into(), "trial");
+    let identity = Identity::new(trust_domain, "trial", "trial");
     let identity = match identity {
         Ok(identity) => identity,
         Err(error) => return Ok(Err(error.to_string())),

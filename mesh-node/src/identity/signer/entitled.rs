@@ -94,7 +94,7 @@ fn judge(
     if claim.service_account.as_ref().is_some_and(|claimed| *claimed != (runs_under.clone(), account_uid)) {
         return deny("OtherServiceAccount", format!("the pod {name} runs under the service account {runs_under}"));
     }
-    Identity::new(trust_domain, &claim.namespace.as_str().into(), runs_under)
+    Identity::new(trust_domain, claim.namespace.as_str(), runs_under)
         .or_else(|error| deny("NoIdentity", error.to_string()))
 }
 

@@ -77,7 +77,7 @@ fn remembered(down: &Downstream, of: Option<&Arc<ServiceEntry>>, make: impl FnOn
 }
 
 fn without_policy(service: &ServiceEntry, port: &ServicePortEntry) -> Upstream {
-    let endpoint = |&address: &SocketAddr| UpstreamEndpoint { address, weight: 1, distance: 0 };
+    let endpoint = |address: SocketAddr| UpstreamEndpoint { address, weight: 1, distance: 0 };
     Upstream {
         key: format!("{}:{}", service.name.host, port.port).into(),
         service: Arc::clone(&service.name),
@@ -98,7 +98,7 @@ fn one_endpoint(address: SocketAddr, service: Option<&Arc<ServiceName>>) -> Upst
 fn original(port: u16) -> Upstream {
     Upstream {
         key: "".into(),
-        service: Arc::new(ServiceName { host: String::new(), name: String::new(), namespace: String::new() }),
+        service: Arc::new(ServiceName { host: "".into(), name: "".into(), namespace: "".into() }),
         port,
         protocol: AppProtocol::Undeclared,
         endpoints: Endpoints::Original,

@@ -197,7 +197,7 @@ impl Standing {
             addresses,
         ];
         let offers = offers.iter().find(|offers| !offers.is_empty())?;
-        route::by_chance(offers, fastrand::u64(..))
+        route::by_chance(offers.iter().copied(), fastrand::u64(..))
     }
 
     /// Where names lead. They are asked for once at a time; while nobody answers, what was answered last holds.

@@ -201,7 +201,7 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
                 Kind::Namespace => write_objects(&mut file, shared(world, World::namespaces), now)?,
                 Kind::ServiceAccount => write_objects(&mut file, shared(world, World::service_accounts), now)?,
                 Kind::Pod => write_objects(&mut file, locked(world).pods(), now)?,
-                Kind::Service => write_objects(&mut file, shared(world, World::services), now)?,
+                Kind::Service => write_objects(&mut file, locked(world).services(), now)?,
                 Kind::EndpointSlice => write_objects(&mut file, locked(world).endpoint_slices(), now)?,
                 Kind::PeerAuthentication => {
                     write_objects(&mut file, shared(world, World::peer_authentications), now)?;

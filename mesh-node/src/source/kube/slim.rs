@@ -38,7 +38,7 @@ pub(super) fn slim(object: &mut Object, node: &str) {
 }
 
 fn named(metadata: &ObjectMeta) -> ObjectMeta {
-    ObjectMeta { name: Arc::clone(&metadata.name), namespace: Arc::clone(&metadata.namespace), ..ObjectMeta::default() }
+    ObjectMeta { name: metadata.name.clone(), namespace: metadata.namespace.clone(), ..ObjectMeta::default() }
 }
 
 /// Sandboxes, probes and the names of ports are the business of a pod's own node; that an object is the same as before is

@@ -175,7 +175,7 @@ impl Watch {
             let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
             self.standing.heard(self.resource.kind);
             for item in page.items.unwrap_or_default() {
-                names.push(self.exists(item.get()).await?);
+                push(&mut names, self.exists(item.get()).await?);
             }
             if page.metadata.continue_token.is_empty() {
                 self.revision = Some(page.metadata.resource_version);
@@ -216,7 +216,7 @@ impl Watch {
                 WatchEvent::Added(json) | WatchEvent::Modified(json) => {
                     let name = self.exists(json.get()).await?;
                     match &mut listing {
-                        Some(names) => names.push(name),
+                        Some(names) => push(names, name),
                         None => self.reached(json.get())?,
                     }
                 }
@@ -313,6 +313,14 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Adds a name to those of a list, which come by namespace: neighbours share its text.
+fn push(names: &mut Vec<Name>, mut name: Name) {
+    if let Some(last) = names.last().filter(|last| last.namespace == name.namespace) {
+        name.namespace = last.namespace.clone();
+    }
+    names.push(name);
 }
 
 fn head(json: &str) -> Result<resource::Head, Trouble> {

@@ -5,13 +5,13 @@ use std::sync::mpsc::{self, Sender};
 
 fn labels(workload: &str) -> WorkloadLabels {
     WorkloadLabels {
-        workload: format!("{workload}-v1"),
+        workload: format!("{workload}-v1").into(),
         namespace: "default".into(),
         app: workload.into(),
         version: "v1".into(),
         canonical_service: workload.into(),
         canonical_revision: "v1".into(),
-        principal: format!("cluster.local/ns/default/sa/{workload}"),
+        principal: format!("cluster.local/ns/default/sa/{workload}").into(),
     }
 }
 

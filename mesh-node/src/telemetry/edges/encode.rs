@@ -104,9 +104,9 @@ impl Labels<'_> {
             Security::MutualTls | Security::Tls | Security::Plain | Security::Unknown => String::new(),
         };
         let values = [
-            &workload.workload,
+            workload.workload.as_str(),
             &workload.namespace,
-            &principal,
+            principal.as_str(),
             &workload.app,
             &workload.version,
             self.cluster,

@@ -4,13 +4,13 @@ use std::mem::size_of;
 
 pub(in crate::telemetry) fn workload(name: &str) -> Arc<WorkloadLabels> {
     Arc::new(WorkloadLabels {
-        workload: format!("{name}-v1"),
+        workload: format!("{name}-v1").into(),
         namespace: "default".into(),
         app: name.into(),
         version: "v1".into(),
         canonical_service: name.into(),
         canonical_revision: "v1".into(),
-        principal: format!("cluster.local/ns/default/sa/{name}"),
+        principal: format!("cluster.local/ns/default/sa/{name}").into(),
     })
 }
 
@@ -20,7 +20,7 @@ pub(in crate::telemetry) fn between(source: &str, destination: &str) -> EdgeLabe
         source: Some(workload(source)),
         destination: Some(workload(destination)),
         service: Some(Arc::new(ServiceName {
-            host: format!("{destination}.default.svc.cluster.local"),
+            host: format!("{destination}.default.svc.cluster.local").into(),
             name: destination.into(),
             namespace: "default".into(),
         })),

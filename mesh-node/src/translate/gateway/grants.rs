@@ -10,7 +10,6 @@ use crate::model::Name;
 use crate::translate::read::Log;
 use crate::world::CustomKind;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Every grant, by the object that gives it, which speaks for its namespace.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +33,7 @@ impl Grants {
 
     /// May a route of this kind and namespace send to a service?
     pub(super) fn allow(&self, kind: CustomKind, namespace: &str, service: &Name) -> bool {
-        let from = self.0.range(Name::new(Arc::clone(&service.namespace), "")..);
+        let from = self.0.range(Name::new(service.namespace.clone(), "")..);
         from.take_while(|(name, _)| name.namespace == service.namespace).any(|(_, grant)| {
             let from = |(group, of, at): &(String, String, String)| {
                 group == kind.group() && of == kind.name() && at == namespace

@@ -6,7 +6,7 @@
 
 use super::full_name;
 use crate::api::custom::Custom;
-use crate::model::{AllowedRoutes, Gateway, GatewayClass, Labels, Listener, ListenerProtocol, ListenerTls};
+use crate::model::{AllowedRoutes, Gateway, GatewayClass, Labels, Listener, ListenerProtocol, ListenerTls, Text};
 use crate::translate::read::{Log, Place};
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
     }
 }
 
-fn listener(place: &Place<'_>, namespace: &Arc<str>) -> Option<Listener> {
+fn listener(place: &Place<'_>, namespace: &Text) -> Option<Listener> {
     use ListenerProtocol::{Http, Https, Tcp, Tls};
     let mut fields = place.fields()?;
     let name = fields.take("name").text().unwrap_or_default().to_owned();
@@ -70,7 +70,7 @@ fn listener(place: &Place<'_>, namespace: &Arc<str>) -> Option<Listener> {
     Some(Listener { name, port: port?, protocol: protocol?, hostnames, tls, routes })
 }
 
-fn tls(place: &Place<'_>, namespace: &Arc<str>) -> Option<ListenerTls> {
+fn tls(place: &Place<'_>, namespace: &Text) -> Option<ListenerTls> {
     let mut fields = place.fields()?;
     let mode = fields.take("mode").choice(&[("Terminate", false), ("Passthrough", true)]);
     let mut certificates = Vec::new();

@@ -8,7 +8,6 @@
 use super::{Reader, full_name};
 use crate::model::http::Parent;
 use crate::translate::read::Place;
-use std::sync::Arc;
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -45,8 +44,8 @@ fn parent(place: &Place<'_>, reader: &Reader<'_>) -> Option<Parent> {
     let name = full_name(namespace, reader.namespace, name);
     match (group, kind) {
         ("", "Service") => {
-            let clients = (name.namespace != *reader.namespace).then(|| Arc::clone(reader.namespace));
-            Some(Parent::Service { name, port, section: section.map(Arc::from), clients })
+            let clients = (name.namespace != *reader.namespace).then(|| reader.namespace.clone());
+            Some(Parent::Service { name, port, section: section.map(Into::into), clients })
         }
         (GATEWAY_API, "Gateway") => Some(Parent::Gateway { name, listener: section.map(str::to_owned), port }),
         _ => {

@@ -10,7 +10,6 @@ use crate::model::Visibility;
 use crate::model::http::{Subset, TrafficPolicies};
 use crate::translate::read::{Log, Place};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The policies that an object is.
 pub(in crate::translate) fn policies(log: &Log, object: &Custom, domain: &str) -> TrafficPolicies {
@@ -28,7 +27,7 @@ pub(in crate::translate) fn policies(log: &Log, object: &Custom, domain: &str) -
         let selector = fields.take("workloadSelector");
         if selector.is_there() {
             // It selects pods of its own namespace: nobody else's traffic is closed because of it.
-            clients = Visibility::Namespaces([Arc::clone(namespace)].into());
+            clients = Visibility::Namespaces([namespace.clone()].into());
         }
         selector.unsupported("let it hold for the whole namespace");
         TrafficPolicies {

@@ -6,7 +6,7 @@
 //! Source: Istio `Gateway`, `Server`, `ServerTLSSettings`.
 
 use crate::api::custom::Custom;
-use crate::model::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls, Name};
+use crate::model::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls, Name, Text};
 use crate::translate::read::{Log, Place};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
     }
 }
 
-fn server(place: &Place<'_>, namespace: &Arc<str>) -> Option<Listener> {
+fn server(place: &Place<'_>, namespace: &Text) -> Option<Listener> {
     use ListenerProtocol::{Http, Https, Tcp, Tls};
     let mut fields = place.fields()?;
     let own = fields.take("name").text().unwrap_or_default().to_owned();
@@ -72,7 +72,7 @@ enum Mode {
     Mutual,
 }
 
-fn tls(place: &Place<'_>, namespace: &Arc<str>) -> Option<ListenerTls> {
+fn tls(place: &Place<'_>, namespace: &Text) -> Option<ListenerTls> {
     let mut fields = place.fields()?;
     let words = [("SIMPLE", Mode::Simple), ("MUTUAL", Mode::Mutual), ("PASSTHROUGH", Mode::Passthrough)];
     let mode = fields.take("mode");
@@ -84,7 +84,7 @@ fn tls(place: &Place<'_>, namespace: &Arc<str>) -> Option<ListenerTls> {
     let one = fields.take("credentialName").text();
     let several = fields.take("credentialNames").texts();
     let certificates = one.into_iter().chain(several).filter(|name| !name.is_empty());
-    let certificates = certificates.map(|name| Name::new(Arc::clone(namespace), name)).collect();
+    let certificates = certificates.map(|name| Name::new(namespace.clone(), name)).collect();
     fields.take("httpsRedirect").unsupported("redirect by a route");
     let files = "give a Secret by `credentialName`";
     for name in ["serverCertificate", "privateKey", "caCertificates", "tlsCertificates", "caCertCredentialName"] {

@@ -6,11 +6,10 @@
 //! namespace. `exportTo`: `.` is that namespace, `*` all, `~` none.
 
 use crate::model::http::BackendTarget;
-use crate::model::{Name, Visibility};
+use crate::model::{Name, Text, Visibility};
 use crate::translate::read::{Fields, Place};
 use crate::translate::text;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// The full name of a host, in small letters.
 pub(super) fn full(host: &str, namespace: &str, domain: &str) -> Result<String, String> {
@@ -62,15 +61,15 @@ pub(super) fn port_number(fields: &mut Fields<'_>) -> Option<u16> {
 }
 
 /// For whom an object of `namespace` holds. Without `exportTo` it holds for everyone.
-pub(super) fn visibility(list: &Place<'_>, namespace: &Arc<str>) -> Visibility {
+pub(super) fn visibility(list: &Place<'_>, namespace: &Text) -> Visibility {
     let names = list.texts();
     if !list.is_there() || names.contains(&"*") {
         return Visibility::Everyone;
     }
-    let namespaces: BTreeSet<Arc<str>> = names
+    let namespaces: BTreeSet<Text> = names
         .into_iter()
         .filter(|name| *name != "~")
-        .map(|name| if name == "." { Arc::clone(namespace) } else { Arc::from(name) })
+        .map(|name| if name == "." { namespace.clone() } else { Text::from(name) })
         .collect();
     Visibility::Namespaces(namespaces)
 }

@@ -5,13 +5,13 @@
 //! Source: Istio `HTTPMatchRequest`, `StringMatch`.
 
 use super::virtual_service::{Reader, gateways};
+use crate::model::Text;
 use crate::model::http::{
     ClientMatch, HeaderMatch, HttpMatch, HttpRule, PathKind, PathMatch, PathRewrite, QueryMatch, RequestMatch,
     TextMatch,
 };
 use crate::translate::read::Place;
 use crate::translate::text;
-use std::sync::Arc;
 
 /// The matches of a rule; none matches everything.
 pub(super) fn matches(list: &Place<'_>, reader: &Reader<'_>) -> Vec<HttpMatch> {
@@ -38,7 +38,7 @@ fn http_match(place: &Place<'_>, reader: &Reader<'_>) -> Option<HttpMatch> {
         authority: string_match(&fields.take("authority")),
         scheme: string_match(&fields.take("scheme")),
     };
-    let namespace = fields.take("sourceNamespace").text().filter(|text| !text.is_empty()).map(Arc::from);
+    let namespace = fields.take("sourceNamespace").text().filter(|text| !text.is_empty()).map(Text::from);
     let clients = ClientMatch { namespace, labels: fields.take("sourceLabels").labels() };
     let port = fields.take("port").port();
     let gateways = gateways(&fields.take("gateways"), reader.namespace);

@@ -8,7 +8,7 @@
 use super::{action, host, http_match};
 use crate::api::custom::Custom;
 use crate::model::http::{HttpRoute, HttpRule, Parent, RouteApi};
-use crate::model::{Name, Visibility};
+use crate::model::{Name, Text, Visibility};
 use crate::translate::read::{Log, Place};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const TCP: &str = "connections are not routed apart from HTTP, and go to the end
 
 /// What is read in its sense.
 pub(super) struct Reader<'a> {
-    pub(super) namespace: &'a Arc<str>,
+    pub(super) namespace: &'a Text,
     pub(super) domain: &'a str,
 }
 
@@ -64,11 +64,11 @@ fn hosts(list: &Place<'_>, reader: &Reader<'_>) -> Vec<String> {
 }
 
 /// Where requests come from: gateways by name, or `None` for pods of the mesh, which are meant where none is named.
-pub(super) fn gateways(list: &Place<'_>, namespace: &Arc<str>) -> Vec<Option<Name>> {
+pub(super) fn gateways(list: &Place<'_>, namespace: &Text) -> Vec<Option<Name>> {
     let read = |text: &str| match text.split_once('/') {
         _ if text == MESH => None,
         Some((namespace, name)) => Some(Name::new(namespace, name)),
-        None => Some(Name::new(Arc::clone(namespace), text)),
+        None => Some(Name::new(namespace.clone(), text)),
     };
     let mut gateways: Vec<_> = list.texts().into_iter().map(read).collect();
     gateways.sort();
@@ -78,7 +78,7 @@ pub(super) fn gateways(list: &Place<'_>, namespace: &Arc<str>) -> Vec<Option<Nam
 
 fn parents(hosts: &[String], gateways: Vec<Option<Name>>, clients: &Visibility, reader: &Reader<'_>) -> Vec<Parent> {
     let gateways = if gateways.is_empty() { vec![None] } else { gateways };
-    let clients: Vec<Option<Arc<str>>> = match clients {
+    let clients: Vec<Option<Text>> = match clients {
         Visibility::Everyone => vec![None],
         Visibility::Namespaces(namespaces) => namespaces.iter().cloned().map(Some).collect(),
     };

@@ -120,7 +120,7 @@ fn has_ended(pod: &Pod) -> bool {
 
 fn identity(pod: &Pod, trust_domain: &TrustDomain) -> Result<Identity, IdentityError> {
     let account = Some(pod.spec.service_account_name.as_str()).filter(|name| !name.is_empty()).unwrap_or("default");
-    Identity::new(trust_domain, &pod.metadata.namespace, account)
+    Identity::new(trust_domain, pod.metadata.namespace.as_str(), account)
 }
 
 fn is_enrolled(pod: &Pod, in_mesh_namespace: bool, object: &ObjectRef, issues: &mut Vec<Issue>) -> bool {

@@ -15,7 +15,6 @@ use crate::share::Claims;
 use crate::world::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// What decides between services that claim one address: the least wins, which is the oldest.
 pub(in crate::translate) type Seniority = (String, Name);
@@ -68,7 +67,7 @@ fn is_external_name(service: &api::core::Service) -> bool {
 /// The service that a slice belongs to. A slice without the label serves something other than services.
 pub(in crate::translate) fn service_of(name: &Name, slice: &EndpointSlice) -> Option<Name> {
     let service = slice.metadata.labels.get(SERVICE_NAME_LABEL)?;
-    Some(Name::new(Arc::clone(&name.namespace), service.as_str()))
+    Some(Name::new(name.namespace.clone(), service.as_str()))
 }
 
 /// That a slice belongs to no service.

@@ -102,7 +102,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Sample> {
     Ok(Sample { measure: Measure::Scale, way: Way::Mesh, round: 0, foreign: spent.foreign, figures })
 }
 
-/// Lets the daemon read what it reads.
+/// Lets the daemon read what it reads, and announce its pods.
 fn allow(api: &ApiServer) -> Result<()> {
     let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
     let (group, name) = ("rbac.authorization.k8s.io", json!({"name": "mesh-node"}));
@@ -110,7 +110,10 @@ fn allow(api: &ApiServer) -> Result<()> {
         rule("", &["namespaces", "pods", "services"]),
         rule("discovery.k8s.io", &["endpointslices"]),
         rule("security.istio.io", &["*"]),
+        rule("networking.istio.io", &["*"]),
+        rule("gateway.networking.k8s.io", &["*"]),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
+        json!({"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]}),
     ];
     let version = format!("{group}/v1");
     api.apply(&json!({"apiVersion": version, "kind": "ClusterRole", "metadata": name, "rules": rules}))?;

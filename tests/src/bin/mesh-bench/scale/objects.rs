@@ -3,7 +3,7 @@
 //! In:  a number of pods.
 //! Out: keys and values of the store: namespaces, pods, services, endpoint slices.
 //! Invariant: a pod looks as a Deployment's pod looks behind Calico: labels, owner, containers with probes, annotations of
-//! the network plugin, a whole status. Ten pods make a service.
+//! the network plugin and of its node's daemon, a whole status. Ten pods make a service.
 
 use serde_json::{Value, json};
 
@@ -89,6 +89,7 @@ fn pod(number: usize) -> Entry {
                 "cni.projectcalico.org/podIP": format!("{ip}/32"),
                 "cni.projectcalico.org/podIPs": format!("{ip}/32"),
                 "kubernetes.io/config.seen": CREATED,
+                "mesh.internal/steered-by": "kubeconfig",
             },
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "uid": uid(3, service),
                 "name": format!("app-{service}-5d8f9c7b6d"), "controller": true, "blockOwnerDeletion": true}],
