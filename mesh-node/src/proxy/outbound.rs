@@ -158,7 +158,7 @@ pub(super) fn choose(
         }
         None => (original, directory.service_of(&original).cloned()),
     };
-    let (workload, identity) = at(snapshot, endpoint, departure);
+    let (workload, identity) = from(pod, snapshot, endpoint, departure);
     let identity = identity.filter(|_| !is_plain && outside.is_none());
     Ok(Target { endpoint, service, workload, identity, outside, named })
 }
@@ -207,6 +207,19 @@ pub(super) fn at(
     // In plain text, once the node has left that far: the other node may no longer take anything else.
     let identity = identity.filter(|_| departure < Departure::SpeakingPlain);
     (workload, identity)
+}
+
+/// The same, as one of this node's pods speaks to it. What a pod says to itself goes through its own loopback to its
+/// application, past the mesh's listeners, where nobody speaks TLS.
+pub(super) fn from(
+    pod: &PodKey,
+    snapshot: &NodeSnapshot,
+    endpoint: SocketAddr,
+    departure: Departure,
+) -> (Option<Arc<WorkloadEntry>>, Option<Arc<Identity>>) {
+    let (workload, identity) = at(snapshot, endpoint, departure);
+    let is_self = snapshot.pods.get(pod).is_some_and(|pod| pod.addresses.contains(&endpoint.ip()));
+    (workload, identity.filter(|_| !is_self))
 }
 
 /// Does the application speak HTTP on this connection? Its port says so, or its first bytes do.

@@ -1,6 +1,6 @@
 //! Where requests go when users say so, in either API.
 
-use crate::support::Shop;
+use crate::support::{Shop, curl};
 use anyhow::{Result, ensure};
 use mesh_tests::wait;
 use serde_json::{Value, json};
@@ -157,5 +157,20 @@ fn gateway_api_routes_match_filter_and_refuse() -> Result<()> {
     ensure!(moved.status == 301 && location == "http://example.org/to/x", "{moved:?}");
     // Another port of the service has no routes.
     ensure!(shop.get(82, "/anything", &[])?.status == 200, "the route holds for a port that it does not name");
+    Ok(())
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() -> Result<()> {
+    let shop = Shop::open("itself", &["web-v1"])?;
+    let (pod, _) = &shop.pods[0];
+    let raw = mesh_tests::ServiceSpec::new("shop/raw").selector("app", "web").named("tcp", 90, 8080);
+    let raw = shop.mesh.kube().service(raw)?.address(90);
+    // Requests that are routed, requests that are told by their first bytes, and bytes that nobody looks at.
+    for url in [shop.url(80, "/"), shop.url(82, "/"), format!("http://{raw}/")] {
+        let what = format!("the pod reaches itself by {url}");
+        wait::until_true(&what, wait::PATIENCE, || Ok(curl(pod, &url, &[]).is_ok_and(|seen| seen.status == 200)))?;
+        ensure!(curl(pod, &url, &[])?.server()? == "web-v1", "{url}");
+    }
     Ok(())
 }

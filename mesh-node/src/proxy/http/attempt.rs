@@ -14,7 +14,7 @@ use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::tls::outside::Server;
 use crate::snapshot::http::Upstream;
-use crate::snapshot::{NodeSnapshot, WorkloadEntry};
+use crate::snapshot::{NodeSnapshot, PodKey, WorkloadEntry};
 use crate::telemetry::{self, Security};
 use http::uri::Scheme;
 use http::{Request, Response, Version};
@@ -87,16 +87,16 @@ pub(crate) struct Aim {
 }
 
 impl Aim {
-    /// The endpoint, as the snapshot knows it.
+    /// The endpoint, as the snapshot knows it, for one of this node's pods.
     ///
     /// **Errors**: nothing names the server that TLS is to prove.
     pub(crate) fn new(
         (upstream, standing): (&Arc<Upstream>, &Rc<Standing>),
-        endpoint: SocketAddr,
+        (pod, endpoint): (&PodKey, SocketAddr),
         (snapshot, departure): (&NodeSnapshot, Departure),
         Wanted { version, may_upgrade, host }: Wanted<'_>,
     ) -> Result<Self, Refusal> {
-        let (workload, identity) = outbound::at(snapshot, endpoint, departure);
+        let (workload, identity) = outbound::from(pod, snapshot, endpoint, departure);
         let peer = match (&upstream.tls, identity) {
             (UpstreamTls::Mesh, Some(identity)) => Peer::Mesh(identity),
             (UpstreamTls::Mesh, None) | (UpstreamTls::Disable, _) => Peer::Plain,

@@ -88,8 +88,8 @@ pub(super) async fn forward(
         exchange.attempts += 1;
         let made = exchange.attempts;
         let endpoint = endpoint(way.upstream, &standing, (affinity.key, &tried), down.original).await?;
-        let aim =
-            Aim::new((way.upstream, &standing), endpoint, (snapshot, down.worker.feed.departure()), request.wanted())?;
+        let known = (snapshot, down.worker.feed.departure());
+        let aim = Aim::new((way.upstream, &standing), (&down.pod.key, endpoint), known, request.wanted())?;
         note(exchange, &aim);
         let limit = way.filters.attempt_timeout.map(|limit| Instant::now() + limit);
         let limit = [deadline, limit].into_iter().flatten().min();

@@ -38,7 +38,7 @@ pub(crate) fn send(down: &Rc<Downstream>, to: &Destination, copy: Option<(reques
             };
             let wanted = Wanted { version: head.version, may_upgrade: false, host: authority.host() };
             let knowing = (&*down.worker.feed.snapshot(), down.worker.feed.departure());
-            let aim = Aim::new((&upstream, &standing), endpoint?, knowing, wanted).ok()?;
+            let aim = Aim::new((&upstream, &standing), (&down.pod.key, endpoint?), knowing, wanted).ok()?;
             headers::address(&mut head, aim.place.version, &shadow(&authority), &aim.scheme());
             let answer = aim.send(&down, Request::from_parts(head, body)).await.ok()?;
             let mut body = answer.response.into_body();
