@@ -9,6 +9,7 @@
 pub mod ending;
 mod issuing;
 mod joining;
+mod reporting;
 mod signing;
 
 use crate::admin::{self, AdminError};
@@ -117,6 +118,7 @@ pub fn main(cli: Cli) -> Result<(), AppError> {
     match cli.command {
         Command::Run(run) => runtime.block_on(daemon(*run)),
         Command::Sign(settings) => runtime.block_on(signing::sign(*settings)),
+        Command::Report(settings) => runtime.block_on(reporting::report(*settings)),
         Command::Status { admin_addr } => {
             print!("{}", runtime.block_on(admin::status::status(admin_addr))?);
             Ok(())

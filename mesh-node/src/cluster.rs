@@ -5,6 +5,8 @@
 //! Invariant: no request waits for ever: connecting, sending and each read have a deadline.
 //! Source: Kubernetes, "Accessing the API from a Pod"; `core/v1.NodeSystemInfo`.
 
+pub mod lease;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hyper::Request;

@@ -12,6 +12,8 @@ mod directory;
 mod hosts;
 mod http;
 
+pub use http::Standings;
+
 use crate::model::{Announced, Issue, Name, ObjectRef, Workload};
 use crate::policy::MtlsPolicies;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};

@@ -26,6 +26,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Sign certificates for a cluster, when elected among the signers.
     Sign(Box<Sign>),
+    /// Report in statuses what became of routes and gateways, when elected among the reporters.
+    Report(Box<Report>),
     /// Show what the daemon of this node does.
     Status {
         /// Where the daemon answers.
@@ -304,6 +306,32 @@ pub struct Sign {
     #[arg(long, env = "MESH_LOG", default_value = "text")]
     pub log: log::Format,
     /// What the signer's own log says, as in `info,mesh_node::identity=debug`.
+    #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
+    pub log_filter: String,
+}
+
+/// Settings of a reporter.
+#[derive(Clone, Debug, Args)]
+pub struct Report {
+    /// This reporter's name among those that stand for election, such as that of its pod.
+    #[arg(long, env = "MESH_REPORTER_NAME")]
+    pub name: String,
+    /// How to reach the Kubernetes API; by default with the service account of the reporter's own pod.
+    #[arg(long, env = "MESH_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of reporters.
+    #[arg(long, env = "MESH_NAMESPACE", default_value = "mesh-system")]
+    pub namespace: String,
+    /// The suffix of service names.
+    #[arg(long, env = "MESH_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Where the program tells of itself.
+    #[command(flatten)]
+    pub admin: Admin,
+    /// The form of the reporter's own log, on standard error.
+    #[arg(long, env = "MESH_LOG", default_value = "text")]
+    pub log: log::Format,
+    /// What the reporter's own log says, as in `info,mesh_node::status=debug`.
     #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
     pub log_filter: String,
 }

@@ -10,6 +10,7 @@ mod announcing;
 mod inspect;
 mod issues;
 mod pods;
+pub mod reporting;
 mod requests;
 mod running;
 mod steerer;

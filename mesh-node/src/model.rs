@@ -13,13 +13,15 @@ mod issue;
 mod name;
 pub mod policy;
 mod selector;
+mod standing;
 
 pub use external::{EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Resolution, WorkloadEntry};
 pub use gateway::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
 pub use identity::{Identity, IdentityError, TrustDomain};
-pub use issue::{Issue, ObjectRef};
+pub use issue::{Issue, ObjectRef, Reason};
 pub use name::{Name, Text};
 pub use selector::{Key, Selector, Subject};
+pub use standing::{Attachment, GatewayStanding, RouteStanding};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

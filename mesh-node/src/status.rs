@@ -1,9 +1,13 @@
 //! What users see of the mesh on their own objects.
 //!
-//! In:  [`Notice`]s of the loop, through [`Notices`].
-//! Out: Events on pods, as `kubectl describe pod` and `kubectl events` show them.
+//! In:  [`Notice`]s of the loop, through [`Notices`]; how routes and gateways stand.
+//! Out: Events on pods, as `kubectl describe pod` and `kubectl events` show them; in [`conditions`] and [`writer`] the
+//!      statuses of routes and gateways.
 //! Invariant: nothing waits for the API server: notices that it does not take in time are dropped and counted.
 //! Source: Kubernetes `events.k8s.io/v1`.
+
+pub mod conditions;
+pub mod writer;
 
 use crate::model::Name;
 use crate::telemetry::{Metrics, explain};

@@ -28,9 +28,22 @@ pub fn kube() -> Result<Kube> {
 ///
 /// **Errors**: Go is not installed, or the module can neither be found nor downloaded.
 pub fn istio() -> Result<PathBuf> {
+    module("istio", "istio.io/istio")
+}
+
+/// The directory with the definitions of the Gateway API's kinds.
+///
+/// **Errors**: as for [`istio`].
+pub fn gateway_api() -> Result<PathBuf> {
+    Ok(module("conformance", "sigs.k8s.io/gateway-api")?.join("config/crd/standard"))
+}
+
+/// The directory of a Go module that a `go.mod` of the tools names.
+fn module(named_in: &str, path: &str) -> Result<PathBuf> {
     let mut command = Command::new(env::system("go")?);
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/istio");
-    command.args(["mod", "download", "-json", "istio.io/istio"]).current_dir(module);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(named_in);
+    command.args(["mod", "download", "-json", path]).current_dir(directory);
     let said: serde_json::Value = serde_json::from_str(&execute(&mut command, Duration::from_secs(180))?.success()?)?;
-    Ok(said["Dir"].as_str().context("Go does not say where Istio's module is")?.into())
+    let directory = said["Dir"].as_str().with_context(|| format!("Go does not say where the module {path} is"))?;
+    Ok(directory.into())
 }

@@ -1,6 +1,6 @@
 //! Objects of kinds that a custom definition brings: routes, gateways, traffic policies, outside hosts.
 //!
-//! Out: [`Custom`], an object of any such kind; [`CustomKind`], the kinds and where they are found.
+//! Out: [`Custom`], an object of any such kind, with what is [`Reported`] of it; [`CustomKind`], the kinds and where they are found.
 //! Invariant: the whole spec is kept as it came, so that a field nobody knows is seen and refused.
 //! Source: Gateway API `gateway.networking.k8s.io`; Istio `networking.istio.io`.
 
@@ -16,6 +16,45 @@ pub struct Custom {
     /// The fields as written.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: Map<String, Value>,
+    /// What controllers have said of it, where somebody reads that.
+    #[serde(skip)]
+    pub reported: Option<Reported>,
+}
+
+/// What controllers have said of an object, and what that is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Which of its specifications this is.
+    pub generation: i64,
+    /// The revision of the object, status included.
+    pub revision: String,
+    /// What was said.
+    pub status: Map<String, Value>,
+}
+
+impl Reported {
+    /// Reads it of an object in JSON.
+    ///
+    /// **Errors**: the object has another form.
+    pub fn read(json: &str) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Parts {
+            metadata: Metadata,
+            #[serde(default, deserialize_with = "nullable")]
+            status: Map<String, Value>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata {
+            #[serde(default)]
+            generation: i64,
+            #[serde(default)]
+            resource_version: String,
+        }
+
+        let Parts { metadata, status } = serde_json::from_str(json)?;
+        Ok(Self { generation: metadata.generation, revision: metadata.resource_version, status })
+    }
 }
 
 /// The kinds of [`Custom`].

@@ -14,6 +14,7 @@ mod index;
 mod live;
 mod policy;
 mod reads;
+mod standing;
 mod table;
 mod upstream;
 
@@ -28,6 +29,7 @@ use crate::world::World;
 pub(super) use index::Indexes;
 pub(super) use live::Live;
 use reads::Reads;
+pub use standing::Standings;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -12,6 +12,7 @@ mod history;
 mod hosts;
 mod routes;
 mod scale;
+mod standing;
 
 fn settings() -> Settings {
     Settings {

@@ -10,7 +10,6 @@ mod counts;
 mod csr;
 mod entitled;
 mod keeper;
-mod lease;
 mod pod_certificate;
 mod requests;
 
@@ -20,15 +19,16 @@ mod tests;
 pub use keeper::{KeepError, rotate};
 
 use super::api::{Served, served};
+use super::names::LEASE;
 use super::trust::Board;
 use super::{Clock, explain};
+use crate::cluster::lease::{self, Election};
 use crate::model::TrustDomain;
 use crate::telemetry::{self, Metrics};
 use arc_swap::ArcSwap;
 use counts::Counts;
 use keeper::Keeper;
 use kube::Client;
-use lease::Election;
 use requests::Desk;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Drop for Signer {
 
 async fn stand(client: Client, settings: Settings, clock: Clock, counts: Counts, mut stopped: oneshot::Receiver<()>) {
     loop {
-        let mut election = Election::new(client.clone(), &settings.namespace, &settings.candidate);
+        let mut election = Election::new(client.clone(), &settings.namespace, LEASE, &settings.candidate);
         tokio::select! {
             () = election.win() => {}
             _ = &mut stopped => return,

@@ -58,6 +58,8 @@ pub struct HttpRoute {
     pub created: String,
     /// What it attaches to.
     pub parents: Vec<Parent>,
+    /// The same as the object lists it, item by item; `None` for what is not understood. Of the Gateway API alone.
+    pub references: Vec<Option<Parent>>,
     /// Host names for which it holds where its parent serves several; empty for all. A leading `*.` stands for one
     /// or more labels.
     pub hostnames: Vec<String>,
@@ -96,6 +98,19 @@ pub enum Parent {
         /// One port of it; `None` for all.
         port: Option<u16>,
     },
+}
+
+impl Parent {
+    /// Is a port of the service meant that has this number and name?
+    #[must_use]
+    pub fn names(&self, number: u16, name: &str) -> bool {
+        match self {
+            Self::Service { port, section, .. } => {
+                port.is_none_or(|port| port == number) && section.as_ref().is_none_or(|section| **section == *name)
+            }
+            Self::Host { .. } | Self::Gateway { .. } => false,
+        }
+    }
 }
 
 /// One rule: what it matches and what becomes of such requests.

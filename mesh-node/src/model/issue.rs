@@ -25,6 +25,28 @@ impl fmt::Display for ObjectRef {
     }
 }
 
+/// What kind of thing is wrong, for programs, which do not read sentences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Something has no effect, or not the one that was meant.
+    #[default]
+    Remark,
+    /// A value closes what it belongs to: it is not supported, or not understood.
+    Unsupported,
+    /// A reference is to a kind that cannot be referred to.
+    InvalidKind,
+    /// A reference to another namespace, which has not allowed it.
+    NotPermitted,
+    /// A reference to what is not there.
+    NotFound,
+    /// What an object attaches to has no place for it.
+    NoMatchingParent,
+    /// What an object attaches to does not take it.
+    NotAllowed,
+    /// What an object attaches to serves none of its hosts.
+    NoMatchingHost,
+}
+
 /// Something wrong in a user's object. What it affects is closed, never skipped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Issue {
@@ -36,6 +58,8 @@ pub struct Issue {
     pub problem: String,
     /// What to do about it, in lower case.
     pub cure: String,
+    /// What kind of thing is wrong.
+    pub reason: Reason,
 }
 
 impl Issue {
@@ -46,7 +70,14 @@ impl Issue {
         problem: impl Into<String>,
         cure: impl Into<String>,
     ) -> Self {
-        Self { object: object.clone(), field: field.into(), problem: problem.into(), cure: cure.into() }
+        let (problem, cure, reason) = (problem.into(), cure.into(), Reason::default());
+        Self { object: object.clone(), field: field.into(), problem, cure, reason }
+    }
+
+    /// The same, because of `reason`.
+    #[must_use]
+    pub fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
     }
 }
 

@@ -15,13 +15,13 @@ mod standing;
 mod trouble;
 mod watch;
 
+pub use resource::Purpose;
 pub use saved::{Revisions, SavedError, keep_saved};
 
 use crate::model::Issue;
 use crate::telemetry::{self, Metrics};
 use crate::world::{Change, SourceId};
 use kube::Client;
-use resource::RESOURCES;
 use standing::Standing;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub struct Config {
     pub saved: PathBuf,
     /// The node that this is. Of pods elsewhere only what other nodes need to know is kept.
     pub node: Arc<str>,
+    /// What the objects are read for.
+    pub purpose: Purpose,
     /// The saved world stands in for the API server after this long without an answer.
     pub patience: Duration,
 }
@@ -53,7 +55,14 @@ impl Config {
     /// Watches from `node` what `client` reaches; `saved` is the directory of the world of an earlier run.
     #[must_use]
     pub fn new(client: Client, node: impl Into<Arc<str>>, saved: impl Into<PathBuf>) -> Self {
-        Self { client, saved: saved.into(), node: node.into(), patience: Duration::from_secs(5) }
+        let (purpose, patience) = (Purpose::Node, Duration::from_secs(5));
+        Self { client, saved: saved.into(), node: node.into(), purpose, patience }
+    }
+
+    /// Watches what the standing of routes and gateways depends on. Nothing is saved.
+    #[must_use]
+    pub fn of_standings(client: Client) -> Self {
+        Self { purpose: Purpose::Standings, ..Self::new(client, "", "") }
     }
 }
 
@@ -61,7 +70,7 @@ impl Config {
 /// everything is told.
 pub fn watch(config: Config, changes: mpsc::Sender<Change>, metrics: &Metrics) -> channel::Receiver<bool> {
     let (synced, is_synced) = channel::channel(false);
-    let standing = Arc::new(Standing::new(metrics));
+    let standing = Arc::new(Standing::new(config.purpose, metrics));
     let source = Source { config, changes, standing, synced, told: Vec::new(), recalled: None };
     telemetry::spawn("kubernetes source", source.run());
     is_synced
@@ -82,7 +91,7 @@ impl Source {
     async fn run(mut self) {
         let mut watches = self.begin();
         // A saved world is looked for once.
-        let mut may_recall = true;
+        let mut may_recall = self.config.purpose == Purpose::Node;
         while !self.changes.is_closed() {
             if !*self.synced.borrow() {
                 if self.standing.all_listed() {
@@ -107,12 +116,10 @@ impl Source {
     }
 
     fn begin(&self) -> Vec<JoinHandle<()>> {
-        RESOURCES
-            .iter()
+        let resources = self.config.purpose.resources().into_iter();
+        resources
             .map(|resource| {
-                let (client, changes) = (self.config.client.clone(), self.changes.clone());
-                let watch =
-                    Watch::new((client, Arc::clone(&self.config.node)), resource, changes, Arc::clone(&self.standing));
+                let watch = Watch::new(&self.config, resource, self.changes.clone(), Arc::clone(&self.standing));
                 telemetry::spawn("kubernetes watch", watch.run())
             })
             .collect()

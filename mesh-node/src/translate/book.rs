@@ -64,6 +64,11 @@ impl IssueBook {
         self.units.insert(unit, issues);
     }
 
+    /// The issues of `unit`.
+    pub fn of(&self, unit: &Unit) -> impl Iterator<Item = &Issue> + use<'_> {
+        self.units.get(unit).into_iter().flatten().map(|issue| &**issue)
+    }
+
     /// All issues, ordered and without duplicates.
     pub fn list(&mut self) -> Arc<[Arc<Issue>]> {
         if !self.is_listed {

@@ -33,6 +33,8 @@ pub struct Customs {
     pub policies: BTreeMap<ObjectRef, Arc<Policy>>,
     /// Every set of addresses that selectors of peers may select.
     pub address_sets: BTreeMap<ObjectRef, Arc<AddressSet>>,
+    /// Of each class of gateways the name of its controller.
+    pub classes: BTreeMap<Name, Arc<String>>,
     grants: Grants,
 }
 
@@ -77,8 +79,8 @@ impl Customs {
                 true
             }
             CustomKind::GatewayClass => {
-                object.into_iter().for_each(|object| gateway::class(&log, object));
-                false
+                let controller = object.map(|object| gateway::class(&log, object));
+                put(&mut self.classes, name.clone(), controller)
             }
             CustomKind::Sidecar => {
                 object.into_iter().for_each(|object| istio::sidecar(&log, object));

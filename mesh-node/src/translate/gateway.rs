@@ -25,10 +25,11 @@ use std::sync::Arc;
 /// The route that an object is.
 pub(super) fn route(log: &Log, kind: CustomKind, object: &Custom, grants: &Grants) -> HttpRoute {
     let name = &log.object().name;
-    let reader = Reader { kind, namespace: &name.namespace, grants };
-    let ((parents, hostnames, mut rules), is_clear) = log.part(|| {
+    let mut reader = Reader { kind, namespace: &name.namespace, grants, asked: Vec::new() };
+    let ((references, hostnames, mut rules), is_clear) = log.part(|| {
         let mut fields = log.spec(&object.spec);
-        let parents = parent::parents(&fields.take("parentRefs"), &reader);
+        let references = parent::parents(&fields.take("parentRefs"), &reader);
+        reader.asked = parent::asked(&references);
         let hostnames: Vec<String> =
             fields.take("hostnames").texts().into_iter().map(str::to_ascii_lowercase).collect();
         fields.take("useDefaultGateways").ignored("no gateway of the mesh is a default");
@@ -38,16 +39,20 @@ pub(super) fn route(log: &Log, kind: CustomKind, object: &Custom, grants: &Grant
         } else {
             vec![rule::default()]
         };
-        (parents, hostnames, rules)
+        (references, hostnames, rules)
     });
     if !is_clear {
         rules.iter_mut().for_each(|rule| rule.action = rule::refusal());
     }
+    let mut parents: Vec<_> = references.iter().flatten().cloned().collect();
+    parents.sort();
+    parents.dedup();
     HttpRoute {
         object: log.object().clone(),
         api: RouteApi::Gateway,
         created: object.metadata.creation_timestamp.clone(),
         parents,
+        references,
         hostnames,
         rules: rules.into_iter().map(Arc::new).collect(),
     }
@@ -59,6 +64,8 @@ struct Reader<'a> {
     /// The route's namespace.
     namespace: &'a Text,
     grants: &'a Grants,
+    /// Services that clients have asked for themselves when the route meets their requests.
+    asked: Vec<Name>,
 }
 
 /// Reads an object of this kind, if it is of this API, for what it says of its fields alone.
@@ -66,7 +73,7 @@ pub(super) fn survey(log: &Log, kind: CustomKind) {
     let object = Custom::default();
     match kind {
         CustomKind::Gateway => drop(gateway(log, &object)),
-        CustomKind::GatewayClass => class(log, &object),
+        CustomKind::GatewayClass => drop(class(log, &object)),
         CustomKind::ReferenceGrant => drop(grant(log, &object)),
         CustomKind::HttpRoute | CustomKind::GrpcRoute => drop(route(log, kind, &object, &Grants::default())),
         CustomKind::VirtualService

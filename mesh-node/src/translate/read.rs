@@ -6,7 +6,7 @@
 //! anything in it was, and close the part.
 //! Invariant: what a reader does with a field can be surveyed without an object: then every field is there.
 
-use crate::model::{Issue, Labels, ObjectRef};
+use crate::model::{Issue, Labels, ObjectRef, Reason};
 use serde_json::{Map, Value};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -66,12 +66,17 @@ impl Log {
     /// Something that closes what it belongs to.
     pub(crate) fn refuse(&self, path: &str, problem: impl Into<String>, cure: impl Into<String>) {
         self.refusals.set(self.refusals.get() + 1);
-        self.note(path, problem, cure);
+        self.tell(Reason::Unsupported, path, problem, cure);
     }
 
     /// Something that has no effect, or not the one that was meant.
     pub(crate) fn note(&self, path: &str, problem: impl Into<String>, cure: impl Into<String>) {
-        self.issues.borrow_mut().push(Issue::new(&self.object, path, problem, cure));
+        self.tell(Reason::Remark, path, problem, cure);
+    }
+
+    /// The same, because of `reason`.
+    pub(crate) fn tell(&self, reason: Reason, path: &str, problem: impl Into<String>, cure: impl Into<String>) {
+        self.issues.borrow_mut().push(Issue::new(&self.object, path, problem, cure).because(reason));
     }
 
     /// The issues of the object.

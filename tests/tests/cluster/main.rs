@@ -7,6 +7,7 @@ mod bookinfo;
 mod joining;
 mod policy;
 mod rights;
+mod standing;
 mod strict;
 mod support;
 mod survival;

@@ -73,7 +73,8 @@ fn granted(space: &Space) -> Result<BTreeSet<String>> {
             if !name.starts_with("mesh-") {
                 continue;
             }
-            let account = if name == "mesh-signer" { "mesh-signer" } else { "mesh-node" };
+            let own = ["mesh-signer", "mesh-reporter"].into_iter().find(|own| *own == name);
+            let account = own.unwrap_or("mesh-node");
             for rule in role["rules"].as_array().into_iter().flatten() {
                 let words = |field: &str| rule[field].as_array().cloned().unwrap_or_default();
                 for (group, resource) in words("apiGroups")
@@ -96,6 +97,7 @@ fn the_mesh_may_do_what_it_does_and_nothing_else() -> Result<()> {
     space.strict()?;
     let [web, asker] = space.pods([server("web", "node1"), client("asker", "node2")])?;
     space.event(&web.name, "MeshJoined")?;
+    let _class = crate::standing::routed(&space)?;
     space.who(&asker.name, &format!("{}:8080", web.address))?;
     let granted = granted(&space)?;
     ensure!(granted.len() > 20, "the roles are not there: {granted:?}");

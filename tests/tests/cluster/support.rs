@@ -232,12 +232,21 @@ fn with_readiness(mut pod: Value) -> Value {
 /// The definition of the policies that the mesh reads.
 pub(crate) const POLICIES: &str = "peerauthentications.security.istio.io";
 
+/// The definition of routes that the mesh reads.
+const ROUTES: &str = "httproutes.gateway.networking.k8s.io";
+
 /// Installs the mesh, unless it is there, with the definitions of the policies that it reads.
 pub(crate) fn install(cluster: &Cluster) -> Result<()> {
     if !cluster.kubectl_tried(["get", "customresourcedefinition", POLICIES])?.status.success() {
         cluster.apply(&definition(POLICIES)?)?;
     }
-    cluster.kubectl(["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", POLICIES])?;
+    if !cluster.kubectl_tried(["get", "customresourcedefinition", ROUTES])?.status.success() {
+        let definitions = tools::gateway_api()?.display().to_string();
+        cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &definitions])?;
+    }
+    let established =
+        ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", POLICIES, ROUTES];
+    cluster.kubectl(established)?;
     let counts =
         "--output=jsonpath={.status.updatedNumberScheduled} {.status.numberReady} {.metadata.deletionTimestamp}";
     let there = cluster.kubectl_tried(["-n", SYSTEM, "get", "daemonset", "mesh-node", counts])?;
@@ -250,7 +259,7 @@ pub(crate) fn install(cluster: &Cluster) -> Result<()> {
 
 /// Waits until every daemon and signer is the newest, and ready.
 pub(crate) fn rolled_out(cluster: &Cluster) -> Result<()> {
-    for what in ["daemonset/mesh-node", "deployment/mesh-signer"] {
+    for what in ["daemonset/mesh-node", "deployment/mesh-signer", "deployment/mesh-reporter"] {
         let status = ["-n", SYSTEM, "rollout", "status", what, "--timeout=85s"];
         cluster
             .kubectl(status)

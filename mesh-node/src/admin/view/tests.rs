@@ -74,6 +74,7 @@ fn node() -> NodeSnapshot {
             field: "spec.mtls.mode".into(),
             problem: "unknown mode `LAX`; STRICT is enforced".into(),
             cure: "use STRICT, PERMISSIVE or DISABLE".into(),
+            reason: model::Reason::Unsupported,
         })]
         .into(),
     }

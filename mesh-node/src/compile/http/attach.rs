@@ -10,7 +10,7 @@
 use super::index::{Indexes, covering};
 use super::{Client, Port, Traffic};
 use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
-use crate::model::{Issue, Name, ObjectRef, Service, Text};
+use crate::model::{Issue, Name, ObjectRef, Reason, Service, Text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -68,8 +68,7 @@ impl<'m> Traffic<'m> {
             .filter_map(|route| {
                 let reach = route.parents.iter().filter_map(|parent| match parent {
                     Parent::Service { name, port: number, section, clients } if name == service => {
-                        let is_port = number.is_none_or(|number| number == port.port)
-                            && section.as_ref().is_none_or(|section| **section == *port.port_name);
+                        let is_port = parent.names(port.port, port.port_name);
                         let reach = reach(clients.as_ref(), client).filter(|_| is_port)?;
                         if port.protocol == AppProtocol::Opaque && (number.is_some() || section.is_some()) {
                             issues.push(opaque(route, port));
@@ -137,16 +136,9 @@ impl<'m> Traffic<'m> {
 
     /// Reports routes of a service that has no requests to tell, because it is not there or has no address.
     pub(in crate::compile) fn unattached(&self, name: &Name, service: Option<&Service>, issues: &mut Vec<Issue>) {
-        let problem = match service {
-            None => format!("there is no Service {name}; the route does not hold for it"),
-            Some(service) if service.addresses.is_empty() => {
-                format!("Service {name} has no virtual address, by which its requests would be told")
-            }
-            Some(_) => return,
-        };
-        let issue = |route: &Arc<HttpRoute>| {
-            Issue::new(&route.object, field(route), problem.clone(), "name a service that has a virtual address")
-        };
+        let Some((reason, problem, cure)) = unreachable(name, service) else { return };
+        let issue =
+            |route: &Arc<HttpRoute>| Issue::new(&route.object, field(route), problem.clone(), cure).because(reason);
         issues.extend(self.indexes.of_service.get(name).into_iter().flatten().map(issue));
     }
 }
@@ -176,6 +168,39 @@ impl Indexes {
         }
         issues
     }
+}
+
+/// Why something does not attach: the kind of reason, the problem, the cure.
+pub(super) type Refusal = (Reason, String, &'static str);
+
+/// Why a service has no requests that could be told.
+fn unreachable(name: &Name, service: Option<&Service>) -> Option<Refusal> {
+    let problem = match service {
+        None => format!("there is no Service {name}; the route does not hold for it"),
+        Some(service) if service.addresses.is_empty() => {
+            format!("Service {name} has no virtual address, by which its requests would be told")
+        }
+        Some(_) => return None,
+    };
+    Some((Reason::NoMatchingParent, problem, "name a service that has a virtual address"))
+}
+
+/// Why a route does not attach to a service by this reference of it.
+pub(super) fn refusal(parent: &Parent, name: &Name, service: Option<&Service>) -> Option<Refusal> {
+    let refusal = unreachable(name, service);
+    let Some(service) = service.filter(|_| refusal.is_none()) else { return refusal };
+    let mut named = service.ports.iter().filter(|port| parent.names(port.port, &port.name)).peekable();
+    let (problem, cure) = if named.peek().is_none() {
+        (format!("Service {name} has no port that is the one meant"), "name one of its ports, or none")
+    } else if named.all(|port| port.protocol == AppProtocol::Opaque) {
+        (
+            format!("no port of Service {name} that is meant speaks HTTP by its own word"),
+            "let a port's name or appProtocol say `http`",
+        )
+    } else {
+        return None;
+    };
+    Some((Reason::NoMatchingParent, problem, cure))
 }
 
 /// Does it hold for single namespaces only, none of which need have a pod here?

@@ -189,13 +189,7 @@ impl At<'_, '_> {
             RouteApi::Gateway => StatusCode::INTERNAL_SERVER_ERROR,
             RouteApi::Istio => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let (problem, cure) = match absent {
-            Absent::Host => (format!("there is no {host}"), "create it, or correct the name".to_owned()),
-            Absent::Port(port) => (format!("{host} has no port {port}"), "name one of its ports".to_owned()),
-            Absent::Subset(subset) => {
-                (format!("no DestinationRule for {host} has a subset {subset}"), "create one".to_owned())
-            }
-        };
+        let (problem, cure) = absent.say(host);
         let problem = format!("{problem}; requests that fall to it are answered {}", status.as_u16());
         self.issues.push(Issue::new(&self.route.object, self.field.clone(), problem, cure));
         Destination::Invalid(status)

@@ -10,7 +10,8 @@ use crate::model::http::{
     AppProtocol, Balance, LocalityPreference, Subset, TrafficPolicies, TrafficPolicy, UpstreamTls,
 };
 use crate::model::{
-    EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Labels, Resolution, Service, Visibility,
+    EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Labels, Resolution, Service, ServicePort,
+    Visibility,
 };
 use crate::snapshot::ServiceName;
 use crate::snapshot::http::{Endpoints, Upstream, UpstreamEndpoint};
@@ -44,6 +45,26 @@ pub(super) enum Absent {
     Host,
     Port(u16),
     Subset(String),
+}
+
+impl Absent {
+    /// What is wrong, and the cure. `host` is whatever was looked for.
+    pub(super) fn say(&self, host: &str) -> (String, String) {
+        match self {
+            Self::Host => (format!("there is no {host}"), "create it, or correct the name".to_owned()),
+            Self::Port(port) => (format!("{host} has no port {port}"), "name one of its ports".to_owned()),
+            Self::Subset(subset) => {
+                (format!("no DestinationRule for {host} has a subset {subset}"), "create one".to_owned())
+            }
+        }
+    }
+}
+
+/// A port of a service.
+///
+/// **Errors**: it has none of this number.
+pub(super) fn port_of(service: &Service, port: u16) -> Result<&ServicePort, Absent> {
+    service.ports.iter().find(|of| of.port == port).ok_or(Absent::Port(port))
 }
 
 /// An endpoint before it is known how far it is.
@@ -160,7 +181,7 @@ impl<'m> Traffic<'m> {
     ) -> Result<Built, Absent> {
         match place {
             Place::Service(service) => {
-                let of = service.ports.iter().find(|of| of.port == port).ok_or(Absent::Port(port))?;
+                let of = port_of(service, port)?;
                 let usable = of
                     .endpoints
                     .iter()

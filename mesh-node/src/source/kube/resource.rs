@@ -5,6 +5,7 @@
 //! Invariant: only fields of `api` are kept of what is read.
 //! Source: the Kubernetes API reference, "API overview", for paths; Istio's and the Gateway API's CRDs.
 
+use crate::api::custom::Reported;
 use crate::model::Name;
 use crate::world::{CustomKind, Kind, Object};
 use serde::Deserialize;
@@ -73,6 +74,45 @@ pub(super) const RESOURCES: [Resource; 16] = [
     custom(CustomKind::IstioGateway),
     custom(CustomKind::Sidecar),
 ];
+
+/// The kinds by which it is judged how routes and gateways stand.
+const OF_STANDINGS: [Kind; 7] = [
+    Kind::Namespace,
+    Kind::Service,
+    Kind::Custom(CustomKind::HttpRoute),
+    Kind::Custom(CustomKind::GrpcRoute),
+    Kind::Custom(CustomKind::Gateway),
+    Kind::Custom(CustomKind::GatewayClass),
+    Kind::Custom(CustomKind::ReferenceGrant),
+];
+
+/// What objects are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve a node's pods: everything but what controllers have said.
+    Node,
+    /// To report how routes and gateways stand: what they depend on, and what was said of them.
+    Standings,
+}
+
+impl Purpose {
+    /// The kinds that are watched for it.
+    pub(super) fn resources(self) -> Vec<&'static Resource> {
+        let is_read = |resource: &&Resource| self == Self::Node || OF_STANDINGS.contains(&resource.kind);
+        RESOURCES.iter().filter(is_read).collect()
+    }
+
+    /// The object of this kind that `json` describes.
+    ///
+    /// **Errors**: a field that is read has another form.
+    pub(super) fn object(self, kind: Kind, json: &str) -> Result<Object, serde_json::Error> {
+        let mut object = object(kind, json)?;
+        if let (Self::Standings, Object::Custom(_, custom)) = (self, &mut object) {
+            custom.reported = Some(Reported::read(json)?);
+        }
+        Ok(object)
+    }
+}
 
 const fn custom(kind: CustomKind) -> Resource {
     Resource {

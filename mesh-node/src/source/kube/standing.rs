@@ -4,7 +4,7 @@
 //! Out: whether everything is known, whether nothing goes on, issues for people, metrics.
 //! Invariant: the issues of an outage stay the same while it lasts.
 
-use super::resource::{RESOURCES, Resource};
+use super::resource::{Purpose, Resource};
 use super::trouble::Trouble;
 use crate::model::{Issue, Name, ObjectRef};
 use crate::telemetry::Metrics;
@@ -42,6 +42,7 @@ type ByKind<M> = Family<[(&'static str, &'static str); 1], M>;
 
 /// How the watches stand.
 pub(super) struct Standing {
+    resources: Vec<&'static Resource>,
     kinds: Mutex<BTreeMap<Kind, Of>>,
     listed: watch::Sender<BTreeSet<Kind>>,
     changed: Notify,
@@ -57,8 +58,9 @@ fn of(kind: Kind) -> [(&'static str, &'static str); 1] {
 }
 
 impl Standing {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(purpose: Purpose, metrics: &Metrics) -> Self {
         let own = Self {
+            resources: purpose.resources(),
             kinds: Mutex::default(),
             listed: watch::Sender::default(),
             changed: Notify::new(),
@@ -68,7 +70,7 @@ impl Standing {
             connected: Family::default(),
             last_event: Family::default(),
         };
-        for Resource { kind, .. } in &RESOURCES {
+        for Resource { kind, .. } in &own.resources {
             own.relists.get_or_create(&of(*kind)).inc_by(0);
             own.errors.get_or_create(&of(*kind)).inc_by(0);
             own.connected.get_or_create(&of(*kind)).set(0);
@@ -172,7 +174,7 @@ impl Standing {
 
     /// Is everything told?
     pub(super) fn all_listed(&self) -> bool {
-        self.listed.borrow().len() == RESOURCES.len()
+        self.listed.borrow().len() == self.resources.len()
     }
 
     /// Has a list come no further for this long?
@@ -189,7 +191,7 @@ impl Standing {
     pub(super) fn issues(&self, recalled: Option<&str>, now: Instant) -> Vec<Issue> {
         let kinds = self.kinds();
         let mut issues = Vec::new();
-        let silence = RESOURCES.iter().find_map(|resource| match &kinds.get(&resource.kind)?.trouble {
+        let silence = self.resources.iter().find_map(|resource| match &kinds.get(&resource.kind)?.trouble {
             Some((Trouble::Silent(why), since)) if now.saturating_duration_since(*since) >= OUTAGE => Some(why),
             Some(_) | None => None,
         });
@@ -207,7 +209,7 @@ impl Standing {
                 "see whether the API server runs and answers what the daemon asks".to_owned(),
             ));
         }
-        for resource in &RESOURCES {
+        for resource in &self.resources {
             let Some(state) = kinds.get(&resource.kind) else { continue };
             issues.extend(state.trouble.as_ref().and_then(|(trouble, _)| refusal(resource, trouble)));
             issues.extend(state.unreadable.iter().map(|(name, why)| {

@@ -6,7 +6,8 @@
 //! Invariant: an object that cannot be read is named, and keeps no other from being read; what was known of it holds.
 //! Source: Kubernetes, "API concepts": lists in pages, streaming lists, watches, bookmarks, 410 Gone.
 
-use super::resource::{self, Resource};
+use super::Config;
+use super::resource::{self, Purpose, Resource};
 use super::slim;
 use super::standing::Standing;
 use super::trouble::Trouble;
@@ -72,18 +73,20 @@ pub(super) struct Watch {
     streaming: bool,
     /// The node that this is.
     node: Arc<str>,
+    purpose: Purpose,
     changes: mpsc::Sender<Change>,
     standing: Arc<Standing>,
 }
 
 impl Watch {
     pub(super) fn new(
-        (client, node): (Client, Arc<str>),
+        config: &Config,
         resource: &'static Resource,
         changes: mpsc::Sender<Change>,
         standing: Arc<Standing>,
     ) -> Self {
-        Self { client, resource, version: 0, revision: None, streaming: true, node, changes, standing }
+        let (client, node, purpose) = (config.client.clone(), Arc::clone(&config.node), config.purpose);
+        Self { client, resource, version: 0, revision: None, streaming: true, node, purpose, changes, standing }
     }
 
     /// Follows until nobody receives the changes.
@@ -247,7 +250,7 @@ impl Watch {
     /// Tells of an object that exists, if it can be read. Returns its name.
     async fn exists(&self, json: &str) -> Result<Name, Trouble> {
         let kind = self.resource.kind;
-        match resource::object(kind, json) {
+        match self.purpose.object(kind, json) {
             Ok(mut object) => {
                 let name = object.metadata().full_name();
                 self.standing.readable(kind, &name);

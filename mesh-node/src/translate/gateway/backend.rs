@@ -5,6 +5,7 @@
 //! Source: Gateway API `HTTPBackendRef`, `ReferenceGrant`.
 
 use super::{Reader, filter, full_name};
+use crate::model::Reason;
 use crate::model::http::{Backend, BackendTarget};
 use crate::translate::read::{Fields, Place};
 
@@ -38,20 +39,23 @@ pub(super) fn target(fields: &mut Fields<'_>, reader: &Reader<'_>) -> BackendTar
     let (namespace, name) = (fields.take("namespace").text(), fields.take("name").text());
     let port = fields.take("port").port();
     let log = fields.log();
-    let invalid = |field: &str, problem: String, cure: &str| {
-        log.note(&format!("{}.{field}", fields.path()), format!("{problem}; {EFFECT}"), cure);
+    let invalid = |reason: Reason, field: &str, problem: String, cure: &str| {
+        log.tell(reason, &format!("{}.{field}", fields.path()), format!("{problem}; {EFFECT}"), cure);
         INVALID
     };
     if (group, kind) != ("", "Service") {
-        return invalid("kind", format!("{kind} of group `{group}` is no backend that is supported"), "name a Service");
+        let problem = format!("{kind} of group `{group}` is no backend that is supported");
+        return invalid(Reason::InvalidKind, "kind", problem, "name a Service");
     }
     let (Some(name), Some(port)) = (name, port) else {
-        return invalid("port", "a Service needs a name and a port".to_owned(), "give both");
+        return invalid(Reason::NotFound, "port", "a Service needs a name and a port".to_owned(), "give both");
     };
     let name = full_name(namespace, reader.namespace, name);
-    if name.namespace != *reader.namespace && !reader.grants.allow(reader.kind, reader.namespace, &name) {
+    // A consumer's route that sends requests to the service that they were for refers to nothing that its clients did not.
+    let is_own = name.namespace == *reader.namespace || reader.asked.contains(&name);
+    if !is_own && !reader.grants.allow(reader.kind, reader.namespace, &name) {
         let problem = format!("no ReferenceGrant allows to refer to Service {name}");
-        return invalid("namespace", problem, "create a ReferenceGrant in its namespace");
+        return invalid(Reason::NotPermitted, "namespace", problem, "create a ReferenceGrant in its namespace");
     }
     BackendTarget::Service { name, port: Some(port), subset: None }
 }

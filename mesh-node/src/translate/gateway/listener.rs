@@ -10,12 +10,13 @@ use crate::model::{AllowedRoutes, Gateway, GatewayClass, Labels, Listener, Liste
 use crate::translate::read::{Log, Place};
 use std::sync::Arc;
 
-/// Reads a class, of which the name alone matters to gateways.
-pub(in crate::translate) fn class(log: &Log, object: &Custom) {
+/// Whose gateways those of a class are: the name of a controller.
+pub(in crate::translate) fn class(log: &Log, object: &Custom) -> String {
     let mut fields = log.spec(&object.spec);
-    fields.take("controllerName").text();
+    let controller = fields.take("controllerName").text().unwrap_or_default().to_owned();
     fields.take("description").immaterial();
     fields.take("parametersRef").ignored("classes have no parameters");
+    controller
 }
 
 /// The gateway that an object is.

@@ -1,33 +1,39 @@
 //! What routes attach to.
 //!
 //! In:  `parentRefs`.
-//! Out: [`Parent`]s; none for a reference that is not understood, which an issue says.
+//! Out: a [`Parent`] for each; none for a reference that is not understood, which an issue says.
 //! Source: Gateway API `ParentReference`; GEP-1294: a route of the service's namespace holds for all clients, one of
 //! another namespace for that namespace's own.
 
 use super::{Reader, full_name};
+use crate::model::Name;
 use crate::model::http::Parent;
 use crate::translate::read::Place;
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
-/// The parents of a route.
-pub(super) fn parents(list: &Place<'_>, reader: &Reader<'_>) -> Vec<Parent> {
-    let mut parents: Vec<_> = list
-        .items()
-        .iter()
-        .filter_map(|place| {
-            // It is known only of the others what they are, so nothing but the one is affected.
-            let (parent, is_clear) = place.log().part(|| parent(place, reader));
-            parent.filter(|_| is_clear)
-        })
-        .collect();
-    parents.sort();
-    parents.dedup();
-    if parents.is_empty() {
+/// What each reference of a route is, in the order written.
+pub(super) fn parents(list: &Place<'_>, reader: &Reader<'_>) -> Vec<Option<Parent>> {
+    let read = |place: &Place<'_>| {
+        // It is known only of the others what they are, so nothing but the one is affected.
+        let (parent, is_clear) = place.log().part(|| parent(place, reader));
+        parent.filter(|_| is_clear)
+    };
+    let parents: Vec<_> = list.items().iter().map(read).collect();
+    if parents.iter().all(Option::is_none) {
         list.note("the route attaches to nothing", "name a Service or a Gateway");
     }
     parents
+}
+
+/// The services that whoever meets the route has asked for: its parents, unless it attaches to a gateway too, whose clients
+/// have asked for none.
+pub(super) fn asked(references: &[Option<Parent>]) -> Vec<Name> {
+    let service = |parent: &Parent| match parent {
+        Parent::Service { name, .. } => Some(name.clone()),
+        Parent::Host { .. } | Parent::Gateway { .. } => None,
+    };
+    references.iter().flatten().map(service).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn parent(place: &Place<'_>, reader: &Reader<'_>) -> Option<Parent> {

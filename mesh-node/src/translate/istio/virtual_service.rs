@@ -45,6 +45,7 @@ pub(in crate::translate) fn route(log: &Log, object: &Custom, domain: &str) -> H
         api: RouteApi::Istio,
         created: object.metadata.creation_timestamp.clone(),
         parents,
+        references: Vec::new(),
         hostnames,
         rules: rules.into_iter().map(Arc::new).collect(),
     }

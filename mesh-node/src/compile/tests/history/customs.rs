@@ -153,5 +153,5 @@ pub(super) fn custom(rng: &mut Rng, kind: CustomKind, metadata: ObjectMeta) -> C
         }
         CustomKind::GatewayClass | CustomKind::Sidecar => json!({"odd": rng.u8(..2)}),
     };
-    Custom { metadata, spec: spec.as_object().expect("made as one").clone() }
+    Custom { metadata, spec: spec.as_object().expect("made as one").clone(), reported: None }
 }

@@ -92,6 +92,25 @@ fn backends_that_cannot_be_used_answer_for_their_share() {
 }
 
 #[test]
+fn a_consumers_route_may_send_requests_to_the_service_that_they_were_for() {
+    let parent = "{group: '', kind: Service, name: pay, namespace: shop}";
+    let rules = "rules: [{backendRefs: [{name: pay, namespace: shop, port: 80}]}]";
+    let issues = |parents: &str| {
+        let world = cluster(&route("HTTPRoute", "r", "default", &format!("{{parentRefs: [{parents}], {rules}}}")));
+        compiled(&world)
+            .issues
+            .iter()
+            .map(|issue| issue.to_string())
+            .filter(|text| text.contains("ReferenceGrant"))
+            .count()
+    };
+    assert_eq!(issues(parent), 0);
+    // Clients of a gateway did not ask for the service, and other services' clients asked for others.
+    assert_eq!(issues(&format!("{parent}, {{name: gateway}}")), 1);
+    assert_eq!(issues("{group: '', kind: Service, name: reviews}"), 1);
+}
+
+#[test]
 fn a_grant_lets_a_route_send_into_another_namespace() {
     let spec = format!("{{{REVIEWS}, rules: [{{backendRefs: [{{name: pay, namespace: shop, port: 80}}]}}]}}");
     let grant = "

@@ -3,7 +3,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn standing() -> Standing {
-    Standing::new(&Metrics::default())
+    Standing::new(Purpose::Node, &Metrics::default())
 }
 
 fn later(seconds: u64) -> Instant {
@@ -32,7 +32,7 @@ fn a_list_that_comes_no_further_is_stalled() {
 #[test]
 fn everything_is_told_once_each_kind_is() {
     let standing = standing();
-    for Resource { kind, .. } in &RESOURCES {
+    for Resource { kind, .. } in Purpose::Node.resources() {
         assert!(!standing.all_listed());
         standing.listed(*kind);
     }

@@ -1,13 +1,11 @@
-//! Which of the daemons signs: the one that holds a lease.
+//! Which of several programs acts: the one that holds a lease.
 //!
 //! In:  the lease as it is found, and this process's own monotonic clock.
 //! Out: whether it may be taken; taking, renewing and releasing it.
 //! Invariant: a lease is over when it was *seen* unchanged for its duration: times that others wrote are never compared
-//! with a clock of ours. Whoever cannot renew for [`RENEW_DEADLINE`] stops before another may begin.
+//! with a clock of ours. Whoever cannot renew for `RENEW_DEADLINE` stops before another may begin.
 //! Source: Kubernetes `coordination.k8s.io/v1.Lease`; client-go's leader election.
 
-use crate::identity::api::{ApiError, failed, status};
-use crate::identity::names::LEASE;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -17,22 +15,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a lease that nobody renews stays taken.
-pub(super) const DURATION: Duration = Duration::from_secs(15);
+pub const DURATION: Duration = Duration::from_secs(15);
 /// How long a leader that cannot renew goes on.
-pub(super) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a leader renews, and others look.
-pub(super) const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(2);
 
 /// What tells one state of a lease from the next.
 type Record = (Option<String>, Option<Timestamp>, Option<i32>);
 
 /// What was seen of a lease.
 #[derive(Debug, Default)]
-pub(super) struct Observed(Option<(Record, Instant)>);
+struct Observed(Option<(Record, Instant)>);
 
 impl Observed {
     /// May `me` write itself into the lease?
-    pub(super) fn is_free(&mut self, found: &LeaseSpec, me: &str, now: Instant) -> bool {
+    fn is_free(&mut self, found: &LeaseSpec, me: &str, now: Instant) -> bool {
         let holder = found.holder_identity.clone().filter(|holder| !holder.is_empty());
         let record = (holder.clone(), found.renew_time.as_ref().map(|time| time.0), found.lease_transitions);
         let seen = match &self.0 {
@@ -48,29 +46,46 @@ impl Observed {
     }
 }
 
-/// One daemon's part in the election.
-pub(super) struct Election {
+/// What failed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} the lease {lease}")]
+pub struct LeaseError {
+    action: &'static str,
+    lease: &'static str,
+    #[source]
+    source: Box<kube::Error>,
+}
+
+/// One candidate's part in the election.
+pub struct Election {
     api: Api<Lease>,
+    lease: &'static str,
     me: String,
     observed: Observed,
 }
 
 impl Election {
-    /// Stands for election under a name that no other process has.
-    pub(super) fn new(client: Client, namespace: &str, candidate: &str) -> Self {
+    /// Stands for election to `lease` under a name that no other process has.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, lease: &'static str, candidate: &str) -> Self {
         let me = format!("{candidate}_{:016x}", fastrand::u64(..));
-        Self { api: Api::namespaced(client, namespace), me, observed: Observed::default() }
+        Self { api: Api::namespaced(client, namespace), lease, me, observed: Observed::default() }
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(kube::Error) -> LeaseError + use<> {
+        let lease = self.lease;
+        move |source| LeaseError { action, lease, source: Box::new(source) }
     }
 
     /// Waits until this process leads.
     ///
     /// **Cancel**: safe; the lease may then be held until it runs out.
-    pub(super) async fn win(&mut self) {
+    pub async fn win(&mut self) {
         loop {
             match tokio::time::timeout(RENEW_DEADLINE, self.attempt()).await {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::warn!(error = crate::identity::explain(&error), "no election"),
+                Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no election"),
                 Err(_) => tracing::warn!("no election: the API server does not answer"),
             }
             tokio::time::sleep(RETRY.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
@@ -80,7 +95,7 @@ impl Election {
     /// Renews the lease until that fails for too long or another has it.
     ///
     /// **Cancel**: safe.
-    pub(super) async fn hold(&mut self) {
+    pub async fn hold(&mut self) {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(RETRY).await;
@@ -90,7 +105,7 @@ impl Election {
                 Ok(Ok(true)) => renewed = began,
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => {
-                    tracing::warn!(error = crate::identity::explain(&error), "the lease is not renewed");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the lease is not renewed");
                 }
                 Err(_) => return,
             }
@@ -98,12 +113,12 @@ impl Election {
     }
 
     /// Takes or renews the lease, if that is allowed. Is it ours?
-    async fn attempt(&mut self) -> Result<bool, ApiError> {
-        let found = self.api.get_opt(LEASE).await.map_err(failed("read the lease mesh-signer"))?;
+    async fn attempt(&mut self) -> Result<bool, LeaseError> {
+        let found = self.api.get_opt(self.lease).await.map_err(self.failed("read"))?;
         let now = Timestamp::now();
         let written = match found {
             None => {
-                let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
+                let metadata = ObjectMeta { name: Some(self.lease.to_owned()), ..ObjectMeta::default() };
                 let spec = Some(taken(LeaseSpec::default(), &self.me, now));
                 self.api.create(&PostParams::default(), &Lease { metadata, spec }).await
             }
@@ -113,28 +128,30 @@ impl Election {
                     return Ok(false);
                 }
                 lease.spec = Some(taken(spec, &self.me, now));
-                self.api.replace(LEASE, &PostParams::default(), &lease).await
+                self.api.replace(self.lease, &PostParams::default(), &lease).await
             }
         };
         match written {
             Ok(_) => Ok(true),
             // Another was faster.
-            Err(error) if status(&error) == Some(409) => Ok(false),
-            Err(error) => Err(failed("write the lease mesh-signer")(error)),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(self.failed("write")(error)),
         }
     }
 
     /// Gives the lease up, so that another need not wait for its end.
-    pub(super) async fn release(&mut self) -> Result<(), ApiError> {
-        let found = self.api.get_opt(LEASE).await.map_err(failed("read the lease mesh-signer"))?;
+    ///
+    /// **Errors**: it is not given up, and runs out by itself.
+    pub async fn release(&mut self) -> Result<(), LeaseError> {
+        let found = self.api.get_opt(self.lease).await.map_err(self.failed("read"))?;
         let Some(mut lease) = found else { return Ok(()) };
         let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.me)) else {
             return Ok(());
         };
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
-        let released = self.api.replace(LEASE, &PostParams::default(), &lease).await;
-        released.map(|_| ()).map_err(failed("release the lease mesh-signer"))
+        let released = self.api.replace(self.lease, &PostParams::default(), &lease).await;
+        released.map(|_| ()).map_err(self.failed("release"))
     }
 }
 

@@ -1,0 +1,177 @@
+//! How routes and gateways stand: what their users are told of them.
+//!
+//! In:  routes and gateways as they were read; the services that are there.
+//! Out: `model::RouteStanding`, `model::GatewayStanding`.
+//! Invariant: what is told is what holds: whether a port takes a route, and whether a backend is there, is asked of the same
+//! functions by which ports are compiled.
+//! Source: Gateway API `RouteConditionReason`, "ParentReference"; GEP-1294.
+
+use super::attach;
+use super::upstream::{Absent, port_of};
+use crate::model::http::{BackendTarget, HttpRoute, HttpTarget, Parent};
+use crate::model::{
+    AllowedRoutes, Attachment, Gateway, GatewayClass, GatewayStanding, Issue, Listener, Name, ObjectRef, Reason,
+    RouteStanding, Service,
+};
+use crate::translate::{Translator, Unit};
+use crate::world::{CustomKind, Kind, World};
+
+/// Where standings are looked up.
+pub struct Standings<'w> {
+    world: &'w World,
+    translator: &'w Translator,
+    /// Whose gateways are the mesh's own.
+    controller: &'w str,
+}
+
+impl<'w> Standings<'w> {
+    /// Of what `translator` has learnt of `world`. Gateways of classes that `controller` controls are the mesh's.
+    #[must_use]
+    pub fn new(world: &'w World, translator: &'w Translator, controller: &'w str) -> Self {
+        Self { world, translator, controller }
+    }
+
+    /// Is the class of this name the mesh's?
+    #[must_use]
+    pub fn is_own_class(&self, class: &str) -> bool {
+        let controller = self.translator.customs.classes.get(&Name::new("", class));
+        controller.is_some_and(|controller| controller.as_str() == self.controller)
+    }
+
+    /// How a route of the Gateway API stands; `None` if there is no such route.
+    #[must_use]
+    pub fn route(&self, kind: CustomKind, name: &Name) -> Option<RouteStanding> {
+        let object = ObjectRef::new(kind.full_name(), name.clone());
+        let route = self.translator.customs.routes.get(&object)?;
+        let mut issues = self.issues(kind, name);
+        // A reference that is not understood is another controller's, and says nothing of the rest.
+        issues.retain(|issue| !issue.field.starts_with("spec.parentRefs"));
+        issues.extend(self.unresolved(route));
+        let attachment = |(at, parent): (usize, &Option<Parent>)| self.attachment(route, at, parent.as_ref());
+        let parents = route.references.iter().enumerate().map(attachment).collect();
+        Some(RouteStanding { parents, rules: route.rules.len(), issues })
+    }
+
+    /// How a gateway stands; `None` if there is none of this name that is the mesh's.
+    #[must_use]
+    pub fn gateway(&self, name: &Name) -> Option<GatewayStanding> {
+        let gateway = self.own_gateway(name)?;
+        Some(GatewayStanding { listeners: gateway.listeners.len(), issues: self.issues(CustomKind::Gateway, name) })
+    }
+
+    fn own_gateway(&self, name: &Name) -> Option<&Gateway> {
+        let object = ObjectRef::new(CustomKind::Gateway.full_name(), name.clone());
+        let gateway = self.translator.customs.gateways.get(&object)?;
+        let GatewayClass::Named(class) = &gateway.class else { return None };
+        self.is_own_class(class).then_some(gateway)
+    }
+
+    fn issues(&self, kind: CustomKind, name: &Name) -> Vec<Issue> {
+        let unit = Unit::Object(Kind::Custom(kind), name.clone());
+        self.translator.issues.of(&unit).map(Issue::clone).collect()
+    }
+
+    fn service(&self, name: &Name) -> Option<Service> {
+        self.translator.read_service(self.world, name).0
+    }
+
+    fn attachment(&self, route: &HttpRoute, at: usize, parent: Option<&Parent>) -> Attachment {
+        let refusal = match parent {
+            Some(Parent::Service { name, .. }) => {
+                let service = self.service(name);
+                parent.and_then(|parent| attach::refusal(parent, name, service.as_ref()))
+            }
+            Some(Parent::Gateway { name, listener, port }) => match self.own_gateway(name) {
+                None => return Attachment::Others,
+                Some(gateway) => self.refused_by(gateway, route, (listener.as_deref(), *port)),
+            },
+            Some(Parent::Host { .. }) | None => return Attachment::Others,
+        };
+        match refusal {
+            None => Attachment::Attached,
+            Some((reason, problem, cure)) => {
+                let field = format!("spec.parentRefs[{at}]");
+                Attachment::Refused(Issue::new(&route.object, field, problem, cure).because(reason))
+            }
+        }
+    }
+
+    /// Why no listener of a gateway takes a route.
+    fn refused_by(
+        &self,
+        gateway: &Gateway,
+        route: &HttpRoute,
+        (listener, port): (Option<&str>, Option<u16>),
+    ) -> Option<attach::Refusal> {
+        let named = |of: &&Listener| {
+            listener.is_none_or(|listener| listener == of.name) && port.is_none_or(|port| port == of.port)
+        };
+        let named: Vec<&Listener> = gateway.listeners.iter().filter(named).collect();
+        if named.is_empty() {
+            let problem = format!("no listener of {} is the one that is meant", gateway.object);
+            return Some((Reason::NoMatchingParent, problem, "name one of its listeners, or none"));
+        }
+        let allowed: Vec<_> = named.into_iter().filter(|of| self.allows(gateway, of, route)).collect();
+        if allowed.is_empty() {
+            let problem = format!("no listener of {} takes routes of this namespace", gateway.object);
+            return Some((Reason::NotAllowed, problem, "let `allowedRoutes` of a listener allow it"));
+        }
+        if !allowed.iter().any(|of| shares_host(of, route)) {
+            let problem = format!("no listener of {} serves a host of the route", gateway.object);
+            return Some((Reason::NoMatchingHost, problem, "let hostnames of both overlap"));
+        }
+        None
+    }
+
+    fn allows(&self, gateway: &Gateway, listener: &Listener, route: &HttpRoute) -> bool {
+        let namespace = &route.object.name.namespace;
+        match &listener.routes {
+            AllowedRoutes::Same => *namespace == gateway.object.name.namespace,
+            AllowedRoutes::All => true,
+            AllowedRoutes::Selected(labels) => {
+                let of = self.world.namespaces().get(&Name::new("", namespace.clone()));
+                of.is_some_and(|of| super::upstream::has_all(&of.metadata.labels, labels))
+            }
+        }
+    }
+
+    /// Backends and mirrors that are not there.
+    fn unresolved(&self, route: &HttpRoute) -> Vec<Issue> {
+        let mut issues = Vec::new();
+        for (at, rule) in route.rules.iter().enumerate() {
+            let backends = match &rule.action.target {
+                HttpTarget::Backends(backends) => backends.as_slice(),
+                HttpTarget::Original | HttpTarget::Redirect(_) | HttpTarget::Respond { .. } => &[],
+            };
+            let targets = backends.iter().map(|backend| &backend.target);
+            let targets = targets.chain(rule.action.mirrors.iter().map(|mirror| &mirror.target));
+            for target in targets {
+                let Some((host, absent)) = self.absent(target) else { continue };
+                let (problem, cure) = absent.say(&host);
+                let issue = Issue::new(&route.object, format!("spec.rules[{at}]"), problem, cure);
+                issues.push(issue.because(Reason::NotFound));
+            }
+        }
+        issues
+    }
+
+    /// What a backend lacks that translation took as it was written.
+    fn absent(&self, target: &BackendTarget) -> Option<(String, Absent)> {
+        let BackendTarget::Service { name, port, .. } = target else { return None };
+        let host = format!("Service {name}");
+        let Some(service) = self.service(name) else { return Some((host, Absent::Host)) };
+        let absent = (*port).and_then(|port| port_of(&service, port).err())?;
+        Some((host, absent))
+    }
+}
+
+/// Is there a host that both serve?
+fn shares_host(listener: &Listener, route: &HttpRoute) -> bool {
+    let covers = |wide: &str, narrow: &str| {
+        wide == narrow
+            || wide.strip_prefix('*').is_some_and(|suffix| suffix.starts_with('.') && narrow.ends_with(suffix))
+    };
+    listener.hostnames.is_empty()
+        || route.hostnames.is_empty()
+        || listener.hostnames.iter().any(|of| route.hostnames.iter().any(|host| covers(of, host) || covers(host, of)))
+}
