@@ -5,7 +5,7 @@
 //! Invariant: nothing is left out silently: what could not be checked is said.
 
 use crate::setup::{self, Group};
-use crate::{cluster, env, image, manifests, run, tidy};
+use crate::{cluster, conformance, env, image, manifests, run, tidy};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -136,7 +136,12 @@ fn suites(steps: &mut Steps, filters: &[String]) {
     }
     if in_cluster {
         steps.step("images for the cluster", || image::run(&image::Arguments::of_suites()));
-        steps.step("tests in a cluster", || tests_in_cluster(filters, cluster::Choices::default()));
+        steps.step("a cluster", || bring_up(cluster::Choices::default()));
+        steps.step("tests in a cluster", || tests(IN_CLUSTER, filters));
+        if filters.is_empty() {
+            steps.step("conformance", || conformance::in_cluster(&conformance::Arguments::default()));
+        }
+        steps.step("removal of the cluster", || cluster::run(&cluster::Action::Down));
     }
 }
 
@@ -167,15 +172,19 @@ pub(crate) fn cluster_test(filters: &[String], choices: cluster::Choices) -> Res
     tests_in_cluster(filters, choices)
 }
 
-/// Brings a cluster up with the mesh's images, runs its tests, and takes it down, whatever came of them.
+/// Brings a cluster up with the mesh's images.
+fn bring_up(choices: cluster::Choices) -> Result<()> {
+    cluster::run(&cluster::Action::Up(choices))?;
+    for archive in ["mesh.tar", "bookinfo.tar", "suites.tar"] {
+        let file = env::target_dir().join("images").join(archive);
+        cluster::run(&cluster::Action::LoadImage { file })?;
+    }
+    Ok(())
+}
+
+/// Brings a cluster up, runs its tests, and takes it down, whatever came of them.
 fn tests_in_cluster(filters: &[String], choices: cluster::Choices) -> Result<()> {
-    let outcome = cluster::run(&cluster::Action::Up(choices)).and_then(|()| {
-        for archive in ["mesh.tar", "bookinfo.tar", "suites.tar"] {
-            let file = env::target_dir().join("images").join(archive);
-            cluster::run(&cluster::Action::LoadImage { file })?;
-        }
-        tests(IN_CLUSTER, filters)
-    });
+    let outcome = bring_up(choices).and_then(|()| tests(IN_CLUSTER, filters));
     let removed = cluster::run(&cluster::Action::Down);
     outcome.and(removed)
 }

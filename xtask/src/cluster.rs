@@ -33,6 +33,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// What to do with the cluster.
 #[derive(Debug, Subcommand)]
@@ -187,6 +188,35 @@ pub(crate) fn run(action: &Action) -> Result<()> {
             become_program(machine::inside(&layout, layout::node(node)?.name, program)?.args(arguments))
         }
     }
+}
+
+/// Is a cluster up?
+pub(crate) fn is_up() -> bool {
+    Layout::of_work_tree().state().exists() && need_up(&Layout::of_work_tree()).is_ok()
+}
+
+/// `kubectl` with all rights.
+///
+/// **Errors**: no cluster is up.
+pub(crate) fn kubectl() -> Result<Command> {
+    Ok(need_up(&Layout::of_work_tree())?.kubectl())
+}
+
+/// Waits until `kubectl` has ended, and gives what it printed.
+///
+/// **Errors**: no cluster is up, or it fails or is too slow.
+pub(crate) fn kubectl_output(arguments: &[&str], patience: Duration) -> Result<String> {
+    wait::output(kubectl()?.args(arguments), patience)
+}
+
+/// A program that `cargo xtask setup` built, where the API server and pods are reached, with a kubeconfig for any deed.
+///
+/// **Errors**: no cluster is up.
+pub(crate) fn client(tool: &str) -> Result<Command> {
+    let layout = Layout::of_work_tree();
+    let mut command = need_up(&layout)?.in_network(layout::CONTROL, layout.tool(tool));
+    command.env("KUBECONFIG", layout.kubeconfig());
+    Ok(command)
 }
 
 /// Goes on as another program, so that its exit code, terminal and signals are its own.

@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod cluster;
+mod conformance;
 mod demo;
 mod env;
 mod image;
@@ -57,6 +58,8 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
+    /// Run the Gateway API's conformance suite against the mesh, in a real cluster.
+    Conformance(conformance::Arguments),
     /// Make the images of the mesh and of Bookinfo, as archives in `target/images`.
     Image(image::Arguments),
     /// Render the chart to `manifests/mesh.yaml`.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Cluster { action } => cluster::run(&action),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Manifests(arguments) => manifests::run(&arguments),
         Command::Ci => ci::ci(),

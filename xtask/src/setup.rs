@@ -8,12 +8,12 @@
 mod apt;
 mod needs;
 
-pub(crate) use needs::Group;
+pub(crate) use needs::{GATEWAY_API, GATEWAY_API_SUITE, Group};
 
 use crate::{env, run};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use needs::{CargoTool, GoModule, GoTool};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -129,12 +129,25 @@ fn missing(group: Group) -> Result<Vec<Missing>> {
     Ok(missing)
 }
 
-/// Is the module on this machine? Nothing is fetched to find out.
+/// Is the module on this machine?
 fn is_fetched(module: &GoModule) -> bool {
-    go(module).is_ok_and(|mut go| {
-        let listed = run::output(go.env("GOPROXY", "off").args(["list", "-m", "-f", "{{.Dir}}", module.path]));
-        listed.is_ok_and(|directory| Path::new(directory.trim()).is_absolute())
-    })
+    directory(module).is_ok()
+}
+
+/// The directory of a module that is read. Nothing is fetched to find out.
+///
+/// **Errors**: Go does not have it.
+pub(crate) fn module(path: &str) -> Result<PathBuf> {
+    let module = needs::GO_MODULES.iter().find(|module| module.path == path);
+    let module = module.with_context(|| format!("no go.mod of this work tree is noted for {path}"))?;
+    directory(module)
+}
+
+fn directory(module: &GoModule) -> Result<PathBuf> {
+    let listed = run::output(go(module)?.env("GOPROXY", "off").args(["list", "-m", "-f", "{{.Dir}}", module.path]))?;
+    let directory = PathBuf::from(listed.trim());
+    ensure!(directory.is_absolute(), "Go's cache lacks {}: run `cargo xtask setup {}`", module.path, module.group);
+    Ok(directory)
 }
 
 /// Go, where a module is named.
@@ -150,7 +163,7 @@ fn missing_components() -> Result<Vec<String>> {
     let wanted = needs::components(&toolchain);
     if env::program("rustup").is_none() {
         let sysroot = run::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(env::root()))?;
-        if Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
+        if PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir() {
             return Ok(Vec::new());
         }
         bail!(
@@ -220,7 +233,7 @@ fn build_go_tool(tool: &GoTool) -> Result<()> {
 }
 
 /// Says what a Go tool was built from, beside it.
-fn stamp(tool: &GoTool) -> std::path::PathBuf {
+fn stamp(tool: &GoTool) -> PathBuf {
     env::target_dir().join("tools").join(format!("{}.built-from", tool.name))
 }
 

@@ -24,6 +24,8 @@ pub(crate) enum Group {
     Cluster,
     /// An API server, alone or with the rest of a cluster.
     Api,
+    /// `cargo xtask conformance`.
+    Conformance,
     /// Everything.
     All,
 }
@@ -34,11 +36,12 @@ impl Group {
         match self {
             Self::Build => matches!(other, Self::Build),
             Self::Demo => matches!(other, Self::Build | Self::Demo),
-            Self::Test => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster | Self::Test),
-            Self::Ci => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster | Self::Test | Self::Ci),
+            Self::Test => Self::Conformance.includes(other) || matches!(other, Self::Test),
+            Self::Ci => Self::Test.includes(other) || matches!(other, Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
             Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster),
             Self::Api => matches!(other, Self::Api),
+            Self::Conformance => Self::Cluster.includes(other) || matches!(other, Self::Conformance),
             Self::All => true,
         }
     }
@@ -54,6 +57,7 @@ impl fmt::Display for Group {
             Self::Bench => "bench",
             Self::Cluster => "cluster",
             Self::Api => "api",
+            Self::Conformance => "conformance",
             Self::All => "all",
         })
     }
@@ -263,6 +267,20 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
         ..GoTool::plain("calico-felix", "tests/tools/calico", "github.com/projectcalico/calico/felix/cmd/calico-felix")
     },
     GoTool {
+        group: Group::Conformance,
+        expected: "3 minutes",
+        ..GoTool::plain("gateway-conformance", "tests/tools/conformance", ".")
+    },
+    GoTool {
+        group: Group::Conformance,
+        expected: "a minute",
+        ..GoTool::plain("echo-server", "tests/tools/istio", "istio.io/istio/pkg/test/echo/cmd/server")
+    },
+    GoTool {
+        group: Group::Conformance,
+        ..GoTool::plain("echo-client", "tests/tools/istio", "istio.io/istio/pkg/test/echo/cmd/client")
+    },
+    GoTool {
         group: Group::Ci,
         expected: "5 minutes",
         ..GoTool::plain("helm", "tests/tools/helm", "helm.sh/helm/v3/cmd/helm")
@@ -280,8 +298,16 @@ pub(crate) struct GoModule {
 }
 
 /// Every such module.
-pub(crate) const GO_MODULES: &[GoModule] =
-    &[GoModule { path: "istio.io/istio", named_in: "tests/tools/istio", group: Group::Cluster }];
+pub(crate) const GO_MODULES: &[GoModule] = &[
+    GoModule { path: "istio.io/istio", named_in: "tests/tools/istio", group: Group::Cluster },
+    GoModule { path: GATEWAY_API, named_in: "tests/tools/conformance", group: Group::Conformance },
+    GoModule { path: GATEWAY_API_SUITE, named_in: "tests/tools/conformance", group: Group::Conformance },
+];
+
+/// The Gateway API's definitions.
+pub(crate) const GATEWAY_API: &str = "sigs.k8s.io/gateway-api";
+/// Its conformance suite, with the manifests that it applies.
+pub(crate) const GATEWAY_API_SUITE: &str = "sigs.k8s.io/gateway-api/conformance";
 
 /// The version of `module` that a `go.mod` requires.
 fn required_version<'text>(go_mod: &'text str, module: &str) -> Option<&'text str> {
@@ -346,6 +372,8 @@ mod tests {
         assert!(Group::Test.includes(Group::Cluster) && Group::Ci.includes(Group::Cluster));
         assert!(!Group::Cluster.includes(Group::Test));
         assert!(Group::Ci.includes(Group::Test));
+        assert!(Group::Test.includes(Group::Conformance) && Group::Conformance.includes(Group::Cluster));
+        assert!(!Group::Conformance.includes(Group::Test));
         assert!([Group::Test, Group::Ci, Group::Cluster].iter().all(|group| group.includes(Group::Api)));
     }
 }
