@@ -12,3 +12,4 @@ pub mod custom;
 pub mod discovery;
 pub mod istio;
 pub mod meta;
+pub mod secret;

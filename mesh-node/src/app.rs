@@ -19,6 +19,7 @@ use crate::chain::{Chain, ChainError, UnknownRuntime};
 use crate::config::{self, Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
 use crate::control::{Asked, Control, HEARD, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
+use crate::model::{self, Identity};
 use crate::proxy::{self, Departure, Feed, Observers, Proxy, ProxyError};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
 use crate::source::{file, kube};
@@ -78,6 +79,9 @@ pub enum AppError {
     /// Traffic.
     #[error("cannot carry traffic")]
     Proxy(#[from] ProxyError),
+    /// The daemons' own identity cannot be formed.
+    #[error("the trust domain, the namespace and the service account of the daemons are no identity")]
+    OwnName(#[from] model::IdentityError),
     /// The kernel.
     #[error("cannot steer traffic")]
     Steer(#[from] SteerError),
@@ -171,7 +175,8 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let http = HttpMetrics::new(&metrics, edges);
     telemetry::spawn("http-edges", http.clone().keep_retiring());
     let observers = Observers { access: access.clone(), tcp, http, tracer: tracer.clone() };
-    let traffic = proxy_config(&run, descriptors);
+    let node = node_settings(&run)?;
+    let traffic = proxy_config(&run, descriptors, &node);
     let proxy = Proxy::start(traffic, Arc::clone(&feed), keyring.clone(), observers, &metrics)?;
     let proxy = Arc::new(proxy);
     let steering = Steering::start(steer_config(&run), &metrics)?;
@@ -190,11 +195,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
             cluster_domain: run.cluster_domain.clone(),
             installation,
         },
-        node: compile::Settings {
-            node: run.node_name.clone(),
-            cluster_domain: run.cluster_domain.clone(),
-            root_namespace: run.root_namespace.clone(),
-        },
+        node,
         feed: Arc::clone(&feed),
         keyring,
         proxy: Arc::clone(&proxy),
@@ -486,7 +487,19 @@ fn trace_settings(run: &Run) -> trace::Settings {
     }
 }
 
-fn proxy_config(run: &Run, descriptors: u64) -> proxy::Config {
+fn node_settings(run: &Run) -> Result<compile::Settings, AppError> {
+    let namespace = run.cluster.namespace.as_str();
+    let edge = Identity::new(&run.ca.trust_domain.as_str().into(), namespace, run.edge.service_account.as_str())?;
+    Ok(compile::Settings {
+        node: run.node_name.clone(),
+        cluster_domain: run.cluster_domain.clone(),
+        root_namespace: run.root_namespace.clone(),
+        edge: Arc::new(edge),
+        edge_labels: run.edge.labels.iter().cloned().collect(),
+    })
+}
+
+fn proxy_config(run: &Run, descriptors: u64, node: &compile::Settings) -> proxy::Config {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // Each connection has two ends.
     let connections = descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2;
@@ -497,5 +510,6 @@ fn proxy_config(run: &Run, descriptors: u64) -> proxy::Config {
         handshakes_per_source: run.traffic.handshakes_per_source,
         outside_roots: run.traffic.outside_roots.clone(),
         connections_per_pod: run.traffic.connections_per_pod.unwrap_or(connections / 4 * 3),
+        edge: Arc::new(compile::edge_workload(node)),
     }
 }

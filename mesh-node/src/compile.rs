@@ -9,17 +9,20 @@
 //! Source: kube-proxy for which endpoints a node uses; Istio's standard metrics for labels.
 
 mod directory;
+mod edge;
 mod hosts;
 mod http;
 
 pub use http::Standings;
 
-use crate::model::{Announced, Issue, Name, ObjectRef, Workload};
+use crate::model::{Announced, Identity, Issue, Labels, Name, ObjectRef, Workload};
 use crate::policy::MtlsPolicies;
+use crate::snapshot::edge::Edge;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
 use crate::translate::{self, Stale, Translator, Unit};
 use crate::world::{Attachment, Key, Kind, Object, Touched, World};
 use directory::Builder;
+pub use edge::workload as edge_workload;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,6 +42,29 @@ pub struct Settings {
     pub cluster_domain: String,
     /// The namespace whose traffic policies hold where neither the client's nor the service's has one.
     pub root_namespace: String,
+    /// As whom traffic that enters through gateways goes on.
+    pub edge: Arc<Identity>,
+    /// The labels by which Istio's Gateways select the edge.
+    pub edge_labels: Labels,
+}
+
+impl Default for Settings {
+    /// Nameless, with Istio's names and those of the manifests.
+    fn default() -> Self {
+        let edge = Identity {
+            trust_domain: "cluster.local".into(),
+            namespace: "mesh-system".into(),
+            service_account: "mesh-node".into(),
+        };
+        let labels = [("app", "istio-ingressgateway"), ("istio", "ingressgateway")];
+        Self {
+            node: String::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            root_namespace: "istio-system".to_owned(),
+            edge: Arc::new(edge),
+            edge_labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        }
+    }
 }
 
 /// The snapshot of a world, with what it takes to change it as the world changes.
@@ -51,6 +77,7 @@ pub struct Compiler {
     /// The workloads that are scheduled to this node or have a sandbox here.
     here: BTreeMap<Name, Arc<Workload>>,
     pods: BTreeMap<PodKey, Arc<LocalPod>>,
+    edge: Option<Arc<Edge>>,
 }
 
 impl Compiler {
@@ -64,6 +91,7 @@ impl Compiler {
             routing: http::Live::default(),
             here: BTreeMap::new(),
             pods: BTreeMap::new(),
+            edge: None,
         }
     }
 
@@ -178,9 +206,14 @@ impl Compiler {
     /// What this node does now.
     #[must_use]
     pub fn snapshot(&mut self) -> NodeSnapshot {
+        let edge = edge::edge(self.routing.edge(), &self.here, &self.settings);
+        if self.edge.as_deref() != edge.as_ref() {
+            self.edge = edge.map(Arc::new);
+        }
         NodeSnapshot {
             pods: self.pods.clone(),
             directory: Arc::new(self.directory.directory()),
+            edge: self.edge.clone(),
             issues: self.translator.issues.list(),
         }
     }

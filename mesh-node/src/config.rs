@@ -210,6 +210,9 @@ pub struct Run {
     /// The cluster's name in telemetry.
     #[arg(long, env = "MESH_CLUSTER_NAME", default_value = "Kubernetes")]
     pub cluster_name: String,
+    /// Where traffic enters from outside the mesh.
+    #[command(flatten)]
+    pub edge: Edge,
     /// Capture and exclusions.
     #[command(flatten)]
     pub capture: Capture,
@@ -228,6 +231,28 @@ pub struct Run {
     /// What the daemon's own log says, as in `info,mesh_node::steer=debug`.
     #[arg(long, env = "MESH_LOG_FILTER", default_value = "info,kube_client=error")]
     pub log_filter: String,
+}
+
+/// Where traffic enters from outside the mesh.
+#[derive(Clone, Debug, Args)]
+pub struct Edge {
+    /// The service account of the daemons, as which they send to pods what entered through gateways.
+    #[arg(long, env = "MESH_SERVICE_ACCOUNT", default_value = "mesh-node")]
+    pub service_account: String,
+    /// The labels by which Istio's Gateways select the daemons.
+    #[arg(
+        long = "edge-label",
+        env = "MESH_EDGE_LABELS",
+        value_delimiter = ',',
+        value_parser = label,
+        default_value = "app=istio-ingressgateway,istio=ingressgateway"
+    )]
+    pub labels: Vec<(String, String)>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form `key=value`"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// How HTTP requests are traced.

@@ -294,7 +294,11 @@ impl Control {
         self.gauges.snapshots.inc();
         self.gauges.pods.set(i64::try_from(snapshot.pods.len()).unwrap_or(i64::MAX));
         self.gauges.issues.set(i64::try_from(snapshot.issues.len()).unwrap_or(i64::MAX));
-        self.parts.keyring.want(snapshot.pods.values().map(|pod| wanted(pod)).collect());
+        let edge = snapshot.edge.iter().map(|edge| {
+            let (pod, uid) = edge.bearer.clone();
+            (Arc::clone(&edge.workload.identity), Bearer { pod, uid })
+        });
+        self.parts.keyring.want(snapshot.pods.values().map(|pod| wanted(pod)).chain(edge).collect());
         self.parts.feed.publish(Arc::clone(&snapshot));
         if first {
             self.parts.steerer.take_over();

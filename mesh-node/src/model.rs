@@ -16,7 +16,7 @@ mod selector;
 mod standing;
 
 pub use external::{EndpointAddress, ExternalEndpoint, ExternalPort, ExternalService, Resolution, WorkloadEntry};
-pub use gateway::{AllowedRoutes, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
+pub use gateway::{AllowedRoutes, CONTROLLER, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef, Reason};
 pub use name::{Name, Text};

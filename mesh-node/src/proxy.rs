@@ -9,6 +9,7 @@
 
 mod buffer;
 mod connect;
+mod edge;
 mod feed;
 pub mod frame;
 mod http;
@@ -29,7 +30,7 @@ pub use feed::{Departure, Feed};
 pub use inbound::hello::{Hello, classify};
 
 use crate::identity::Keyring;
-use crate::snapshot::PodKey;
+use crate::snapshot::{PodKey, WorkloadEntry};
 use crate::sys::netns::NetNs;
 use crate::sys::socket::PodListeners;
 use crate::telemetry::access::AccessLog;
@@ -64,6 +65,8 @@ pub struct Config {
     pub connections_per_pod: u64,
     /// A file of roots that prove servers outside the mesh, beside the system's.
     pub outside_roots: Option<PathBuf>,
+    /// As whom daemons send what entered the mesh through gateways.
+    pub edge: Arc<WorkloadEntry>,
 }
 
 /// Who is told of traffic.
@@ -159,7 +162,8 @@ impl Proxy {
             return Err(ProxyError::NoWorkers);
         }
         let count = config.workers;
-        let parts = Parts { config, feed, keyring, observers, metrics: ProxyMetrics::new(metrics) };
+        let node = Arc::new(NetNs::open("/proc/self/ns/net").map_err(ProxyError::Worker)?);
+        let parts = Parts { config, feed, keyring, observers, metrics: ProxyMetrics::new(metrics), node };
         let workers = (0..count).map(|number| start_worker(number, parts.clone())).collect::<Result<_, _>>()?;
         Ok(Self { workers, homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }) })
     }

@@ -6,6 +6,7 @@
 //! Invariant: one snapshot per connection or request.
 
 mod addresses;
+pub mod edge;
 pub mod http;
 
 pub use addresses::AddressList;
@@ -27,9 +28,23 @@ pub struct NodeSnapshot {
     pub pods: BTreeMap<PodKey, Arc<LocalPod>>,
     /// Who is where, for judging connections.
     pub directory: Arc<Directory>,
+    /// What this node lets in from outside the mesh; `None` without gateways.
+    pub edge: Option<Arc<edge::Edge>>,
     /// What is wrong in users' objects, ordered.
     pub issues: Arc<[Arc<Issue>]>,
 }
+
+impl NodeSnapshot {
+    /// The workload whose connections are kept under this key: a pod of this node, or the edge.
+    #[must_use]
+    pub fn workload(&self, key: &PodKey) -> Option<&Arc<WorkloadEntry>> {
+        let edge = || self.edge.as_ref().filter(|_| **key == *EDGE).map(|edge| &edge.workload);
+        self.pods.get(key).map(|pod| &pod.workload).or_else(edge)
+    }
+}
+
+/// The key of this node's edge among those of pods; no sandbox has it.
+pub const EDGE: &str = "edge";
 
 /// A pod of this node whose traffic is steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,29 +113,44 @@ impl Directory {
     }
 }
 
-/// Hosts that are no services of the cluster, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts {
+/// Something for each of some hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByHost<T> {
     /// By the whole name, in small letters.
-    pub exact: HashMap<Arc<str>, Box<[HostEntry]>>,
-    /// By what follows the star: `.example.com`.
-    pub wildcards: HashMap<Arc<str>, Box<[HostEntry]>>,
+    pub exact: HashMap<Arc<str>, T>,
+    /// By what follows the star: `.example.com`; nothing for every host.
+    pub wildcards: HashMap<Arc<str>, T>,
 }
 
-impl Hosts {
+impl<T> Default for ByHost<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), wildcards: HashMap::new() }
+    }
+}
+
+impl<T> ByHost<T> {
     /// Are there none?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.wildcards.is_empty()
     }
 
+    /// What there is for a host, without port and in small letters, the most exact first.
+    pub fn covering(&self, host: &str) -> impl Iterator<Item = &T> {
+        let ends = host.match_indices('.').map(|(dot, _)| &host[dot..]).chain([""]);
+        self.exact.get(host).into_iter().chain(ends.filter_map(|end| self.wildcards.get(end)))
+    }
+}
+
+/// Hosts that are no services of the cluster, by name.
+pub type Hosts = ByHost<Box<[HostEntry]>>;
+
+impl Hosts {
     /// The host of this name, without port and in small letters, as pods of `namespace` know it: the entry that says
     /// most of the name.
     #[must_use]
     pub fn find(&self, host: &str, namespace: &str) -> Option<&Arc<ServiceEntry>> {
-        let wildcards = host.match_indices('.').filter_map(|(dot, _)| self.wildcards.get(&host[dot..]));
-        let candidates = self.exact.get(host).into_iter().chain(wildcards);
-        candidates.flatten().find(|entry| entry.clients.covers(namespace)).map(|entry| &entry.service)
+        self.covering(host).flatten().find(|entry| entry.clients.covers(namespace)).map(|entry| &entry.service)
     }
 }
 

@@ -18,7 +18,7 @@ mod reach;
 mod read;
 mod text;
 
-pub use book::{IssueBook, Unit};
+pub use book::{IssueBook, TrafficUnit, Unit};
 pub use customs::Customs;
 pub use reach::Stale;
 

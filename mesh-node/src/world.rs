@@ -11,6 +11,7 @@ pub use crate::api::custom::CustomKind;
 use crate::api::discovery::EndpointSlice;
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::ObjectMeta;
+use crate::api::secret::Secret;
 use crate::model::{Issue, Name};
 pub use mesh_common::cni::Attachment;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,8 @@ pub enum Object {
     Service(Service),
     /// Some of a service's endpoints.
     EndpointSlice(EndpointSlice),
+    /// A certificate with its key.
+    Secret(Secret),
     /// Istio's choice of mutual TLS.
     PeerAuthentication(PeerAuthentication),
     /// An object of a kind that a custom definition brings.
@@ -57,6 +60,7 @@ impl Object {
             Self::Pod(_) => Kind::Pod,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Secret(_) => Kind::Secret,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
             Self::Custom(kind, _) => Kind::Custom(*kind),
         }
@@ -71,6 +75,7 @@ impl Object {
             Self::Pod(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
+            Self::Secret(object) => &object.metadata,
             Self::PeerAuthentication(object) => &object.metadata,
             Self::Custom(_, object) => &object.metadata,
         }
@@ -84,6 +89,7 @@ impl Object {
             Self::Pod(object) => &mut object.metadata,
             Self::Service(object) => &mut object.metadata,
             Self::EndpointSlice(object) => &mut object.metadata,
+            Self::Secret(object) => &mut object.metadata,
             Self::PeerAuthentication(object) => &mut object.metadata,
             Self::Custom(_, object) => &mut object.metadata,
         }
@@ -103,6 +109,8 @@ pub enum Kind {
     Service,
     /// [`Object::EndpointSlice`].
     EndpointSlice,
+    /// [`Object::Secret`].
+    Secret,
     /// [`Object::PeerAuthentication`].
     PeerAuthentication,
     /// [`Object::Custom`].
@@ -111,12 +119,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind but those of [`CustomKind::ALL`].
-    pub const OWN: [Self; 6] = [
+    pub const OWN: [Self; 7] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,
+        Self::Secret,
         Self::PeerAuthentication,
     ];
 
@@ -134,6 +143,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Secret => "Secret",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::Custom(kind) => kind.full_name(),
         }
@@ -213,6 +223,7 @@ pub struct World {
     pods: BTreeMap<Name, PackedPod>,
     services: BTreeMap<Name, PackedService>,
     endpoint_slices: BTreeMap<Name, PackedSlice>,
+    secrets: BTreeMap<Name, Arc<Secret>>,
     peer_authentications: BTreeMap<Name, Arc<PeerAuthentication>>,
     customs: BTreeMap<CustomKind, BTreeMap<Name, Arc<Custom>>>,
     attachments: BTreeMap<(String, String), Attachment>,
@@ -287,6 +298,7 @@ impl World {
                 let (name, packed) = self.packer.slice(object);
                 put(&mut self.endpoint_slices, name, packed, |before| Object::EndpointSlice(before.unpack(&known)))
             }
+            Object::Secret(object) => put_shared(&mut self.secrets, name, object, Object::Secret),
             Object::PeerAuthentication(object) => {
                 put_shared(&mut self.peer_authentications, name, object, Object::PeerAuthentication)
             }
@@ -307,6 +319,7 @@ impl World {
             Kind::EndpointSlice => {
                 self.endpoint_slices.remove(name).map(|before| Object::EndpointSlice(before.unpack(name)))
             }
+            Kind::Secret => take_shared(&mut self.secrets, name, Object::Secret),
             Kind::PeerAuthentication => take_shared(&mut self.peer_authentications, name, Object::PeerAuthentication),
             Kind::Custom(kind) => self.take_custom(kind, name),
         };
@@ -320,6 +333,7 @@ impl World {
             Kind::Pod => others(&self.pods, names),
             Kind::Service => others(&self.services, names),
             Kind::EndpointSlice => others(&self.endpoint_slices, names),
+            Kind::Secret => others(&self.secrets, names),
             Kind::PeerAuthentication => others(&self.peer_authentications, names),
             Kind::Custom(kind) => self.customs.get(&kind).map_or_else(Vec::new, |objects| others(objects, names)),
         };
@@ -330,7 +344,7 @@ impl World {
             Kind::Pod => fill(&mut self.pods),
             Kind::Service => fill(&mut self.services),
             Kind::EndpointSlice => fill(&mut self.endpoint_slices),
-            Kind::Namespace | Kind::ServiceAccount | Kind::PeerAuthentication | Kind::Custom(_) => {}
+            Kind::Namespace | Kind::ServiceAccount | Kind::Secret | Kind::PeerAuthentication | Kind::Custom(_) => {}
         }
         touched
     }
@@ -343,6 +357,7 @@ impl World {
         let objects = objects.chain(self.pods.keys().map(of(Kind::Pod)));
         let objects = objects.chain(self.services.keys().map(of(Kind::Service)));
         let objects = objects.chain(self.endpoint_slices.keys().map(of(Kind::EndpointSlice)));
+        let objects = objects.chain(self.secrets.keys().map(of(Kind::Secret)));
         let objects = objects.chain(self.peer_authentications.keys().map(of(Kind::PeerAuthentication)));
         let customs = self.customs.iter().flat_map(move |(kind, objects)| objects.keys().map(of(Kind::Custom(*kind))));
         let objects = objects.chain(customs);
@@ -381,6 +396,7 @@ impl World {
             Kind::Pod => self.pods.len(),
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.endpoint_slices.len(),
+            Kind::Secret => self.secrets.len(),
             Kind::PeerAuthentication => self.peer_authentications.len(),
             Kind::Custom(kind) => self.customs.get(&kind).map_or(0, BTreeMap::len),
         }
@@ -447,6 +463,12 @@ impl World {
     pub fn endpoint_slices(&self) -> impl ExactSizeIterator<Item = EndpointSlice> + use<> {
         let packed: Vec<_> = self.endpoint_slices.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         packed.into_iter().map(|(name, slice)| slice.unpack(&name))
+    }
+
+    /// The Secret of this name.
+    #[must_use]
+    pub fn secret(&self, name: &Name) -> Option<&Arc<Secret>> {
+        self.secrets.get(name)
     }
 
     /// Every peer-authentication policy.

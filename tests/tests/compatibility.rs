@@ -63,6 +63,7 @@ fn every_routing_file_of_bookinfo_is_understood() -> Result<()> {
         node: "one".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         root_namespace: "istio-system".to_owned(),
+        ..compile::Settings::default()
     };
     let gateway_folder = gateway_api[0].parent().context("a file without a folder")?;
     let mut routed = BTreeSet::new();
@@ -78,13 +79,14 @@ fn every_routing_file_of_bookinfo_is_understood() -> Result<()> {
         if file == "virtual-service-ratings-mysql-vm.yaml" {
             issues.retain(|issue| !issue.contains("has a subset v2-mysql-vm"));
         }
-        // Traffic enters by no gateway, which is said of each of Istio's.
-        let gateways = issues.iter().filter(|issue| issue.starts_with("Gateway.networking.istio.io")).count();
-        ensure!(
-            gateways == usize::from(ENTRANCES.contains(&&*file) && !path.starts_with(gateway_folder)),
-            "{issues:?}"
-        );
-        issues.retain(|issue| !issue.starts_with("Gateway.networking.istio.io"));
+        // The solver is for another program to make.
+        if file == "certmanager-gateway.yaml" {
+            issues.retain(|issue| !issue.contains("there is no Service istio-system/cert-manager-resolver"));
+        }
+        // The class of the Gateway API's gateway is for the administrator to make.
+        if path.starts_with(gateway_folder) {
+            issues.retain(|issue| !issue.contains("there is no GatewayClass istio"));
+        }
         ensure!(issues.is_empty(), "{file}: {issues:#?}");
         let routes = |port: &mesh_node::snapshot::ServicePortEntry| port.routes.is_some();
         if snapshot.directory.services.values().any(|service| service.ports.iter().any(routes))

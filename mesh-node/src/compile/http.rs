@@ -10,6 +10,7 @@
 //! Source: Gateway API "route precedence", GEP-1294; Istio `VirtualService`, `DestinationRule`.
 
 mod attach;
+mod edge;
 mod index;
 mod live;
 mod policy;
@@ -42,10 +43,13 @@ pub(super) struct Client {
     pub(super) namespace: String,
     pub(super) labels: Labels,
     pub(super) pods: Vec<PodKey>,
+    /// The gateways through which it enters; none for pods.
+    pub(super) gateways: Vec<Name>,
 }
 
 /// Nobody in particular: what holds for everyone holds for it.
-static ANYONE: Client = Client { namespace: String::new(), labels: Labels::new(), pods: Vec::new() };
+static ANYONE: Client =
+    Client { namespace: String::new(), labels: Labels::new(), pods: Vec::new(), gateways: Vec::new() };
 
 /// The pods of this node by namespace and labels.
 pub(super) fn clients(
@@ -61,6 +65,7 @@ pub(super) fn clients(
         namespace: namespace.to_owned(),
         labels: labels.clone(),
         pods,
+        gateways: Vec::new(),
     };
     clients.into_iter().map(client).collect()
 }
@@ -208,11 +213,11 @@ impl<'m> Traffic<'m> {
         if default.is_empty() && own.iter().all(|(_, routes)| routes.is_empty()) {
             return None;
         }
-        let table = Arc::new(self.table(port, place, (&ANYONE, &default), issues));
+        let table = Arc::new(self.table(port, Some(place), (&ANYONE, &default), issues));
         let mut tables: Vec<Arc<RouteTable>> = vec![Arc::clone(&table)];
         let mut by_pod = Vec::new();
         for (client, routes) in own {
-            let own = self.table(port, place, (client, &routes), issues);
+            let own = self.table(port, Some(place), (client, &routes), issues);
             let shared = tables.iter().find(|known| ***known == own).cloned().unwrap_or_else(|| {
                 tables.push(Arc::new(own));
                 Arc::clone(&tables[tables.len() - 1])

@@ -15,11 +15,7 @@ mod scale;
 mod standing;
 
 fn settings() -> Settings {
-    Settings {
-        node: "one".to_owned(),
-        cluster_domain: "cluster.local".to_owned(),
-        root_namespace: "istio-system".to_owned(),
-    }
+    Settings { node: "one".to_owned(), ..Settings::default() }
 }
 
 fn compiled(world: &World) -> NodeSnapshot {

@@ -7,6 +7,7 @@
 
 use crate::api::custom::CustomKind;
 use crate::compile::Standings;
+use crate::model::CONTROLLER;
 use crate::model::Name;
 use crate::status::conditions::{self, Speaker};
 use crate::status::writer::{WriteError, Writer};
@@ -19,8 +20,6 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// The name under which the mesh says what became of routes and gateways, and of which classes are its own.
-pub const CONTROLLER: &str = "mesh.internal/controller";
 /// Changes taken together.
 const BATCH: usize = 4096;
 /// How long changes are waited for that come together, as those of a rollout do.

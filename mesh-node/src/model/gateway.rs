@@ -6,6 +6,10 @@
 use super::{Labels, ObjectRef};
 use std::sync::Arc;
 
+/// The name under which the mesh says what became of routes and gateways, and by which classes of gateways say that it carries
+/// them.
+pub const CONTROLLER: &str = "mesh.internal/controller";
+
 /// A gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {

@@ -29,6 +29,8 @@ const SPARE: usize = 8;
 /// The sockets of one pod: in its namespace, and with source ports of their own toward its application.
 pub(crate) struct Sockets {
     ns: Arc<NetNs>,
+    /// Is it a pod's, where marks tell the mesh's own connections?
+    is_marked: bool,
     /// Offset of the next source port toward the application.
     port: Cell<u16>,
     /// Made ahead, for IPv4 and IPv6.
@@ -45,7 +47,19 @@ struct Spare {
 impl Sockets {
     /// No socket yet.
     pub(crate) fn new(ns: Arc<NetNs>) -> Self {
-        Self { ns, port: Cell::new(fastrand::u16(..SOURCE_PORTS)), spare: Default::default() }
+        Self { ns, is_marked: true, port: Cell::new(fastrand::u16(..SOURCE_PORTS)), spare: Default::default() }
+    }
+
+    /// The same for the node's own namespace, where nothing is steered.
+    pub(crate) fn of_node(ns: Arc<NetNs>) -> Self {
+        Self { is_marked: false, ..Self::new(ns) }
+    }
+
+    /// Does something inside the namespace.
+    ///
+    /// **Errors**: the namespace cannot be entered; those of `work`.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.ns.enter(work)
     }
 
     /// A socket without any option. The more a pod connects, the more are made at a time.
@@ -94,7 +108,7 @@ pub(crate) async fn to_network(
     patience: Duration,
 ) -> io::Result<TcpStream> {
     let socket = sockets.take(to.is_ipv6())?;
-    socket::toward_network(&socket, to.is_ipv6(), destined)?;
+    socket::toward_network(&socket, to.is_ipv6(), (destined, sockets.is_marked))?;
     let stream = within(patience, connect(socket, to)).await?;
     if destined == Destined::Mesh {
         // Only the SYN carries the mark: payload keeps the network's default class.

@@ -91,25 +91,38 @@ pub(crate) struct Downstream {
     client: SocketAddr,
     /// What was dialled.
     original: SocketAddr,
+    entry: Entry,
     /// What a port without routes amounts to, as of the last request.
     plain: RefCell<Option<Plain>>,
     /// Is HTTP/2 spoken?
     is_http2: Cell<bool>,
 }
 
-/// Serves a captured connection, on which the application speaks HTTP, to its end.
+/// How requests came to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// On a connection of a pod.
+    Pod,
+    /// From outside, at a port of gateways.
+    Edge {
+        /// The port.
+        port: u16,
+        /// `http` or `https`.
+        scheme: &'static str,
+    },
+}
+
+/// Serves a connection, on which an application of the pod or somebody outside speaks HTTP, to its end.
 pub(crate) async fn serve_outbound(
     (worker, pod): (Rc<Worker>, Rc<Pod>),
-    stream: TcpStream,
+    (transport, entry): (Transport, Entry),
     (client, original): (SocketAddr, SocketAddr),
     registration: Registration<Facts>,
 ) {
-    // Small answers follow one another at once.
-    let _slower_without = stream.set_nodelay(true);
-    let down = Rc::new(Downstream::new((worker, pod), client, original));
+    let down = Rc::new(Downstream { entry, ..Downstream::new((worker, pod), client, original) });
     let requests = Rc::clone(&down);
     let service = service_fn(move |request| request::serve(Rc::clone(&requests), request));
-    carry(&down, Transport::plain(stream), service, (&registration, &Notify::new())).await;
+    carry(&down, transport, service, (&registration, &Notify::new())).await;
 }
 
 /// Serves a connection on which a client speaks HTTP to a port of the pod, where `application` was connected, to its end.
@@ -172,7 +185,8 @@ where
 
 impl Downstream {
     fn new((worker, pod): (Rc<Worker>, Rc<Pod>), client: SocketAddr, original: SocketAddr) -> Self {
-        Self { worker, pod, client, original, plain: RefCell::default(), is_http2: Cell::new(false) }
+        let (plain, is_http2) = (RefCell::default(), Cell::new(false));
+        Self { worker, pod, client, original, entry: Entry::Pod, plain, is_http2 }
     }
 
     /// Is this the last response that an HTTP/1.1 client gets here?

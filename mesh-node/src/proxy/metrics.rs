@@ -6,6 +6,7 @@ use crate::telemetry::{Metrics, Security, Side};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +32,11 @@ struct Mirrored {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EdgePort {
+    port: u16,
+}
+
 /// The proxy's counters; clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct ProxyMetrics {
@@ -40,6 +46,7 @@ pub(crate) struct ProxyMetrics {
     accept_errors: Counter,
     bad_http: Counter,
     mirrors: Family<Mirrored, Counter>,
+    edge: Family<EdgePort, Gauge>,
     unmarked: Counter,
     /// Peers whose mark was missing and who were reported.
     reported: Arc<Mutex<std::collections::HashSet<IpAddr>>>,
@@ -57,6 +64,8 @@ impl ProxyMetrics {
             registry.register("mesh_proxy_connections", help, own.connections.clone());
             let help = "Streams refused or cut off, by reason";
             registry.register("mesh_proxy_refused", help, own.refused.clone());
+            let help = "Whether a port of gateways is listened on (1) or cannot be (0)";
+            registry.register("mesh_edge_listening", help, own.edge.clone());
             let help = "TLS handshakes completed between nodes";
             registry.register("mesh_proxy_handshakes", help, own.handshakes.clone());
             let help = "Connections that could not be accepted for lack of descriptors or memory";
@@ -104,6 +113,16 @@ impl ProxyMetrics {
     /// A connection could not be accepted.
     pub(crate) fn accept_error(&self) {
         self.accept_errors.inc();
+    }
+
+    /// A port of gateways is listened on now, or cannot be.
+    pub(crate) fn edge(&self, port: u16, is_open: bool) {
+        self.edge.get_or_create(&EdgePort { port }).set(i64::from(is_open));
+    }
+
+    /// A port is no gateway's any more.
+    pub(crate) fn no_edge(&self, port: u16) {
+        self.edge.remove(&EdgePort { port });
     }
 
     /// A mesh peer's SYN came without the mark.

@@ -10,7 +10,7 @@ use super::buffer::Buffer;
 use super::connect;
 use super::feed::Departure;
 use super::frame::Control;
-use super::http;
+use super::http::{self, Entry, Transport};
 use super::io;
 use super::live::Cancelled;
 use super::pool::Peered;
@@ -59,7 +59,10 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
         if original.ip().is_loopback() { Ok(false) } else { is_http(&worker, &downstream, original).await };
     if let Ok(true) = speaks_http {
         let registration = pod.live.register(Facts::Http);
-        return Box::pin(http::serve_outbound((worker, pod), downstream, (client, original), registration)).await;
+        // Small answers follow one another at once.
+        let _slower_without = downstream.set_nodelay(true);
+        let way = (Transport::plain(downstream), Entry::Pod);
+        return Box::pin(http::serve_outbound((worker, pod), way, (client, original), registration)).await;
     }
     let snapshot = worker.feed.snapshot();
     let mut report = Report::new((Rc::clone(&worker), Rc::clone(&pod)), Side::Outbound, client, original);

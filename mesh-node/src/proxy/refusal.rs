@@ -51,6 +51,8 @@ pub(crate) const PEER_PROTOCOL: &str = "peer_protocol";
 pub(crate) const NO_CREDENTIALS: &str = "no_credentials";
 /// Plain text where mutual TLS is required.
 pub(crate) const MTLS_REQUIRED: &str = "mtls_required";
+/// TLS failed with a client from outside the mesh.
+pub(crate) const OUTSIDE_TLS: &str = "outside_tls";
 /// What arrived is no TLS at all; the id is that of [`identity::refusal`].
 pub(crate) const NOT_TLS: &str = "not_tls";
 /// The peer does not speak `mesh/1`; the id is that of [`identity::refusal`].

@@ -9,6 +9,7 @@ mod handshakes;
 
 use super::buffer::Buffers;
 use super::connect::Sockets;
+use super::edge::Doors;
 use super::feed::{Departure, Feed};
 use super::http::{PodHttp, Seen};
 use super::live::Live;
@@ -17,10 +18,11 @@ use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::report::Report;
 use super::tls::outside::Outside;
-use super::{Config, Observers, PodTraffic, Totals, inbound, io, outbound};
+use super::{Config, Observers, PodTraffic, Totals, edge, inbound, io, outbound};
 use crate::identity::Keyring;
 use crate::model::{Identity, MtlsMode};
-use crate::snapshot::{NodeSnapshot, PodKey};
+use crate::snapshot::{EDGE, NodeSnapshot, PodKey, WorkloadEntry};
+use crate::sys::netns::NetNs;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::edges::{EdgeCache, EdgeLabels};
 use crate::telemetry::http::HttpEdgeLabels;
@@ -77,6 +79,9 @@ pub(crate) struct Worker {
     pub(crate) edges: EdgeCache<EdgeLabels>,
     /// The counters of requests.
     pub(crate) http_edges: EdgeCache<HttpEdgeLabels>,
+    /// Where traffic enters from outside.
+    pub(crate) doors: Doors,
+    edge: Rc<Pod>,
     pods: RefCell<HashMap<PodKey, Rc<Pod>>>,
 }
 
@@ -173,8 +178,8 @@ impl Pod {
 
     /// Who the pod is.
     pub(crate) fn identity(&self, worker: &Worker) -> Result<Arc<Identity>, Refusal> {
-        match worker.feed.snapshot().pods.get(&self.key) {
-            Some(pod) => Ok(Arc::clone(&pod.workload.identity)),
+        match worker.feed.snapshot().workload(&self.key) {
+            Some(workload) => Ok(Arc::clone(&workload.identity)),
             None => Err(Refusal::new(refusal::POD_GONE, "the pod is no longer in the mesh")),
         }
     }
@@ -214,10 +219,24 @@ pub(super) struct Parts {
     pub(super) keyring: Keyring,
     pub(super) observers: Observers,
     pub(super) metrics: ProxyMetrics,
+    /// The node's own network namespace.
+    pub(super) node: Arc<NetNs>,
 }
 
 /// Runs a worker until its commands end.
 pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let buffers = Buffers::default();
+    let edge = Rc::new(Pod {
+        key: EDGE.into(),
+        sockets: Sockets::of_node(parts.node),
+        live: Live::default(),
+        pool: RefCell::default(),
+        http: PodHttp::default(),
+        buffers: buffers.share(),
+        totals: Arc::default(),
+        stopping: watch::Sender::new(false),
+    });
+    let pods = HashMap::from([(Arc::clone(&edge.key), Rc::clone(&edge))]);
     let worker = Rc::new(Worker {
         handshakes: Handshakes::new(parts.config.handshakes_per_source),
         feed: parts.feed,
@@ -229,10 +248,12 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         edges: EdgeCache::new(parts.observers.tcp),
         http_edges: EdgeCache::new(parts.observers.http),
         metrics: parts.metrics,
-        buffers: Buffers::default(),
+        buffers,
         draining: Cell::new(false),
         seen: Seen::default(),
-        pods: RefCell::default(),
+        doors: Doors::default(),
+        edge,
+        pods: RefCell::new(pods),
     });
     let mut changes = worker.feed.changes();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -242,8 +263,14 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
                 Some(command) => worker.obey(command),
                 None => return,
             },
-            Ok(()) = changes.changed() => worker.judge_again(),
-            _ = sweep.tick() => worker.sweep(),
+            Ok(()) = changes.changed() => {
+                worker.judge_again();
+                worker.keep_doors();
+            }
+            _ = sweep.tick() => {
+                worker.sweep();
+                worker.keep_doors();
+            }
         }
     }
 }
@@ -285,7 +312,11 @@ impl Worker {
         for (listener, side) in traffic.listeners {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let accepting = accept(Rc::clone(self), Rc::clone(&pod), listener, side);
+                    let way = match side {
+                        Side::Outbound => Way::Outbound,
+                        Side::Inbound => Way::Inbound,
+                    };
+                    let accepting = accept((Rc::clone(self), Rc::clone(&pod)), listener, way, std::future::pending());
                     telemetry::spawn_local("accept", accepting);
                 }
                 Err(error) => tracing::error!(pod = %pod.key, %error, "cannot listen for a pod"),
@@ -325,6 +356,28 @@ impl Worker {
         }
     }
 
+    /// The workload at an address, from which somebody proved to be `identity`. Gateways have addresses of nodes, at which
+    /// nobody else is known.
+    pub(crate) fn source(
+        &self,
+        snapshot: &NodeSnapshot,
+        address: IpAddr,
+        identity: Option<&Identity>,
+    ) -> Option<Arc<WorkloadEntry>> {
+        let edge = || identity.filter(|identity| **identity == *self.config.edge.identity).map(|_| &self.config.edge);
+        snapshot.directory.workloads.get(&address).or_else(edge).cloned()
+    }
+
+    /// Listens where the snapshot says so.
+    fn keep_doors(self: &Rc<Self>) {
+        if self.draining.get() {
+            return;
+        }
+        let snapshot = self.feed.snapshot();
+        let ports = snapshot.edge.as_ref().map_or(&[][..], |edge| &edge.ports);
+        self.doors.keep(self, &self.edge, ports);
+    }
+
     fn judge_again(&self) {
         let snapshot = self.feed.snapshot();
         let departure = self.feed.departure();
@@ -350,16 +403,37 @@ impl Worker {
     }
 }
 
-/// Accepts a pod's connections until it stops, then those that wait already.
-async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: TcpListener, side: Side) {
-    let mut stopped = pin!(pod.stopped());
+/// What becomes of a listener's connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// They leave the pod.
+    Outbound,
+    /// They arrive for the pod.
+    Inbound,
+    /// They enter the mesh at this port of gateways.
+    Edge(u16),
+}
+
+/// Accepts a pod's connections until it stops or the listener is `closed`, then those that wait already.
+pub(super) async fn accept(
+    (worker, pod): (Rc<Worker>, Rc<Pod>),
+    listener: TcpListener,
+    way: Way,
+    closed: impl Future<Output = ()>,
+) {
+    let mut stopped = pin!(async {
+        tokio::select! {
+            () = pod.stopped() => {}
+            () = closed => {}
+        }
+    });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, client)) => start(&worker, &pod, stream, client, side),
+            Ok((stream, client)) => start(&worker, &pod, stream, client, way),
             Err(_) => {
                 worker.metrics.accept_error();
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -368,28 +442,36 @@ async fn accept(worker: Rc<Worker>, pod: Rc<Pod>, listener: TcpListener, side: S
     }
     // Connections that the kernel has completed for us are ours to serve.
     while let Ok(Ok((stream, client))) = tokio::time::timeout(ACCEPT_REST, listener.accept()).await {
-        start(&worker, &pod, stream, client, side);
+        start(&worker, &pod, stream, client, way);
     }
 }
 
-fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAddr, side: Side) {
+fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAddr, way: Way) {
     if pod.open() >= worker.config.connections_per_pod {
         let local = stream.local_addr().unwrap_or(client);
         io::reset(stream);
         let detail = format!("the pod has {} connections", pod.open());
+        let side = match way {
+            Way::Outbound | Way::Edge(_) => Side::Outbound,
+            Way::Inbound => Side::Inbound,
+        };
         let report = Report::new((Rc::clone(worker), Rc::clone(pod)), side, client, local);
         return report.refused(Refusal::new(refusal::POD_LIMIT, detail));
     }
     pod.totals.open.fetch_add(1, Ordering::Relaxed);
     let closing = Closing(Rc::clone(pod));
     let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
-    match side {
-        Side::Outbound => telemetry::spawn_local("outbound", async move {
+    match way {
+        Way::Outbound => telemetry::spawn_local("outbound", async move {
             outbound::serve(worker, pod, stream, client).await;
             drop(closing);
         }),
-        Side::Inbound => telemetry::spawn_local("inbound", async move {
+        Way::Inbound => telemetry::spawn_local("inbound", async move {
             inbound::serve(worker, pod, stream, client).await;
+            drop(closing);
+        }),
+        Way::Edge(port) => telemetry::spawn_local("edge", async move {
+            edge::serve(worker, pod, stream, (client, port)).await;
             drop(closing);
         }),
     };

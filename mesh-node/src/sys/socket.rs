@@ -81,6 +81,35 @@ fn listener(v6: bool, side: Side) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A listener for a port of gateways on all addresses of the calling thread's namespace. Every worker has one of its own, and so
+/// has a daemon that takes over.
+///
+/// **Errors**: the port is another program's.
+pub fn edge_listener(port: u16) -> io::Result<TcpListener> {
+    let open = |v6: bool| -> io::Result<TcpListener> {
+        let (domain, any) = if v6 {
+            (Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+        } else {
+            (Domain::IPV4, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+        };
+        let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if v6 {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    match open(true) {
+        // A kernel without IPv6.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => open(false),
+        opened => opened,
+    }
+}
+
 /// Where the daemon's connection to the network goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destined {
@@ -104,11 +133,13 @@ pub fn streams(ns: &NetNs, v6: bool, count: usize) -> io::Result<Vec<Socket>> {
     })
 }
 
-/// Readies one of [`streams`] for a connection to the network.
+/// Readies one of [`streams`] for a connection to the network. In pods' namespaces it `is_marked`, so that it is not captured.
 ///
 /// **Errors**: those of `setsockopt(2)`.
-pub fn toward_network(socket: &Socket, v6: bool, destined: Destined) -> io::Result<()> {
-    socket.set_mark(MARK_PROXY)?;
+pub fn toward_network(socket: &Socket, v6: bool, (destined, is_marked): (Destined, bool)) -> io::Result<()> {
+    if is_marked {
+        socket.set_mark(MARK_PROXY)?;
+    }
     socket.set_tcp_nodelay(true)?;
     // The application's own probes end at this daemon, so a vanished peer has to be noticed here.
     socket.set_tcp_keepalive(&KEEPALIVE)?;

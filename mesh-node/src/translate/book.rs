@@ -22,10 +22,21 @@ pub enum Unit {
     Faults(String),
     /// The sandboxes of this node.
     Sandboxes,
-    /// Routes and traffic policies, where they meet a service; without one, where they meet hosts.
-    Traffic(Option<Name>),
+    /// Routes and traffic policies, where they meet what is compiled with them.
+    Traffic(TrafficUnit),
     /// Routes and traffic policies among themselves.
     Routing,
+}
+
+/// What is compiled together of traffic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrafficUnit {
+    /// Every external host.
+    Hosts,
+    /// The ports of a service.
+    Service(Name),
+    /// What enters through gateways.
+    Edge,
 }
 
 /// The issues of every unit.

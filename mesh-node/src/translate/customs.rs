@@ -89,14 +89,25 @@ impl Customs {
         };
         (is_other, log.into_issues())
     }
+
+    /// May a gateway of this namespace show the certificate in a Secret?
+    #[must_use]
+    pub fn may_show(&self, namespace: &str, secret: &Name) -> bool {
+        *secret.namespace == *namespace || self.grants.allow_certificate(namespace, secret)
+    }
 }
 
 /// Returns whether this differs from what was there.
-fn put<K: Ord, T: PartialEq>(known: &mut BTreeMap<K, Arc<T>>, key: K, value: Option<T>) -> bool {
-    if known.get(&key).map(|known| &**known) == value.as_ref() {
+fn put<K: Ord, T: ?Sized + PartialEq, V: Into<Arc<T>>>(
+    known: &mut BTreeMap<K, Arc<T>>,
+    key: K,
+    value: Option<V>,
+) -> bool {
+    let value = value.map(Into::into);
+    if known.get(&key) == value.as_ref() {
         return false;
     }
     known.remove(&key);
-    known.extend(value.map(|value| (key, Arc::new(value))));
+    known.extend(value.map(|value| (key, value)));
     true
 }

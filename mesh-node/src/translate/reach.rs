@@ -36,6 +36,8 @@ pub struct Stale {
     pub tiers: bool,
     /// May sets of addresses be others?
     pub address_sets: bool,
+    /// May gateways, their classes, their certificates or what may attach to them be others?
+    pub gateways: bool,
 }
 
 impl Translator {
@@ -69,6 +71,7 @@ impl Translator {
                     self.reach_of_custom(world, kind, &name, &mut stale);
                 }
                 (Key::Sandboxes(name), _) => self.reach_of_sandboxes(world, &name, &mut stale),
+                (Key::Object(Kind::Secret, _), _) => stale.gateways = true,
                 // Of accounts only the names matter, which pods have; faults and sources are nothing to translate.
                 (Key::Object(Kind::ServiceAccount, _) | Key::Faults(_) | Key::Sources, _) => {}
             }
@@ -97,6 +100,18 @@ impl Translator {
             | CustomKind::IstioGateway
             | CustomKind::Sidecar => false,
         };
+        stale.gateways |= match kind {
+            CustomKind::ReferenceGrant | CustomKind::Gateway | CustomKind::GatewayClass | CustomKind::IstioGateway => {
+                is_other
+            }
+            CustomKind::HttpRoute
+            | CustomKind::GrpcRoute
+            | CustomKind::VirtualService
+            | CustomKind::DestinationRule
+            | CustomKind::ServiceEntry
+            | CustomKind::WorkloadEntry
+            | CustomKind::Sidecar => false,
+        };
     }
 
     /// Every route that may send to another namespace: those of the Gateway API.
@@ -107,11 +122,13 @@ impl Translator {
         }
     }
 
-    /// Its pods, if it says something else of them.
+    /// Its pods, if it says something else of them, and gateways, to which its routes may attach.
     fn reach_of_namespace(&mut self, world: &World, name: &Name, before: Option<&Namespace>, stale: &mut Stale) {
         let now = world.namespaces().get(name);
         let issues = now.map_or_else(Vec::new, |now| pod::namespace_issues(name, now));
         self.issues.set(Unit::Object(Kind::Namespace, name.clone()), issues);
+        // Its labels may say whether its routes attach.
+        stale.gateways |= before.map(|before| &before.metadata.labels) != now.map(|now| &now.metadata.labels);
         if before.is_some_and(pod::is_in_mesh) != now.is_some_and(|now| pod::is_in_mesh(now)) {
             stale.workloads.extend(world.pods_in(&name.name).cloned());
         }

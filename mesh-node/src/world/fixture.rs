@@ -24,6 +24,7 @@ pub(crate) fn object(yaml: &str) -> Object {
         "Pod" => Object::Pod(serde_saphyr::from_str(yaml).expect(read)),
         "Service" => Object::Service(serde_saphyr::from_str(yaml).expect(read)),
         "EndpointSlice" => Object::EndpointSlice(serde_saphyr::from_str(yaml).expect(read)),
+        "Secret" => Object::Secret(serde_saphyr::from_str(yaml).expect(read)),
         "PeerAuthentication" => Object::PeerAuthentication(serde_saphyr::from_str(yaml).expect(read)),
         other => {
             let group = head.api_version.split('/').next().unwrap_or_default();

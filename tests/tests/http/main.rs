@@ -1,6 +1,7 @@
 //! HTTP through the mesh, as clients and servers meet it.
 
 mod arriving;
+mod edge;
 mod outside;
 mod protocols;
 mod resilience;

@@ -98,13 +98,18 @@ pub(crate) fn curl(from: &Pod, url: &str, arguments: &[&str]) -> Result<Seen> {
     let output = from.run("curl", fixed.iter().chain(arguments).chain(&[url]))?;
     let headers = output.stderr.clone();
     ensure!(output.status.success(), "curl {url}: {headers}");
+    read(&headers, output.stdout)
+}
+
+/// What curl saw, from the heads that it wrote and the body.
+pub(crate) fn read(heads: &str, body: String) -> Result<Seen> {
     // Of several heads, such as 100 and 200, the last counts.
-    let last = headers.trim_end().split("\r\n\r\n").last().unwrap_or_default();
+    let last = heads.trim_end().split("\r\n\r\n").last().unwrap_or_default();
     let mut lines = last.lines();
     let status = lines.next().and_then(|line| line.split_whitespace().nth(1)).and_then(|code| code.parse().ok());
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Ok(Seen { status: status.with_context(|| format!("no head: {last}"))?, headers, body: output.stdout })
+    Ok(Seen { status: status.with_context(|| format!("no head: {last}"))?, headers, body })
 }

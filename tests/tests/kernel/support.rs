@@ -429,7 +429,7 @@ fn relay(ns: &NetNs, side: Side, downstream: &TcpStream) {
         let (dialled, client) = (downstream.local_addr()?, downstream.peer_addr()?);
         let socket = if side == Side::Outbound {
             let socket = stream(ns, dialled.is_ipv6())?;
-            toward_network(&socket, dialled.is_ipv6(), Destined::Plain)?;
+            toward_network(&socket, dialled.is_ipv6(), (Destined::Plain, true))?;
             socket
         } else {
             local_socket(ns, SocketAddr::new(client.ip(), SOURCE_PORT.fetch_add(1, Ordering::SeqCst)))?

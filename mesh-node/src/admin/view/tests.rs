@@ -69,6 +69,7 @@ fn node() -> NodeSnapshot {
             endpoints: [(endpoint, owner)].into_iter().collect(),
             ..Directory::default()
         }),
+        edge: None,
         issues: [Arc::new(model::Issue {
             object: ObjectRef { kind: "PeerAuthentication".into(), name: Name::new("default", "odd") },
             field: "spec.mtls.mode".into(),

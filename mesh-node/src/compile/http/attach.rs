@@ -218,7 +218,7 @@ fn field(route: &HttpRoute) -> &'static str {
     }
 }
 
-fn overruled(route: &HttpRoute, winner: &HttpRoute, port: Port<'_>) -> Issue {
+pub(super) fn overruled(route: &HttpRoute, winner: &HttpRoute, port: Port<'_>) -> Issue {
     let problem =
         format!("{} routes {} port {}, where this one has no effect", winner.object, port.name.host, port.port);
     Issue::new(&route.object, field(route), problem, "put the rules into one object")

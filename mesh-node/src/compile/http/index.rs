@@ -20,6 +20,8 @@ pub(in crate::compile) struct Indexes {
     pub(super) of_service: BTreeMap<Name, Vec<Arc<HttpRoute>>>,
     /// Routes by the host that they attach to, wildcards included.
     pub(super) of_host: BTreeMap<Arc<str>, Vec<Arc<HttpRoute>>>,
+    /// Routes that attach to gateways.
+    pub(super) of_gateway: Vec<Arc<HttpRoute>>,
     pub(super) policies: Policies,
     /// External services by host.
     pub(super) externals: BTreeMap<Arc<str>, Vec<Arc<ExternalService>>>,
@@ -41,7 +43,7 @@ impl Indexes {
                 let routes = match parent {
                     Parent::Service { name, .. } => found.of_service.entry(name.clone()).or_default(),
                     Parent::Host { host, .. } => found.of_host.entry(host.as_str().into()).or_default(),
-                    Parent::Gateway { .. } => continue,
+                    Parent::Gateway { .. } => &mut found.of_gateway,
                 };
                 if routes.last().is_none_or(|last| last.object != route.object) {
                     routes.push(Arc::clone(route));

@@ -6,14 +6,15 @@
 //! Invariant: what depends on a service, a pod or a namespace is found by what it looked up when it was compiled last. If a
 //! routing object, this node's zone or its pods are others, everything that routing concerns is compiled again.
 
-use super::reads::{Readers, Reads, Unit};
+use super::reads::{Readers, Reads};
 use super::{Client, Indexes, PortTraffic, Traffic};
 use crate::compile::directory::{Builder, service_name};
 use crate::compile::{Settings, hosts};
 use crate::model::http::LocalityPreference;
 use crate::model::{Issue, Name, ObjectRef, Service};
+use crate::snapshot::edge::EdgePort;
 use crate::snapshot::http::Upstream;
-use crate::translate::{self, Stale, Translator};
+use crate::translate::{self, Stale, TrafficUnit as Unit, Translator};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(in crate::compile) struct Live {
     records: BTreeMap<Unit, Record>,
     readers: Readers,
     upstreams: HashMap<Arc<str>, Arc<Upstream>>,
+    edge: Vec<Arc<EdgePort>>,
     /// Must all of it be compiled again?
     is_stale: bool,
 }
@@ -74,7 +76,7 @@ impl Live {
             }
             self.is_stale |= self.zone() != before.as_deref();
         }
-        concerns(&self.indexes, name, service, settings) || self.records.contains_key(&Some(name.clone()))
+        concerns(&self.indexes, name, service, settings) || self.records.contains_key(&Unit::Service(name.clone()))
     }
 
     fn zone(&self) -> Option<&str> {
@@ -87,9 +89,10 @@ impl Live {
         if self.is_stale {
             units.extend(self.records.keys().cloned());
             if stale.routing {
-                units.extend(self.indexes.concerned(world, &settings.cluster_domain).into_iter().map(Some));
-                units.extend(self.indexes.has_externals().then_some(None));
+                units.extend(self.indexes.concerned(world, &settings.cluster_domain).into_iter().map(Unit::Service));
+                units.extend(self.indexes.has_externals().then_some(Unit::Hosts));
             }
+            units.insert(Unit::Edge);
             return units;
         }
         for name in &stale.services {
@@ -103,7 +106,8 @@ impl Live {
             }
             units.extend(addresses.into_iter().flat_map(|address| self.readers.of_address(address)).cloned());
         }
-        units.extend(self.indexes.list_any(&stale.service_addresses).then_some(None));
+        units.extend(self.indexes.list_any(&stale.service_addresses).then_some(Unit::Hosts));
+        units.extend(stale.gateways.then_some(Unit::Edge));
         units
     }
 
@@ -116,7 +120,7 @@ impl Live {
         settings: &Settings,
     ) {
         let mut units = self.stale(world, translator, stale, settings);
-        units.extend(services.keys().cloned().map(Some));
+        units.extend(services.keys().cloned().map(Unit::Service));
         if units.is_empty() && !self.is_stale {
             return;
         }
@@ -139,12 +143,14 @@ impl Live {
         };
         let mut found: Vec<(Unit, Vec<Issue>)> = Vec::new();
         // Hosts come last: an address that a service has stays with it.
-        let (hosts, of_services) = (units.contains(&None), units.into_iter().flatten());
-        for unit in of_services.map(Some).chain(hosts.then_some(None)) {
+        let hosts = units.take(&Unit::Hosts);
+        let mut edge = std::mem::take(&mut self.edge);
+        for unit in units.into_iter().chain(hosts) {
             let mut issues = Vec::new();
             let record = match &unit {
-                Some(name) => compile_service(&traffic, name, directory, &mut issues),
-                None => compile_hosts(&traffic, directory, &mut issues),
+                Unit::Service(name) => compile_service(&traffic, name, directory, &mut issues),
+                Unit::Hosts => compile_hosts(&traffic, directory, &mut issues),
+                Unit::Edge => compile_edge(&traffic, &mut edge, &mut issues),
             };
             let before = self.records.remove(&unit);
             let summary = |record: &Option<Record>| record.as_ref().map(|of| (of.taken.clone(), of.is_there));
@@ -155,6 +161,7 @@ impl Live {
             found.push((unit, issues));
         }
         let upstreams: Vec<_> = traffic.into_upstreams().collect();
+        self.edge = edge;
         self.upstreams.extend(upstreams);
         self.upstreams.retain(|_, upstream| Arc::strong_count(upstream) > 1);
         for (unit, issues) in found {
@@ -165,9 +172,15 @@ impl Live {
         }
     }
 
+    /// The ports of the edge.
+    pub(in crate::compile) fn edge(&self) -> &[Arc<EdgePort>] {
+        &self.edge
+    }
+
     fn idle(&self) -> Vec<Issue> {
         let taken = self.records.values().flat_map(|record| &record.taken).collect();
-        let is_there = |name: &Name| self.records.get(&Some(name.clone())).is_some_and(|record| record.is_there);
+        let is_there =
+            |name: &Name| self.records.get(&Unit::Service(name.clone())).is_some_and(|record| record.is_there);
         self.indexes.idle(&taken, is_there)
     }
 }
@@ -206,6 +219,18 @@ fn compile_service(
     directory.put_service(name, service.map(|service| &**service), &ports, settings);
     let (reads, taken) = traffic.take();
     Some(Record { reads, taken, is_there: addressed.is_some() })
+}
+
+/// Makes the ports of the edge. Returns what routing has to know of them, if there are gateways.
+fn compile_edge(traffic: &Traffic<'_>, edge: &mut Vec<Arc<EdgePort>>, issues: &mut Vec<Issue>) -> Option<Record> {
+    let mut ports = traffic.edge(issues);
+    for port in &mut ports {
+        let known = edge.iter().find(|known| **known == *port);
+        known.into_iter().for_each(|known| *port = Arc::clone(known));
+    }
+    *edge = ports;
+    let (reads, taken) = traffic.take();
+    (!edge.is_empty()).then_some(Record { reads, taken, is_there: true })
 }
 
 /// Puts the external hosts into the directory. Returns what routing has to know of them, if there are any.

@@ -4,11 +4,9 @@
 //! Out: [`Reads`]; [`Readers`], by which it is found when what it depends on changes.
 
 use crate::model::{Name, Text};
+use crate::translate::TrafficUnit as Unit;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// What is compiled together: the ports of a service, or every external host.
-pub(super) type Unit = Option<Name>;
 
 /// What was looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +75,6 @@ impl Readers {
 /// The readers of `key`, the hosts first.
 fn of<'r, K: Ord + Clone>(readers: &'r BTreeSet<(K, Unit)>, key: &K) -> impl Iterator<Item = &'r Unit> + use<'r, K> {
     let key = key.clone();
-    let from = readers.range((key.clone(), None)..);
+    let from = readers.range((key.clone(), Unit::Hosts)..);
     from.take_while(move |(of, _)| *of == key).map(|(_, unit)| unit)
 }

@@ -11,7 +11,7 @@ use crate::compile::directory::service_name;
 use crate::model::http::{
     BackendTarget, HttpAction, HttpMatch, HttpRoute, HttpRule, HttpTarget, PathKind, RequestMatch, RouteApi,
 };
-use crate::model::{Issue, ObjectRef};
+use crate::model::{Issue, Name, ObjectRef};
 use crate::snapshot::ServiceName;
 use crate::snapshot::http::{Backend, Destination, Route, RouteAction, RouteOrigin, RouteTable, Target};
 use http::StatusCode;
@@ -38,16 +38,16 @@ fn rank(request: &RequestMatch) -> Rank {
 }
 
 impl<'m> Traffic<'m> {
-    /// The table of a client for these routes. Without any, requests go to the port's own endpoints.
+    /// The table of a client for these routes. Without any, requests go to the port's own endpoints, at its place if it has one.
     pub(super) fn table(
         &self,
         port: Port<'_>,
-        place: &Place,
+        place: Option<&Place>,
         (client, routes): (&Client, &[&'m HttpRoute]),
         issues: &mut Vec<Issue>,
     ) -> RouteTable {
         if routes.is_empty() {
-            return RouteTable { routes: Box::new([self.implicit(port, place, client)]) };
+            return RouteTable { routes: place.map(|place| self.implicit(port, place, client)).into_iter().collect() };
         }
         let mut found: Vec<(Rank, Route)> = Vec::new();
         for route in routes {
@@ -106,8 +106,14 @@ impl<'m> Traffic<'m> {
                 Target::Backends(backends.iter().map(backend).collect())
             }
             HttpTarget::Original => {
-                let own = self.upstream(at.place, at.port.name, Part::whole(at.port.port), at.client);
-                let own = own.map_or(Destination::Invalid(StatusCode::SERVICE_UNAVAILABLE), Destination::Upstream);
+                let own =
+                    at.place.map(|place| self.upstream(place, at.port.name, Part::whole(at.port.port), at.client));
+                let own = match own {
+                    Some(Ok(upstream)) => Destination::Upstream(upstream),
+                    Some(Err(_)) => Destination::Invalid(StatusCode::SERVICE_UNAVAILABLE),
+                    // Whoever enters from outside asked for no service.
+                    None => Destination::Invalid(StatusCode::NOT_FOUND),
+                };
                 Target::Backends(Box::new([whole(own)]))
             }
             HttpTarget::Redirect(redirect) => Target::Redirect(redirect.clone()),
@@ -159,9 +165,14 @@ impl<'m> Traffic<'m> {
 /// Does a match hold for a client's requests to a port?
 fn applies(found: &HttpMatch, port: Port<'_>, client: &Client) -> bool {
     found.port.is_none_or(|number| number == port.port)
-        && (found.gateways.is_empty() || found.gateways.contains(&None))
+        && (found.gateways.is_empty() || found.gateways.iter().any(|gateway| is_through(gateway.as_ref(), client)))
         && found.clients.namespace.as_ref().is_none_or(|namespace| **namespace == *client.namespace)
         && found.clients.labels.iter().all(|(key, value)| client.labels.get(key) == Some(value))
+}
+
+/// Do a client's requests come through this gateway, or, for `None`, from a pod of the mesh?
+fn is_through(gateway: Option<&Name>, client: &Client) -> bool {
+    gateway.map_or(client.gateways.is_empty(), |gateway| client.gateways.contains(gateway))
 }
 
 fn whole(destination: Destination) -> Backend {
@@ -176,7 +187,7 @@ fn whole(destination: Destination) -> Backend {
 /// Where in which route, and for whom.
 struct At<'a, 'm> {
     port: Port<'a>,
-    place: &'a Place,
+    place: Option<&'a Place>,
     route: &'m HttpRoute,
     client: &'a Client,
     field: String,

@@ -123,7 +123,11 @@ pub(super) async fn serve(
     let (mut head, body) = request.into_parts();
     name_host(&mut head, &arrived.down);
     let snapshot = arrived.down.worker.feed.snapshot();
-    let mut exchange = Exchange::inbound(&arrived.down, &head, &snapshot, arrived.security);
+    let identity = match &arrived.facts {
+        Facts::InboundMesh { identity, .. } => Some(&**identity),
+        Facts::InboundPlain { .. } | Facts::InboundProbe { .. } | Facts::Http | Facts::Outbound { .. } => None,
+    };
+    let mut exchange = Exchange::inbound(&arrived.down, &head, &snapshot, (arrived.security, identity));
     drop(snapshot);
     let answered = match identify(head, &mut exchange) {
         Ok(asking) => answer(&arrived, &mut exchange, asking, body).await,

@@ -7,6 +7,8 @@
 use super::Downstream;
 use super::attempt::Held;
 use super::body::{Messages, Passed};
+use super::headers::FORWARDED_FOR;
+use crate::model::Identity;
 use crate::proxy::refusal::{self, Refusal};
 use crate::snapshot::http::{RouteOrigin, Upstream};
 use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
@@ -16,14 +18,12 @@ use crate::telemetry::edges::EdgeLabels;
 use crate::telemetry::http::{GrpcStatus, HttpEdgeLabels, Protocol};
 use crate::telemetry::trace::SpanContext;
 use crate::telemetry::{self, Security, Side};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{StatusCode, request};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Counts messages where gRPC is spoken.
 fn passed(head: &request::Parts) -> Rc<Passed> {
@@ -80,21 +80,21 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// A request of the pod, of which only the head is known.
     pub(crate) fn outbound(down: &Rc<Downstream>, head: &request::Parts, snapshot: &NodeSnapshot) -> Self {
-        let source = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
+        let source = snapshot.workload(&down.pod.key).cloned();
         let mut exchange = Self::new(down, Side::Outbound, head);
         exchange.source = source;
         exchange
     }
 
-    /// A request to the pod, of which only the head is known, over a connection protected like this.
+    /// A request to the pod, of which only the head is known, over a connection protected like this, by whoever proved to be this.
     pub(crate) fn inbound(
         down: &Rc<Downstream>,
         head: &request::Parts,
         snapshot: &NodeSnapshot,
-        security: Security,
+        (security, identity): (Security, Option<&Identity>),
     ) -> Self {
         let mut exchange = Self::new(down, Side::Inbound, head);
-        exchange.source = snapshot.directory.workloads.get(&down.client.ip()).cloned();
+        exchange.source = down.worker.source(snapshot, down.client.ip(), identity);
         exchange.workload = snapshot.pods.get(&down.pod.key).map(|local| Arc::clone(&local.workload));
         exchange.service = snapshot.directory.service_of(&down.original).cloned();
         exchange.endpoint = Some(down.original);

@@ -10,14 +10,14 @@ use super::body::Payload;
 use super::dialled::{Dialled, dialled};
 use super::exchange::Exchange;
 use super::forward::{self, Answered, Way};
-use super::{Downstream, headers, reply, upgrade};
+use super::{Downstream, Entry, headers, reply, upgrade};
 use crate::model::http::{HttpFilters, PathMatch, Share};
 use crate::proxy::refusal::{self, Refusal};
 use crate::route::matching::{self, Asked};
 use crate::route::rewriting::{self, Arrived};
 use crate::route::{self, cors};
 use crate::snapshot::NodeSnapshot;
-use crate::snapshot::http::{Destination, Route, Target};
+use crate::snapshot::http::{Destination, Route, RouteTable, Target};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version, request};
@@ -31,6 +31,8 @@ use std::sync::Arc;
 pub(super) struct Asking {
     pub(super) head: request::Parts,
     pub(super) authority: Authority,
+    /// By which it came.
+    pub(super) scheme: &'static str,
     /// May the connection go over to another protocol?
     pub(super) changes: bool,
     /// Which, where HTTP/1.1 names it.
@@ -43,7 +45,10 @@ pub(super) async fn serve(
     mut request: Request<Incoming>,
 ) -> Result<Response<Payload>, Infallible> {
     let client = Client::of(&down, &mut request);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    if let Entry::Edge { scheme, .. } = down.entry {
+        headers::forwarded(&mut head.headers, down.client.ip(), scheme);
+    }
     let snapshot = down.worker.feed.snapshot();
     let mut exchange = Exchange::outbound(&down, &head, &snapshot);
     let answered = match identify(head, &mut exchange) {
@@ -113,7 +118,11 @@ pub(super) fn identify(mut head: request::Parts, exchange: &mut Exchange) -> Res
     let protocol = headers::upgrade(&head);
     let changes = protocol.is_some() || (head.method == Method::CONNECT && head.version != Version::HTTP_2);
     headers::strip(&mut head.headers);
-    Ok(Asking { head, authority, changes, protocol })
+    let scheme = match exchange.down.entry {
+        Entry::Pod => "http",
+        Entry::Edge { scheme, .. } => scheme,
+    };
+    Ok(Asking { head, authority, scheme, changes, protocol })
 }
 
 async fn answer(
@@ -124,11 +133,17 @@ async fn answer(
 ) -> Result<Answered, Refusal> {
     let down = Rc::clone(&exchange.down);
     exchange.span.inject(&mut asking.head.headers);
-    let Dialled { service, upstream, table } = dialled(&down, snapshot, asking.authority.host())?;
-    exchange.service = service;
-    let Some(table) = table else {
-        let filters = HttpFilters::default();
-        return forward::forward(exchange, snapshot, asking, body, Way::plain(&upstream, &filters)).await;
+    let table = match down.entry {
+        Entry::Edge { port, .. } => entered(snapshot, port, asking.authority.host())?,
+        Entry::Pod => {
+            let Dialled { service, upstream, table } = dialled(&down, snapshot, asking.authority.host())?;
+            exchange.service = service;
+            let Some(table) = table else {
+                let filters = HttpFilters::default();
+                return forward::forward(exchange, snapshot, asking, body, Way::plain(&upstream, &filters)).await;
+            };
+            table
+        }
     };
     let route = table.routes.iter().find(|route| matching::meets(&asked(&asking), &route.condition));
     let Some(route) = route else {
@@ -165,12 +180,20 @@ async fn answer(
     Ok(answered)
 }
 
+/// The routes for a host at a port of gateways.
+fn entered(snapshot: &NodeSnapshot, port: u16, host: &str) -> Result<Arc<RouteTable>, Refusal> {
+    let port = snapshot.edge.as_ref().and_then(|edge| edge.port(port));
+    let host = host.to_ascii_lowercase();
+    let table = port.and_then(|port| port.hosts.covering(&host).next());
+    table.cloned().ok_or_else(|| Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host"))
+}
+
 /// What the client asked for, as conditions are compared with it.
 pub(super) fn asked(asking: &Asking) -> Asked<'_> {
     let uri = &asking.head.uri;
     Asked {
         method: &asking.head.method,
-        scheme: "http",
+        scheme: asking.scheme,
         host: asking.authority.host(),
         path: uri.path(),
         query: uri.query().unwrap_or_default(),

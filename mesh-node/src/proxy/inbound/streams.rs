@@ -43,7 +43,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
             Err(error) => {
                 // A connection on which nothing was ever asked is itself what failed.
                 if streams == 0 {
-                    let report = new_report(&worker, &pod, &worker.feed.snapshot(), ends);
+                    let report = new_report((&worker, &pod), &worker.feed.snapshot(), &peered, ends);
                     report.refused(Refusal::wire(&error));
                 }
                 return;
@@ -57,7 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         }
         streams += 1;
         let snapshot = worker.feed.snapshot();
-        let mut report = new_report(&worker, &pod, &snapshot, ends);
+        let mut report = new_report((&worker, &pod), &snapshot, &peered, ends);
         if let Some(service) = snapshot.directory.services.get(&original.ip()) {
             report.service = Some(Arc::clone(&service.name));
         }
@@ -97,9 +97,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
     }
 }
 
-fn new_report(worker: &Rc<Worker>, pod: &Rc<Pod>, snapshot: &NodeSnapshot, ends: (SocketAddr, SocketAddr)) -> Report {
+fn new_report(
+    (worker, pod): (&Rc<Worker>, &Rc<Pod>),
+    snapshot: &NodeSnapshot,
+    peered: &Peered,
+    ends: (SocketAddr, SocketAddr),
+) -> Report {
     let mut report = super::new_report(worker, pod, snapshot, ends);
     report.security = Security::MutualTls;
+    report.source_workload = worker.source(snapshot, ends.0.ip(), Some(&peered.identity));
     report
 }
 

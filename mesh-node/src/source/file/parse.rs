@@ -8,7 +8,7 @@
 //! Source: YAML 1.2.2, "document markers"; Kubernetes names (RFC 1123) and `v1.List`; `kubectl apply` for the
 //! default namespace.
 
-use crate::api::{core, custom, discovery, istio};
+use crate::api::{core, custom, discovery, istio, secret};
 use crate::model::{Issue, Name, ObjectRef};
 use crate::world::{CustomKind, Kind, Object};
 use serde::Deserialize;
@@ -254,6 +254,7 @@ fn known(group: &str, kind: &str) -> Option<Kind> {
         ("", "Pod") => Kind::Pod,
         ("", "Service") => Kind::Service,
         ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
+        ("", "Secret") => Kind::Secret,
         ("security.istio.io", "PeerAuthentication") => Kind::PeerAuthentication,
         _ => Kind::Custom(CustomKind::find(group, kind)?),
     })
@@ -284,7 +285,9 @@ fn is_version(kind: Kind, version: &str) -> bool {
     match kind {
         Kind::Custom(kind) => kind.versions().contains(&version),
         Kind::PeerAuthentication => matches!(version, "v1" | "v1beta1"),
-        Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Service | Kind::EndpointSlice => version == "v1",
+        Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Service | Kind::EndpointSlice | Kind::Secret => {
+            version == "v1"
+        }
     }
 }
 
@@ -313,6 +316,7 @@ fn object(kind: Kind, source: &impl Source) -> Result<Object, Refusal> {
         Kind::Pod => Object::Pod(source.decode::<core::Pod>()?),
         Kind::Service => Object::Service(source.decode::<core::Service>()?),
         Kind::EndpointSlice => Object::EndpointSlice(source.decode::<discovery::EndpointSlice>()?),
+        Kind::Secret => Object::Secret(source.decode::<secret::Secret>()?),
         Kind::PeerAuthentication => Object::PeerAuthentication(source.decode::<istio::PeerAuthentication>()?),
         Kind::Custom(kind) => Object::Custom(kind, source.decode::<custom::Custom>()?),
     };

@@ -182,6 +182,7 @@ pub(super) fn object(kind: Kind, json: &str) -> Result<Object, serde_json::Error
         Kind::Pod => Object::Pod(serde_json::from_str(json)?),
         Kind::Service => Object::Service(serde_json::from_str(json)?),
         Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_str(json)?),
+        Kind::Secret => Object::Secret(serde_json::from_str(json)?),
         Kind::PeerAuthentication => Object::PeerAuthentication(serde_json::from_str(json)?),
         Kind::Custom(kind) => Object::Custom(kind, serde_json::from_str(json)?),
     })

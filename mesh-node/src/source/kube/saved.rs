@@ -8,6 +8,7 @@
 //! Source: `rename(2)`, `fsync(2)`.
 
 use super::resource::{self, RESOURCES, Resource};
+use crate::api::secret::Secret;
 use crate::telemetry::timestamp;
 use crate::world::{Kind, Object, World};
 use serde::{Deserialize, Serialize};
@@ -203,6 +204,8 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
                 Kind::Pod => write_objects(&mut file, locked(world).pods(), now)?,
                 Kind::Service => write_objects(&mut file, locked(world).services(), now)?,
                 Kind::EndpointSlice => write_objects(&mut file, locked(world).endpoint_slices(), now)?,
+                // Keys are never written to a disk.
+                Kind::Secret => write_objects(&mut file, std::iter::empty::<Arc<Secret>>(), now)?,
                 Kind::PeerAuthentication => {
                     write_objects(&mut file, shared(world, World::peer_authentications), now)?;
                 }

@@ -32,6 +32,7 @@ pub(super) fn slim(object: &mut Object, node: &str) {
         Object::Pod(_)
         | Object::Namespace(_)
         | Object::ServiceAccount(_)
+        | Object::Secret(_)
         | Object::PeerAuthentication(_)
         | Object::Custom(..) => {}
     }
@@ -116,11 +117,7 @@ endpoints: [{addresses: [10.0.0.1], nodeName: two}]
     fn a_node_does_the_same_without_what_nobody_reads() {
         use crate::{compile, translate};
         let snapshot = |world: &World| {
-            let settings = compile::Settings {
-                node: "one".to_owned(),
-                cluster_domain: "cluster.local".to_owned(),
-                root_namespace: "istio-system".to_owned(),
-            };
+            let settings = compile::Settings { node: "one".to_owned(), ..compile::Settings::default() };
             compile::Compiler::of(world, translate::Settings::default(), settings).snapshot()
         };
         let (whole, slim) = worlds();

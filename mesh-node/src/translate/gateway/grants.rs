@@ -33,13 +33,23 @@ impl Grants {
 
     /// May a route of this kind and namespace send to a service?
     pub(super) fn allow(&self, kind: CustomKind, namespace: &str, service: &Name) -> bool {
-        let from = self.0.range(Name::new(service.namespace.clone(), "")..);
-        from.take_while(|(name, _)| name.namespace == service.namespace).any(|(_, grant)| {
-            let from = |(group, of, at): &(String, String, String)| {
-                group == kind.group() && of == kind.name() && at == namespace
+        self.say((kind, namespace), ("Service", service))
+    }
+
+    /// May a gateway of this namespace show the certificate in a Secret?
+    pub(in crate::translate) fn allow_certificate(&self, namespace: &str, secret: &Name) -> bool {
+        self.say((CustomKind::Gateway, namespace), ("Secret", secret))
+    }
+
+    /// May objects of a kind and namespace refer to an object of the core?
+    fn say(&self, (kind, namespace): (CustomKind, &str), (of, to): (&str, &Name)) -> bool {
+        let from = self.0.range(Name::new(to.namespace.clone(), "")..);
+        from.take_while(|(name, _)| name.namespace == to.namespace).any(|(_, grant)| {
+            let from = |(group, by, at): &(String, String, String)| {
+                group == kind.group() && by == kind.name() && at == namespace
             };
-            let to = |(group, of, name): &(String, String, Option<String>)| {
-                group.is_empty() && of == "Service" && name.as_ref().is_none_or(|name| **name == *service.name)
+            let to = |(group, what, name): &(String, String, Option<String>)| {
+                group.is_empty() && what == of && name.as_ref().is_none_or(|name| **name == *to.name)
             };
             grant.from.iter().any(from) && grant.to.iter().any(to)
         })

@@ -2,7 +2,6 @@
 //!
 //! In:  a Gateway as written.
 //! Out: a [`Gateway`]; a server that is not understood is left out, so that nothing listens there.
-//! Invariant: since nothing listens for gateways, each is reported.
 //! Source: Istio `Gateway`, `Server`, `ServerTLSSettings`.
 
 use crate::api::custom::Custom;
@@ -27,7 +26,6 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
             .collect();
         (selector, listeners)
     });
-    log.note("", "no part of the mesh listens for gateways; nothing enters by it", "let traffic enter by another way");
     Gateway {
         object: log.object().clone(),
         created: object.metadata.creation_timestamp.clone(),

@@ -3,6 +3,7 @@
 use super::{labels, pick, some};
 use crate::api::custom::{Custom, CustomKind};
 use crate::api::meta::ObjectMeta;
+use crate::model::CONTROLLER;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
@@ -146,12 +147,29 @@ pub(super) fn custom(rng: &mut Rng, kind: CustomKind, metadata: ObjectMeta) -> C
             "to": [{"group": "", "kind": "Service"}],
         }),
         CustomKind::Gateway => {
-            json!({"gatewayClassName": "c", "listeners": [{"name": "l", "port": number(rng), "protocol": "HTTP"}]})
+            let mut listener =
+                json!({"name": "l", "port": number(rng), "protocol": *pick(rng, &["HTTP", "HTTP", "HTTPS"])});
+            let from = *pick(rng, &["Same", "All", "Selector"]);
+            optional(
+                rng,
+                &mut listener,
+                "allowedRoutes",
+                |rng| json!({"namespaces": {"from": from, "selector": {"matchLabels": labels(rng)}}}),
+            );
+            optional(
+                rng,
+                &mut listener,
+                "tls",
+                |rng| json!({"certificateRefs": [{"name": "n0", "namespace": *pick(rng, &["shop", "bank"])}]}),
+            );
+            json!({"gatewayClassName": *pick(rng, &["n0", "n1", "n2"]), "listeners": [listener]})
         }
         CustomKind::IstioGateway => {
-            json!({"selector": labels(rng), "servers": [{"port": {"number": number(rng), "protocol": "HTTP", "name": "h"}, "hosts": [host(rng)]}]})
+            let selector = *pick(rng, &["ingressgateway", "ingressgateway", "other"]);
+            json!({"selector": {"istio": selector}, "servers": [{"port": {"number": number(rng), "protocol": "HTTP", "name": "h"}, "hosts": [host(rng)]}]})
         }
-        CustomKind::GatewayClass | CustomKind::Sidecar => json!({"odd": rng.u8(..2)}),
+        CustomKind::GatewayClass => json!({"controllerName": *pick(rng, &[CONTROLLER, CONTROLLER, "other/one"])}),
+        CustomKind::Sidecar => json!({"odd": rng.u8(..2)}),
     };
     Custom { metadata, spec: spec.as_object().expect("made as one").clone(), reported: None }
 }

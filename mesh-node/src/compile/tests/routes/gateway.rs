@@ -196,13 +196,14 @@ fn parents_are_ports_by_number_or_name_and_have_a_virtual_address() {
     check(
         &route("HTTPRoute", "r", "default", spec),
         &expect![[r#"
-        10.96.0.2 ratings:9080 Http
-          routes
-            Elements("/") => 1x reviews.default.svc.cluster.local:9080 [10.0.1.1:9080 10.0.1.2:9080] (HTTPRoute default/r rules[0])
-        HTTPRoute default/r, spec.parentRefs: port 3306 of ratings.default.svc.cluster.local does not speak HTTP by its own word, so that requests are not seen; the route is not enforced; let the port's name or appProtocol say `http`
-        HTTPRoute default/r, spec.parentRefs: there is no Service default/gone; the route does not hold for it; name a service that has a virtual address
-        HTTPRoute default/r, spec.parentRefs[3]: a route does not attach to Odd of the core group; name a Service (group "") or a Gateway (group gateway.networking.k8s.io)
-    "#]],
+            10.96.0.2 ratings:9080 Http
+              routes
+                Elements("/") => 1x reviews.default.svc.cluster.local:9080 [10.0.1.1:9080 10.0.1.2:9080] (HTTPRoute default/r rules[0])
+            HTTPRoute default/r, spec.parentRefs: port 3306 of ratings.default.svc.cluster.local does not speak HTTP by its own word, so that requests are not seen; the route is not enforced; let the port's name or appProtocol say `http`
+            HTTPRoute default/r, spec.parentRefs: there is no Gateway default/edge; the route does not hold for it; create it, or correct the name
+            HTTPRoute default/r, spec.parentRefs: there is no Service default/gone; the route does not hold for it; name a service that has a virtual address
+            HTTPRoute default/r, spec.parentRefs[3]: a route does not attach to Odd of the core group; name a Service (group "") or a Gateway (group gateway.networking.k8s.io)
+        "#]],
     );
 }
 

@@ -80,14 +80,15 @@ fn matches_on_clients_and_ports_are_decided_beforehand() {
     check(
         &route,
         &expect![[r#"
-        10.96.0.2 ratings:9080 Http
-          routes
+            10.96.0.2 ratings:9080 Http
+              routes
 
-          routes for c1
-            Any => 1x ratings.default.svc.cluster.local:9080 [10.0.1.3:9080] (VirtualService default/ratings http[1])
-          routes for c2
-            Any => 1x reviews.default.svc.cluster.local:9080 [10.0.1.1:9080 10.0.1.2:9080] (VirtualService default/ratings http[0])
-    "#]],
+              routes for c1
+                Any => 1x ratings.default.svc.cluster.local:9080 [10.0.1.3:9080] (VirtualService default/ratings http[1])
+              routes for c2
+                Any => 1x reviews.default.svc.cluster.local:9080 [10.0.1.1:9080 10.0.1.2:9080] (VirtualService default/ratings http[0])
+            VirtualService default/ratings, spec.gateways: there is no Gateway default/edge; the route does not hold for it; create it, or correct the name
+        "#]],
     );
 }
 

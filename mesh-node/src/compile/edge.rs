@@ -1,0 +1,51 @@
+//! Who the edge of this node is.
+//!
+//! In:  the ports of gateways, the workloads of this node, the names that the operator chose.
+//! Out: the [`Edge`], if anything enters here.
+//! Invariant: the edge is the mesh's daemon towards pods: it has the identity of its service account.
+
+use super::Settings;
+use crate::model::{Name, Workload};
+use crate::snapshot::edge::{Edge, EdgePort};
+use crate::snapshot::{WorkloadEntry, WorkloadLabels};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The edge with these ports; `None` without any.
+pub(super) fn edge(ports: &[Arc<EdgePort>], here: &BTreeMap<Name, Arc<Workload>>, settings: &Settings) -> Option<Edge> {
+    if ports.is_empty() {
+        return None;
+    }
+    let identity = &settings.edge;
+    let of = |names: &Name| *names.namespace == *identity.namespace;
+    let bearer =
+        here.iter().find(|(name, workload)| of(name) && workload.identity == **identity && !workload.uid.is_empty());
+    Some(Edge {
+        workload: Arc::new(workload(settings)),
+        bearer: bearer
+            .map(|(name, workload)| (name.name.as_str().into(), workload.uid.as_str().into()))
+            .unwrap_or_default(),
+        ports: ports.into(),
+    })
+}
+
+/// The edge as pods see it; that of every node is the same.
+#[must_use]
+pub fn workload(settings: &Settings) -> WorkloadEntry {
+    let identity = &settings.edge;
+    let name = &*identity.service_account;
+    WorkloadEntry {
+        identity: Arc::clone(identity),
+        inbound: None,
+        takes_mutual_tls: false,
+        labels: Arc::new(WorkloadLabels {
+            workload: name.into(),
+            namespace: (&*identity.namespace).into(),
+            app: name.into(),
+            version: "unknown".into(),
+            canonical_service: name.into(),
+            canonical_revision: "latest".into(),
+            principal: identity.principal().into(),
+        }),
+    }
+}

@@ -1,0 +1,349 @@
+//! What enters through gateways.
+//!
+//! In:  gateways, their classes and certificates, the routes that attach to them.
+//! Out: the ports of the edge, each with its routes by host.
+//! Invariant: a listener that cannot be served as it was written is not listened on, and an issue says so.
+//! Invariant: of several gateways that want one port in different ways the oldest has it.
+//! Source: Gateway API `Gateway`, "Listener conflicts" and route precedence, where the most exact host comes first; Istio
+//! `Gateway` and `VirtualService`, of which one alone routes a host.
+
+use super::index::covering;
+use super::{Client, Port, Traffic};
+use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
+use crate::model::{
+    AllowedRoutes, CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name,
+    Text,
+};
+use crate::snapshot::edge::{Certificate, EdgePort};
+use crate::snapshot::http::RouteTable;
+use crate::snapshot::{ByHost, ServiceName};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A listener that is served.
+struct Open<'m> {
+    gateway: &'m Gateway,
+    listener: &'m Listener,
+}
+
+/// What is known of one port.
+#[derive(Default)]
+struct Building<'m> {
+    opens: Vec<Open<'m>>,
+    tls: Option<ByHost<Arc<Certificate>>>,
+    /// Routes by the hosts for which each attached, `*` for all.
+    routes: Vec<(Arc<str>, &'m HttpRoute)>,
+}
+
+impl<'m> Traffic<'m> {
+    /// The ports of the edge.
+    pub(super) fn edge(&self, issues: &mut Vec<Issue>) -> Vec<Arc<EdgePort>> {
+        let mut ports: BTreeMap<u16, Building<'m>> = BTreeMap::new();
+        let mut gateways: Vec<&Gateway> = self.translator.customs.gateways.values().map(|gateway| &**gateway).collect();
+        gateways.sort_by_key(|gateway| (&gateway.created, &gateway.object));
+        gateways.retain(|gateway| self.is_ours(gateway, issues));
+        for gateway in &gateways {
+            for listener in &gateway.listeners {
+                let problem = self.open(gateway, listener, &mut ports);
+                if let Err((problem, cure)) = problem {
+                    let problem = format!("listener `{}` is not listened on: {problem}", listener.name);
+                    issues.push(Issue::new(&gateway.object, field(gateway), problem, cure));
+                }
+            }
+        }
+        for route in &self.indexes.of_gateway {
+            self.attach(route, &gateways, &mut ports, issues);
+        }
+        ports.into_iter().map(|(number, port)| Arc::new(self.finish(number, port, issues))).collect()
+    }
+
+    /// Is it for this edge to carry?
+    fn is_ours(&self, gateway: &Gateway, issues: &mut Vec<Issue>) -> bool {
+        let (is_ours, problem) = match &gateway.class {
+            GatewayClass::Named(class) => {
+                let controller = self.translator.customs.classes.get(&Name::new("", class.as_str()));
+                let problem = controller.is_none().then(|| format!("there is no GatewayClass {class}"));
+                (controller.is_some_and(|controller| **controller == *CONTROLLER), problem)
+            }
+            GatewayClass::Pods(selector) => {
+                let own = &self.settings.edge_labels;
+                let is_ours = selector.iter().all(|(key, value)| own.get(key) == Some(value));
+                (is_ours, (!is_ours).then(|| "no gateway of the mesh has the labels that it selects".to_owned()))
+            }
+        };
+        issues.extend(problem.map(|problem| {
+            let problem = format!("{problem}; nothing enters by it");
+            let own: Vec<String> =
+                self.settings.edge_labels.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+            let cure = match gateway.class {
+                GatewayClass::Named(_) => format!("create the class with the controller {CONTROLLER}"),
+                GatewayClass::Pods(_) => format!("select `{}`", own.join(", ")),
+            };
+            let field = match gateway.class {
+                GatewayClass::Named(_) => "spec.gatewayClassName",
+                GatewayClass::Pods(_) => "spec.selector",
+            };
+            Issue::new(&gateway.object, field, problem, cure)
+        }));
+        is_ours
+    }
+
+    /// Listens.
+    ///
+    /// **Errors**: what is wrong, and the cure.
+    fn open(
+        &self,
+        gateway: &'m Gateway,
+        listener: &'m Listener,
+        ports: &mut BTreeMap<u16, Building<'m>>,
+    ) -> Result<(), (String, &'static str)> {
+        let tls = match (listener.protocol, &listener.tls) {
+            (ListenerProtocol::Http, None) => None,
+            (ListenerProtocol::Http, Some(_)) => {
+                return Err(("it has TLS, but its protocol is HTTP".to_owned(), "let its protocol be HTTPS"));
+            }
+            (ListenerProtocol::Https, Some(tls)) => Some(self.certificate(gateway, tls)?),
+            (ListenerProtocol::Https, None) => {
+                return Err(("it has no certificate".to_owned(), "name a Secret of type kubernetes.io/tls"));
+            }
+            (ListenerProtocol::Tls | ListenerProtocol::Tcp, _) => {
+                let cure = "let it speak HTTP or HTTPS";
+                return Err(("connections that are not HTTP do not enter yet".to_owned(), cure));
+            }
+        };
+        let port = ports.entry(listener.port).or_default();
+        if let Some(first) = port.opens.first().filter(|_| port.tls.is_some() != tls.is_some()) {
+            let problem = format!("port {} is that of {}, in another protocol", listener.port, first.gateway.object);
+            return Err((problem, "use another port"));
+        }
+        if let Some(certificate) = tls {
+            let by_name = port.tls.get_or_insert_default();
+            for (_, host) in hosts(listener) {
+                let (exact, end) = split(&host);
+                let known = if end { &mut by_name.wildcards } else { &mut by_name.exact };
+                known.entry(exact).or_insert_with(|| Arc::clone(&certificate));
+            }
+        }
+        port.opens.push(Open { gateway, listener });
+        Ok(())
+    }
+
+    /// What a listener shows.
+    fn certificate(&self, gateway: &Gateway, tls: &ListenerTls) -> Result<Arc<Certificate>, (String, &'static str)> {
+        if tls.passthrough {
+            return Err(("TLS that ends at the server does not enter yet".to_owned(), "end it here, by a Secret"));
+        }
+        if tls.mutual {
+            return Err(("certificates of clients are not asked for yet".to_owned(), "let the mode be SIMPLE"));
+        }
+        let Some(name) = tls.certificates.first() else {
+            return Err(("it has no certificate".to_owned(), "name a Secret of type kubernetes.io/tls"));
+        };
+        if !self.translator.customs.may_show(&gateway.object.name.namespace, name) {
+            let problem = format!("no ReferenceGrant lets it use Secret {name}");
+            return Err((problem, "create one in the Secret's namespace"));
+        }
+        let Some(secret) = self.world.secret(name) else {
+            let cure = "create it among the objects that are read; daemons read no Secrets of the Kubernetes API";
+            return Err((format!("Secret {name} is not known"), cure));
+        };
+        let (chain, key) = secret
+            .pair()
+            .map_err(|entry| (format!("Secret {name} has no `{entry}`"), "let it be one of type kubernetes.io/tls"))?;
+        Certificate::read(&chain, &key)
+            .map(Arc::new)
+            .map_err(|error| (format!("Secret {name}: {error}"), "store a certificate and its key, both in PEM"))
+    }
+
+    /// Finds the listeners that a route attaches to.
+    fn attach(
+        &self,
+        route: &'m HttpRoute,
+        gateways: &[&'m Gateway],
+        ports: &mut BTreeMap<u16, Building<'m>>,
+        issues: &mut Vec<Issue>,
+    ) {
+        for parent in &route.parents {
+            let Parent::Gateway { name, listener: section, port: number } = parent else { continue };
+            let is_it = |gateway: &Gateway| gateway.object.name == *name && api(gateway) == route.api;
+            let mut is_taken = false;
+            for (port, building) in ports.iter_mut() {
+                let fits = |open: &&Open<'_>| {
+                    is_it(open.gateway)
+                        && number.is_none_or(|number| number == *port)
+                        && section.as_ref().is_none_or(|section| *section == open.listener.name)
+                        && self.admits(open, &route.object.name.namespace)
+                };
+                let mut found: BTreeSet<Arc<str>> = BTreeSet::new();
+                for open in building.opens.iter().filter(fits) {
+                    let of_listener = hosts(open.listener);
+                    let own = |(namespace, host): &(Option<Text>, Arc<str>)| {
+                        let is_own = namespace.as_ref().is_none_or(|of| *of == route.object.name.namespace);
+                        is_own.then(|| Arc::clone(host))
+                    };
+                    for host in of_listener.iter().filter_map(own) {
+                        found.extend(meet(&host, &route.hostnames));
+                    }
+                }
+                is_taken |= !found.is_empty();
+                building.routes.extend(found.into_iter().map(|host| (host, route)));
+            }
+            if is_taken {
+                self.taken.borrow_mut().insert(route.object.clone());
+            } else if gateways.iter().any(|gateway| is_it(gateway)) {
+                let problem = format!("no listener of Gateway {name} takes the route");
+                let cure = "let its listeners, hosts and allowed namespaces cover the route";
+                issues.push(Issue::new(&route.object, parents_field(route), problem, cure));
+            } else if !self.translator.customs.gateways.values().any(|gateway| is_it(gateway)) {
+                let problem = format!("there is no Gateway {name}; the route does not hold for it");
+                issues.push(Issue::new(&route.object, parents_field(route), problem, "create it, or correct the name"));
+            }
+        }
+    }
+
+    /// May routes of a namespace attach?
+    fn admits(&self, open: &Open<'_>, namespace: &Text) -> bool {
+        match &open.listener.routes {
+            AllowedRoutes::All => true,
+            AllowedRoutes::Same => *namespace == open.gateway.object.name.namespace,
+            AllowedRoutes::Selected(labels) => {
+                let of = self.world.namespaces().get(&Name::new("", namespace.clone()));
+                of.is_some_and(|of| super::upstream::has_all(&of.metadata.labels, labels))
+            }
+        }
+    }
+
+    /// The port with its routes: of each host those that cover it, the most exact first.
+    fn finish(&self, number: u16, building: Building<'m>, issues: &mut Vec<Issue>) -> EdgePort {
+        let gateways = building.opens.iter().map(|open| open.gateway.object.name.clone()).collect();
+        let client = Client {
+            namespace: self.settings.edge.namespace.to_string(),
+            labels: Labels::clone(&self.settings.edge_labels),
+            pods: Vec::new(),
+            gateways,
+        };
+        let mut by_host: HashMap<&str, Vec<&'m HttpRoute>> = HashMap::new();
+        for (host, route) in &building.routes {
+            by_host.entry(host).or_default().push(route);
+        }
+        let mut tables = ByHost::default();
+        for host in by_host.keys() {
+            let table = Arc::new(self.table_of_host((number, host), &by_host, &client, issues));
+            let (name, is_end) = split(host);
+            let known = if is_end { &mut tables.wildcards } else { &mut tables.exact };
+            known.insert(name, table);
+        }
+        EdgePort { port: number, tls: building.tls.map(Arc::new), hosts: tables }
+    }
+
+    fn table_of_host(
+        &self,
+        (number, host): (u16, &str),
+        by_host: &HashMap<&str, Vec<&'m HttpRoute>>,
+        client: &Client,
+        issues: &mut Vec<Issue>,
+    ) -> RouteTable {
+        let nobody = Arc::new(ServiceName { host: host.into(), name: Text::new(), namespace: Text::new() });
+        let port = Port { service: None, name: &nobody, port: number, port_name: "", protocol: AppProtocol::Http };
+        let own = by_host.get(host).map_or(&[][..], Vec::as_slice);
+        let istio: Vec<_> = own.iter().copied().filter(|route| route.api == RouteApi::Istio).collect();
+        let of_gateway_api = |host: &str| -> Vec<&'m HttpRoute> {
+            let routes = by_host.get(host).into_iter().flatten().copied();
+            routes.filter(|route| route.api == RouteApi::Gateway).collect()
+        };
+        let has_own = own.iter().any(|route| route.api == RouteApi::Gateway);
+        if !istio.is_empty() && !has_own {
+            return self.table(port, None, (client, &istio), issues);
+        }
+        for route in istio {
+            let winner = own.iter().find(|route| route.api == RouteApi::Gateway);
+            issues.extend(winner.map(|winner| super::attach::overruled(route, winner, port)));
+        }
+        let mut routes = Vec::new();
+        let mut seen = BTreeSet::new();
+        for covering in covering(host).filter(|host| seen.insert(host.clone())) {
+            let found = of_gateway_api(&covering);
+            if !found.is_empty() {
+                routes.extend(self.table(port, None, (client, &found), issues).routes);
+            }
+        }
+        RouteTable { routes: routes.into() }
+    }
+}
+
+fn api(gateway: &Gateway) -> RouteApi {
+    match gateway.class {
+        GatewayClass::Named(_) => RouteApi::Gateway,
+        GatewayClass::Pods(_) => RouteApi::Istio,
+    }
+}
+
+fn parents_field(route: &HttpRoute) -> &'static str {
+    match route.api {
+        RouteApi::Gateway => "spec.parentRefs",
+        RouteApi::Istio => "spec.gateways",
+    }
+}
+
+fn field(gateway: &Gateway) -> &'static str {
+    match gateway.class {
+        GatewayClass::Named(_) => "spec.listeners",
+        GatewayClass::Pods(_) => "spec.servers",
+    }
+}
+
+/// The hosts of a listener, `*` for all, each with the namespace whose routes alone are taken for it, if it names one.
+fn hosts(listener: &Listener) -> Vec<(Option<Text>, Arc<str>)> {
+    if listener.hostnames.is_empty() {
+        return vec![(None, "*".into())];
+    }
+    let host = |host: &Arc<str>| match host.split_once('/') {
+        None => (None, host.to_ascii_lowercase().into()),
+        Some(("*", host)) => (None, host.to_ascii_lowercase().into()),
+        Some((namespace, host)) => (Some(namespace.into()), host.to_ascii_lowercase().into()),
+    };
+    listener.hostnames.iter().map(host).collect()
+}
+
+/// The name, or the end of names if the host begins with a star.
+fn split(host: &str) -> (Arc<str>, bool) {
+    host.strip_prefix('*').map_or_else(|| (host.into(), false), |end| (end.into(), true))
+}
+
+/// The hosts that both a listener's host and a route's hosts cover. A route without hosts takes the listener's.
+fn meet(listener: &Arc<str>, route: &[String]) -> Vec<Arc<str>> {
+    if route.is_empty() {
+        return vec![Arc::clone(listener)];
+    }
+    let covers = |wide: &str, host: &str| {
+        wide == host || wide.strip_prefix('*').is_some_and(|end| host.len() > end.len() && host.ends_with(end))
+    };
+    let narrower = |host: &String| -> Option<Arc<str>> {
+        if covers(listener, host) {
+            Some(host.as_str().into())
+        } else {
+            covers(host, listener).then(|| Arc::clone(listener))
+        }
+    };
+    route.iter().filter_map(narrower).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_meet_where_both_cover() {
+        for (listener, route, expected) in [
+            ("*", &[][..], &["*"][..]),
+            ("a.example", &[], &["a.example"]),
+            ("*", &["a.example", "*.example"], &["a.example", "*.example"]),
+            ("*.example", &["a.example", "example", "*.b.example", "*"], &["a.example", "*.b.example", "*.example"]),
+            ("a.example", &["b.example"], &[]),
+        ] {
+            let route: Vec<String> = route.iter().map(|host| (*host).to_owned()).collect();
+            let met = meet(&listener.into(), &route);
+            assert_eq!(met.iter().map(|host| &**host).collect::<Vec<_>>(), expected, "{listener} {route:?}");
+        }
+    }
+}

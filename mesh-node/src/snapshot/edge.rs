@@ -1,0 +1,109 @@
+//! What this node lets in from outside the mesh: gateways' ports, their certificates and their routes.
+//!
+//! In:  built by `compile` alone.
+//! Out: [`Edge`].
+//! Invariant: no gateway, class or Secret to look up.
+//! Source: Gateway API `Gateway` for which host a request falls to: the most exact.
+
+use super::http::RouteTable;
+use super::{ByHost, WorkloadEntry};
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::sync::Arc;
+
+/// Where traffic enters at this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// As whom it goes on to pods.
+    pub workload: Arc<WorkloadEntry>,
+    /// The pod on whose behalf the edge's certificate is asked for, by name and UID; empty where there is none.
+    pub bearer: (Arc<str>, Arc<str>),
+    /// The ports that are listened on, ordered by port.
+    pub ports: Box<[Arc<EdgePort>]>,
+}
+
+impl Edge {
+    /// A port that is listened on.
+    #[must_use]
+    pub fn port(&self, port: u16) -> Option<&Arc<EdgePort>> {
+        self.ports.binary_search_by_key(&port, |entry| entry.port).ok().map(|at| &self.ports[at])
+    }
+}
+
+/// A port of gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgePort {
+    /// The port.
+    pub port: u16,
+    /// The certificates by server name, where TLS is spoken.
+    pub tls: Option<Arc<ByHost<Arc<Certificate>>>>,
+    /// The routes by host. A request for another host is answered 404.
+    pub hosts: ByHost<Arc<RouteTable>>,
+}
+
+/// A certificate that is shown to whoever comes from outside.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Certificate {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// Why a certificate cannot be shown.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// The chain is no PEM of certificates.
+    #[error("`tls.crt` is no chain of certificates in PEM")]
+    Chain,
+    /// The key is no PEM of a key.
+    #[error("`tls.key` is no private key in PEM")]
+    Key,
+    /// The key is none that TLS can use, or that of another certificate.
+    #[error("`tls.key` is not the key of the first certificate in `tls.crt`")]
+    Pair,
+}
+
+impl Certificate {
+    /// The certificate chain and the key of its first certificate, both in PEM.
+    ///
+    /// **Errors**: they are none, or do not belong together.
+    pub fn read(chain: &str, key: &str) -> Result<Self, CertificateError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(CertificateError::Chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| CertificateError::Key)?;
+        let certificate = Self { chain, key };
+        certificate.certified()?;
+        Ok(certificate)
+    }
+
+    /// The same as TLS uses it.
+    ///
+    /// **Errors**: chain and key do not belong together.
+    pub fn certified(&self) -> Result<CertifiedKey, CertificateError> {
+        let provider = aws_lc_rs::default_provider();
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).map_err(|_| CertificateError::Pair)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_must_be_that_of_its_certificate() {
+        let pair = || {
+            let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).expect("a certificate");
+            let pem = |tag: &str, der: &[u8]| pem::encode(&pem::Pem::new(tag, der));
+            (pem("CERTIFICATE", made.cert.der()), pem("PRIVATE KEY", &made.signing_key.serialize_der()))
+        };
+        let ((chain, key), (other, _)) = (pair(), pair());
+        assert!(Certificate::read(&chain, &key).is_ok());
+        let errors = [(&*other, &*key), ("", &*key), (&*chain, "nonsense"), ("nonsense", &*key)];
+        let errors = errors.map(|(chain, key)| Certificate::read(chain, key).expect_err("refused"));
+        assert_eq!(
+            errors,
+            [CertificateError::Pair, CertificateError::Chain, CertificateError::Key, CertificateError::Chain]
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! What enters through gateways, at every node's address.
+
+use crate::support::{Seen, Shop, read};
+use anyhow::{Result, ensure};
+use mesh_tests::Node::{self, A, B};
+use mesh_tests::wait;
+use serde_json::{Value, json};
+use std::net::TcpListener;
+
+impl Shop {
+    /// What curl on one node gets at a port of the other's address.
+    fn enter(&self, at: Node, port: u16, arguments: &[&str]) -> Result<Seen> {
+        let scheme = if arguments.contains(&"--insecure") { "https" } else { "http" };
+        let url = format!("{scheme}://{}:{port}/page", at.addresses()[0]);
+        self.enter_by(at, &url, arguments)
+    }
+
+    fn enter_by(&self, at: Node, url: &str, arguments: &[&str]) -> Result<Seen> {
+        let fixed = ["--silent", "--show-error", "--max-time", "10", "--dump-header", "/dev/stderr"];
+        let ns = self.mesh.node(at.other()).ns();
+        let output = ns.command("curl").args(fixed).args(arguments).arg(url).output()?;
+        ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
+        read(&String::from_utf8(output.stderr)?, String::from_utf8(output.stdout)?)
+    }
+
+    fn entered(&self, at: Node, port: u16, arguments: &[&str]) -> Result<()> {
+        wait::until_true(&format!("port {port} is entered"), wait::PATIENCE, || {
+            Ok(self.enter(at, port, arguments).is_ok_and(|seen| seen.status == 200))
+        })
+    }
+}
+
+fn class() -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "istio"},
+        "spec": {"controllerName": "mesh.internal/controller"},
+    })
+}
+
+fn gateway(listeners: &Value) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {"gatewayClassName": "istio", "listeners": listeners},
+    })
+}
+
+fn route(hostnames: &[&str]) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "page", "namespace": "shop"},
+        "spec": {
+            "parentRefs": [{"name": "front"}],
+            "hostnames": hostnames,
+            "rules": [{
+                "matches": [{"path": {"type": "Exact", "value": "/page"}}],
+                "backendRefs": [{"name": "web", "port": 80}],
+            }],
+        },
+    })
+}
+
+#[test]
+fn a_gateway_of_either_api_serves_at_every_node_over_mutual_tls() -> Result<()> {
+    let shop = Shop::open("http edge", &["web-v1"])?;
+    let kube = shop.mesh.kube();
+    kube.apply(class())?;
+    kube.apply(gateway(&json!([{"name": "http", "port": 8081, "protocol": "HTTP"}])))?;
+    kube.apply(route(&[]))?;
+    for node in [A, B] {
+        shop.entered(node, 8081, &[])?;
+        let told = shop.enter(node, 8081, &["-H", "x-forwarded-for: 192.0.2.7"])?.told()?;
+        let client = node.other().addresses()[0].to_string();
+        let [forwarded] = &told["headers"]["x-forwarded-for"].as_array().cloned().unwrap_or_default()[..] else {
+            anyhow::bail!("{told}");
+        };
+        ensure!(*forwarded == json!(format!("192.0.2.7, {client}")), "{told}");
+        ensure!(told["headers"]["x-forwarded-proto"] == json!(["http"]), "{told}");
+        ensure!(
+            shop.enter_by(node, &format!("http://{}:8081/other", node.addresses()[0]), &[])?.status == 404,
+            "other"
+        );
+    }
+    // The pods are strict, so that whoever enters comes as the mesh.
+    let arrived =
+        [("reporter", "destination"), ("source_workload", "mesh-node"), ("connection_security_policy", "mutual_tls")];
+    ensure!(
+        shop.mesh.daemon(A)?.metric("istio_requests_total", &arrived)? >= 2.0,
+        "{}",
+        shop.mesh.daemon(A)?.metrics()?
+    );
+
+    let istio = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+    kube.apply(istio(
+        "Gateway",
+        "door",
+        json!({
+            "selector": {"istio": "ingressgateway"},
+            "servers": [{"port": {"number": 8082, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
+        }),
+    ))?;
+    kube.apply(istio("VirtualService", "web", json!({
+        "hosts": ["*"], "gateways": ["door"],
+        "http": [{"match": [{"uri": {"exact": "/page"}}], "route": [{"destination": {"host": "web", "port": {"number": 80}}}]}],
+    })))?;
+    shop.entered(A, 8082, &[])?;
+    ensure!(shop.get(80, "/elsewhere", &[])?.status == 200, "pods are not routed by what is the gateway's");
+
+    // What is no longer a gateway's is nobody's.
+    kube.delete("Gateway", "shop", "front")?;
+    wait::until_true("the port is closed", wait::PATIENCE, || Ok(shop.enter(A, 8081, &[]).is_err()))?;
+    ensure!(shop.enter(A, 8082, &[])?.status == 200, "the other gateway stays");
+    Ok(())
+}
+
+#[test]
+fn tls_ends_at_the_edge_with_the_certificate_of_the_name() -> Result<()> {
+    let shop = Shop::open("http edge tls", &["web-v1"])?;
+    let kube = shop.mesh.kube();
+    for name in ["one", "two"] {
+        kube.apply(secret(&shop, name)?)?;
+    }
+    kube.apply(class())?;
+    let listener = |name: &str, hostname: &str| {
+        json!({
+            "name": name, "port": 8443, "protocol": "HTTPS", "hostname": hostname,
+            "tls": {"certificateRefs": [{"name": name}]},
+        })
+    };
+    kube.apply(gateway(&json!([listener("one", "one.example"), listener("two", "*.two.example")])))?;
+    kube.apply(route(&["one.example", "a.two.example"]))?;
+    let address = A.addresses()[0];
+    for (host, certificate) in [("one.example", "one"), ("a.two.example", "two")] {
+        let resolve = format!("{host}:8443:{address}");
+        let trusted = shop.mesh.node(A).dir().join(format!("{certificate}.crt"));
+        let trusted = trusted.to_string_lossy();
+        for version in ["--http1.1", "--http2"] {
+            let arguments = ["--resolve", &resolve, "--cacert", &trusted, version];
+            let url = format!("https://{host}:8443/page");
+            wait::until_true(&format!("{host} is entered"), wait::PATIENCE, || {
+                Ok(shop.enter_by(A, &url, &arguments).is_ok_and(|seen| seen.status == 200))
+            })?;
+            let told = shop.enter_by(A, &url, &arguments)?.told()?;
+            ensure!(told["headers"]["x-forwarded-proto"] == json!(["https"]), "{told}");
+        }
+    }
+    // Of no name that is known there is no certificate.
+    ensure!(shop.enter(A, 8443, &["--insecure"]).is_err(), "a nameless client was served");
+    Ok(())
+}
+
+/// A Secret with a certificate that vouches for itself, which is left in a file, too.
+fn secret(shop: &Shop, name: &str) -> Result<Value> {
+    let dir = shop.mesh.node(A).dir();
+    let (chain, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+    let names = format!("subjectAltName=DNS:{name}.example,DNS:*.{name}.example");
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", &names, "-out"])
+        .arg(&chain)
+        .arg("-keyout")
+        .arg(&key)
+        .output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "shop"}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": std::fs::read_to_string(chain)?, "tls.key": std::fs::read_to_string(key)?},
+    }))
+}
+
+#[test]
+fn a_port_that_another_program_has_is_told_and_taken_once_it_is_free() -> Result<()> {
+    let shop = Shop::open("http edge taken", &["web-v1"])?;
+    let other = shop.mesh.node(A).ns().enter(|| Ok(TcpListener::bind("0.0.0.0:8083")?))?;
+    shop.mesh.kube().apply(class())?;
+    shop.mesh.kube().apply(gateway(&json!([{"name": "http", "port": 8083, "protocol": "HTTP"}])))?;
+    shop.mesh.kube().apply(route(&[]))?;
+    shop.entered(B, 8083, &[])?;
+    let listening = |node| shop.mesh.daemon(node)?.metric("mesh_edge_listening", &[("port", "8083")]);
+    ensure!(listening(B)? == 1.0 && listening(A)? == 0.0, "A {:?}, B {:?}", listening(A), listening(B));
+    drop(other);
+    shop.entered(A, 8083, &[])
+}
