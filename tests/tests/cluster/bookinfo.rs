@@ -40,9 +40,7 @@ fn the_page_is_served_and_every_edge_is_mutual_tls() -> Result<()> {
             |account: &str| format!("_principal=\"spiffe://cluster.local/ns/bookinfo/sa/bookinfo-{account}\"");
         let edge: Vec<_> = seen
             .lines()
-            .filter(|line| {
-                line.starts_with("istio_tcp_connections_opened_total{") && line.contains("reporter=\"destination\"")
-            })
+            .filter(|line| line.starts_with("istio_requests_total{") && line.contains("reporter=\"destination\""))
             .filter(|line| line.contains(&format!("source{}", principal(from))))
             .filter(|line| line.contains(&format!("destination{}", principal(to))))
             .collect();
