@@ -326,12 +326,21 @@ pub(crate) fn mutual_edges(cluster: &Cluster, namespace: &str) -> Result<usize> 
     let seen = metrics(cluster)?;
     let edges: Vec<_> = seen
         .lines()
-        .filter(|line| line.starts_with("istio_tcp_connections_opened_total{"))
+        .filter(|line| {
+            line.starts_with("istio_tcp_connections_opened_total{") || line.starts_with("istio_requests_total{")
+        })
         .filter(|line| line.contains("reporter=\"destination\""))
         .filter(|line| line.contains(&format!("source_workload_namespace=\"{namespace}\"")))
         .collect();
     let mutual = format!("source_principal=\"spiffe://cluster.local/ns/{namespace}/sa/");
     let mutual = |line: &&&str| line.contains("connection_security_policy=\"mutual_tls\"") && line.contains(&mutual);
     ensure!(edges.iter().all(|line| mutual(&line)), "not every edge is mutual TLS: {edges:#?}");
-    Ok(edges.len())
+    // Requests that were answered differently are counted apart.
+    let label = |line: &str, name: &str| {
+        line.split_once(&format!("{name}=\""))
+            .and_then(|(_, rest)| rest.split_once('"'))
+            .map(|(value, _)| value.to_owned())
+    };
+    let pairs = edges.iter().map(|line| (label(line, "source_workload"), label(line, "destination_workload")));
+    Ok(pairs.collect::<std::collections::BTreeSet<_>>().len())
 }
