@@ -10,9 +10,18 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
+/// What the demo can show instead of the mesh itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What Istio's and the Gateway API's routes, faults and gateways do to Bookinfo, step by step, each one checked.
+    Tour,
+}
+
 /// What the user wants.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// What to show; without it, identity and encryption.
+    part: Option<Part>,
     /// Leave everything running, with the page reachable from this machine.
     #[arg(long, conflicts_with = "down")]
     keep: bool,
@@ -29,7 +38,7 @@ pub(crate) struct Arguments {
 /// **Errors**: something could not be installed or built, or the demo failed and said why.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.down {
-        setup::ensure(Group::Demo)?;
+        setup::ensure(if arguments.part.is_some() { Group::Tour } else { Group::Demo })?;
         build(false)?;
     }
     let program = env::target_dir().join("debug/mesh-demo");
@@ -39,6 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut demo = as_root(&program)?;
     demo.arg("--manifests").arg(env::root().join("manifests/bookinfo"));
     demo.arg("--requests").arg(arguments.requests.to_string());
+    if arguments.part == Some(Part::Tour) {
+        demo.arg("--tour").arg(setup::module("istio.io/istio")?.join("samples/bookinfo"));
+    }
     if arguments.keep {
         demo.arg("--keep");
     }

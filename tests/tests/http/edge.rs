@@ -135,18 +135,28 @@ fn tls_ends_at_the_edge_with_the_certificate_of_the_name() -> Result<()> {
         let trusted = shop.mesh.node(A).dir().join(format!("{certificate}.crt"));
         let trusted = trusted.to_string_lossy();
         for version in ["--http1.1", "--http2"] {
-            let arguments = ["--resolve", &resolve, "--cacert", &trusted, version];
+            let arguments = [&arguments_of(&resolve, &trusted)[..], &[version]].concat();
             let url = format!("https://{host}:8443/page");
             wait::until_true(&format!("{host} is entered"), wait::PATIENCE, || {
                 Ok(shop.enter_by(A, &url, &arguments).is_ok_and(|seen| seen.status == 200))
             })?;
             let told = shop.enter_by(A, &url, &arguments)?.told()?;
             ensure!(told["headers"]["x-forwarded-proto"] == json!(["https"]), "{told}");
+            // Whatever the client speaks, applications behind the edge are spoken to as their port says.
+            ensure!(told["version"] == "HTTP/1.1", "{told}");
         }
+        let grpc =
+            [&arguments_of(&resolve, &trusted)[..], &["--http2", "-H", "content-type: application/grpc"]].concat();
+        let told = shop.enter_by(A, &format!("https://{host}:8443/page"), &grpc)?.told()?;
+        ensure!(told["version"] == "HTTP/2.0", "{told}");
     }
     // Of no name that is known there is no certificate.
     ensure!(shop.enter(A, 8443, &["--insecure"]).is_err(), "a nameless client was served");
     Ok(())
+}
+
+const fn arguments_of<'a>(resolve: &'a str, trusted: &'a str) -> [&'a str; 4] {
+    ["--resolve", resolve, "--cacert", trusted]
 }
 
 /// A Secret with a certificate that vouches for itself, which is left in a file, too.

@@ -14,6 +14,8 @@ pub(crate) enum Group {
     Build,
     /// `cargo xtask demo`.
     Demo,
+    /// `cargo xtask demo tour`.
+    Tour,
     /// `cargo xtask test`.
     Test,
     /// `cargo xtask ci`.
@@ -36,10 +38,11 @@ impl Group {
         match self {
             Self::Build => matches!(other, Self::Build),
             Self::Demo => matches!(other, Self::Build | Self::Demo),
+            Self::Tour => matches!(other, Self::Build | Self::Demo | Self::Tour),
             Self::Test => Self::Conformance.includes(other) || matches!(other, Self::Test),
             Self::Ci => Self::Test.includes(other) || matches!(other, Self::Ci),
             Self::Bench => matches!(other, Self::Build | Self::Demo | Self::Bench),
-            Self::Cluster => matches!(other, Self::Build | Self::Demo | Self::Api | Self::Cluster),
+            Self::Cluster => Self::Tour.includes(other) || matches!(other, Self::Api | Self::Cluster),
             Self::Api => matches!(other, Self::Api),
             Self::Conformance => Self::Cluster.includes(other) || matches!(other, Self::Conformance),
             Self::All => true,
@@ -52,6 +55,7 @@ impl fmt::Display for Group {
         formatter.write_str(match self {
             Self::Build => "build",
             Self::Demo => "demo",
+            Self::Tour => "tour",
             Self::Test => "test",
             Self::Ci => "ci",
             Self::Bench => "bench",
@@ -102,7 +106,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     package("nftables", "nft", Group::Test),
     package("openssl", "openssl", Group::Demo),
     package("socat", "socat", Group::Test),
-    package("golang-go", "go", Group::Test),
+    package("golang-go", "go", Group::Tour),
     package("bpftool", "bpftool", Group::Test),
     service("mariadb-server", "mariadbd", Group::Test, &["mariadb"]),
     package("mariadb-client", "mariadb", Group::Test),
@@ -111,7 +115,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     service("haproxy", "haproxy", Group::Bench, &["haproxy"]),
     package("wrk", "wrk", Group::Bench),
     package("iperf3", "iperf3", Group::Bench),
-    package("golang-go", "go", Group::Cluster),
     service("containerd", "/usr/bin/containerd", Group::Cluster, &["containerd"]),
     package("runc", "runc", Group::Cluster),
     package("busybox-static", "/bin/busybox", Group::Cluster),
@@ -299,7 +302,7 @@ pub(crate) struct GoModule {
 
 /// Every such module.
 pub(crate) const GO_MODULES: &[GoModule] = &[
-    GoModule { path: "istio.io/istio", named_in: "tests/tools/istio", group: Group::Cluster },
+    GoModule { path: "istio.io/istio", named_in: "tests/tools/istio", group: Group::Tour },
     GoModule { path: GATEWAY_API, named_in: "tests/tools/conformance", group: Group::Conformance },
     GoModule { path: GATEWAY_API_SUITE, named_in: "tests/tools/conformance", group: Group::Conformance },
 ];

@@ -67,7 +67,7 @@ pub(crate) struct Held {
 /// What a request wants of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
-    /// What its client spoke.
+    /// In which it goes, unless the port there says another.
     pub(crate) version: Version,
     /// May the connection go over to another protocol?
     pub(crate) may_upgrade: bool,

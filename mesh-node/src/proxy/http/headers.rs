@@ -136,13 +136,26 @@ pub(crate) fn address(head: &mut request::Parts, version: Version, authority: &A
     } else {
         parts.path_and_query = Some(path());
     }
-    if version != Version::HTTP_2
-        && let Some(host) = host
-    {
-        head.headers.insert(header::HOST, host);
+    if version != Version::HTTP_2 {
+        if let Some(host) = host {
+            head.headers.insert(header::HOST, host);
+        }
+        join_cookies(&mut head.headers);
     }
     // Every part was taken from a valid address.
     head.uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Makes one line of cookies, which HTTP/2 may split and HTTP/1.1 may not.
+///
+/// **Source**: RFC 9113, section 8.2.3.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +203,16 @@ mod tests {
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
         left.sort_unstable();
         assert_eq!(left, [("accept", "a"), ("te", "trailers")]);
+    }
+
+    #[test]
+    fn cookies_are_one_line_in_http_1() {
+        let authority: Authority = "reviews:9080".parse().expect("an authority");
+        for (version, expected) in [(Version::HTTP_2, vec!["a=1", "b=2"]), (Version::HTTP_11, vec!["a=1; b=2"])] {
+            let mut head = head(Request::builder().uri("/").header("cookie", "a=1").header("cookie", "b=2"));
+            address(&mut head, version, &authority, &Scheme::HTTP);
+            assert_eq!(head.headers.get_all("cookie").iter().collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Resend {
         };
         Self {
             method: asking.head.method.clone(),
-            version: asking.head.version,
+            version: asking.version,
             head: Some(asking.head),
             authority: asking.authority,
             changes: asking.changes,

@@ -21,10 +21,11 @@ pub(crate) struct Key {
 /// What went over an edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edge {
-    pub(crate) connections: u64,
-    pub(crate) refused: u64,
+    /// Requests of HTTP, and connections of anything else.
     pub(crate) requests: u64,
-    pub(crate) responses: u64,
+    pub(crate) refused: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
 }
 
 impl Key {
@@ -50,10 +51,10 @@ pub(crate) fn edges(texts: &[String]) -> BTreeMap<Key, Edge> {
         };
         let edge = edges.entry(key);
         match name {
-            "istio_tcp_connections_opened_total" => edge.or_default().connections += value,
+            "istio_requests_total" | "istio_tcp_connections_opened_total" => edge.or_default().requests += value,
             "istio_tcp_connections_failed_total" => edge.or_default().refused += value,
-            "istio_tcp_received_bytes_total" => edge.or_default().requests += value,
-            "istio_tcp_sent_bytes_total" => edge.or_default().responses += value,
+            "istio_request_bytes_sum" | "istio_tcp_received_bytes_total" => edge.or_default().bytes_in += value,
+            "istio_response_bytes_sum" | "istio_tcp_sent_bytes_total" => edge.or_default().bytes_out += value,
             _ => {}
         }
     }
@@ -62,7 +63,7 @@ pub(crate) fn edges(texts: &[String]) -> BTreeMap<Key, Edge> {
 
 /// The edges for people.
 pub(crate) fn table(edges: &BTreeMap<Key, Edge>) -> Vec<[String; 8]> {
-    let head = ["from", "to", "protection", "client is", "server is", "connections", "requests", "responses"];
+    let head = ["from", "to", "protection", "client is", "server is", "requests", "bytes in", "bytes out"];
     let mut rows = vec![head.map(str::to_owned)];
     for (key, edge) in edges {
         let protection = match key.security.as_str() {
@@ -77,9 +78,9 @@ pub(crate) fn table(edges: &BTreeMap<Key, Edge>) -> Vec<[String; 8]> {
             protection.to_owned(),
             short(&key.source_identity),
             short(&key.destination_identity),
-            format!("{}{refused}", edge.connections),
-            bytes(edge.requests),
-            bytes(edge.responses),
+            format!("{}{refused}", edge.requests),
+            bytes(edge.bytes_in),
+            bytes(edge.bytes_out),
         ]);
     }
     rows
@@ -164,7 +165,7 @@ mod tests {
             + "# TYPE other counter\nother 4\n";
         let edges = edges(&[a.clone(), a]);
         let (key, edge) = edges.iter().next().unwrap();
-        assert_eq!(edge, &Edge { connections: 6, refused: 0, requests: 0, responses: 200 });
+        assert_eq!(edge, &Edge { requests: 6, refused: 0, bytes_in: 0, bytes_out: 200 });
         assert_eq!(key.destination_identity, "x\"},\\");
         assert!(key.encrypted() && edges.len() == 1);
         assert_eq!(table(&edges)[1][3], "n/a");

@@ -8,6 +8,7 @@ mod edges;
 mod manifests;
 mod stage;
 mod story;
+mod tour;
 mod wire;
 
 use anyhow::Result;
@@ -17,6 +18,8 @@ use std::process::ExitCode;
 
 /// The name of the run, which namespaces are named after.
 const NAME: &str = "demo";
+/// The same of the tour.
+const TOUR: &str = "tour";
 
 #[derive(Parser)]
 struct Options {
@@ -32,11 +35,18 @@ struct Options {
     /// Remove what a demo left.
     #[arg(long)]
     down: bool,
+    /// Take the tour of what routes and policies do, with the samples in this directory of Istio's.
+    #[arg(long)]
+    tour: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = if options.down { down() } else { story::tell(&options) };
+    let outcome = match &options.tour {
+        _ if options.down => down(),
+        Some(samples) => tour::take(&options, samples),
+        None => story::tell(&options),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn down() -> Result<()> {
-    match mesh_tests::down(NAME)? {
+    match mesh_tests::down(NAME)? + mesh_tests::down(TOUR)? {
         0 => println!("demo: nothing was left, nothing to remove"),
         runs => println!("demo: removed {runs} run(s) with namespaces, programs, pinned objects and files"),
     }

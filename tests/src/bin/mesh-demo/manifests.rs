@@ -38,7 +38,8 @@ pub(crate) struct Service {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) selector: BTreeMap<String, String>,
-    pub(crate) ports: Vec<u16>,
+    /// What each port is called, which says what is spoken there, and its number.
+    pub(crate) ports: Vec<(String, u16)>,
 }
 
 impl Workload {
@@ -84,15 +85,31 @@ pub(crate) fn read(dir: &Path) -> Result<Application> {
     let mut application = Application::default();
     for path in paths {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        application.add(&text).with_context(|| format!("in {}", path.display()))?;
+        application.add(&text, None).with_context(|| format!("in {}", path.display()))?;
     }
     Ok(application)
 }
 
+/// Reads one file, as `kubectl apply --namespace` does: what names no namespace belongs to this one.
+///
+/// **Errors**: as for [`read`].
+pub(crate) fn read_into(path: &Path, namespace: &str) -> Result<Application> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut application = Application::default();
+    application.add(&text, Some(namespace)).with_context(|| format!("in {}", path.display()))?;
+    Ok(application)
+}
+
 impl Application {
-    fn add(&mut self, text: &str) -> Result<()> {
+    fn add(&mut self, text: &str, namespace: Option<&str>) -> Result<()> {
         let objects: Vec<Value> = serde_saphyr::from_multiple(text).context("this is no YAML")?;
-        for object in objects {
+        for mut object in objects {
+            if let Some(namespace) = namespace
+                && object["metadata"]["namespace"].is_null()
+                && object["kind"] != "GatewayClass"
+            {
+                object["metadata"]["namespace"] = namespace.into();
+            }
             let kind = object["kind"].as_str().unwrap_or_default().to_owned();
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let what = || format!("{kind} {name}");
@@ -124,7 +141,10 @@ fn pod(object: &Value) -> Result<Workload> {
 
 fn service(object: &Value) -> Result<Service> {
     let ports = list(&object["spec"]["ports"])
-        .map(|port| u16::try_from(port["port"].as_u64().context("no ports.port")?).context("ports.port"))
+        .map(|port| {
+            let number = port["port"].as_u64().context("no ports.port")?;
+            Ok((string(&port["name"], "ports.name")?, u16::try_from(number).context("ports.port")?))
+        })
         .collect::<Result<_>>()?;
     Ok(Service {
         namespace: string(&object["metadata"]["namespace"], "metadata.namespace")?,
@@ -157,7 +177,7 @@ mod tests {
         let application = read(&dir).unwrap();
         let names: Vec<&str> = application.services.iter().map(|service| service.name.as_str()).collect();
         assert_eq!(names, ["productpage", "details", "reviews", "ratings"]);
-        assert_eq!(application.services[0].ports, [9080]);
+        assert_eq!(application.services[0].ports, [("http".to_owned(), 9080)]);
         let v2 = application.pods.iter().find(|pod| pod.name == "reviews-v2").unwrap();
         assert_eq!((v2.account.as_str(), v2.labels["version"].as_str()), ("bookinfo-reviews", "v2"));
         let services = [("RATINGS_SERVICE_HOST".to_owned(), "10.96.0.4".to_owned())].into();

@@ -5,7 +5,7 @@
 //! Invariant: this plays the parts of a cluster that one machine lacks (scheduler, kubelet), and nothing of the mesh.
 
 use crate::manifests::{Application, Service, Workload};
-use crate::{NAME, Options};
+use crate::{NAME, Options, TOUR};
 use anyhow::{Context as _, Result};
 use mesh_tests::wait::{self, PATIENCE};
 use mesh_tests::{Mesh, Node, Pod, Process, Runtime, ServiceSpec, env};
@@ -38,7 +38,8 @@ pub(crate) fn runtime() -> (Runtime, &'static str) {
 
 /// Two nodes with daemons, and nothing else.
 pub(crate) fn nodes(options: &Options) -> Result<Mesh> {
-    let mut builder = Mesh::builder(NAME).cni_runtime(runtime().0).quiet();
+    let name = if options.tour.is_some() { TOUR } else { NAME };
+    let mut builder = Mesh::builder(name).cni_runtime(runtime().0).quiet();
     if options.keep {
         builder = builder.reachable_from_host();
     }
@@ -64,8 +65,8 @@ impl Stage {
             for (label, value) in selector {
                 spec = spec.selector(label, value);
             }
-            for &port in ports {
-                spec = spec.port(port, port);
+            for (name, port) in ports {
+                spec = spec.named(name, *port, *port);
             }
             self.services.insert(name.clone(), self.mesh.kube().service(spec)?);
         }

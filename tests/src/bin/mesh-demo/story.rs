@@ -64,7 +64,7 @@ fn chapters(options: &Options, stage: &mut Stage, step: &mut Steps) -> Result<()
     step.begin(&format!("{} requests for the page, by a visitor inside the mesh", options.requests));
     let captured = visit(stage, options.requests)?;
 
-    step.begin("what the daemons saw (bytes are the applications')");
+    step.begin("what the daemons saw (bytes are the bodies' of HTTP)");
     let edges = settled_edges(stage, options.requests)?;
     print!("{}", aligned(&edges::table(&edges), 5));
     identities(&edges);
@@ -134,12 +134,12 @@ fn settled_edges(stage: &Stage, requests: u32) -> Result<BTreeMap<Key, Edge>> {
     for call in CALLS {
         ensure!(
             count(&edges, call) > 0,
-            "no encrypted connection from {} to {}; with few --requests a version of reviews may get none",
+            "no encrypted request from {} to {}; with few --requests a version of reviews may get none",
             call.0,
             call.1
         );
     }
-    if let Some((key, _)) = edges.iter().find(|(key, edge)| edge.connections > 0 && !key.encrypted()) {
+    if let Some((key, _)) = edges.iter().find(|(key, edge)| edge.requests > 0 && !key.encrypted()) {
         bail!("{} spoke with {} unencrypted, which STRICT forbids", key.source, key.destination);
     }
     Ok(edges)
@@ -147,7 +147,7 @@ fn settled_edges(stage: &Stage, requests: u32) -> Result<BTreeMap<Key, Edge>> {
 
 fn count(edges: &BTreeMap<Key, Edge>, (source, destination): (&str, &str)) -> u64 {
     let of_call = |key: &Key| key.source == source && key.destination == destination && key.encrypted();
-    edges.iter().filter(|(key, _)| of_call(key)).map(|(_, edge)| edge.connections).sum()
+    edges.iter().filter(|(key, _)| of_call(key)).map(|(_, edge)| edge.requests).sum()
 }
 
 fn identities(edges: &BTreeMap<Key, Edge>) {
@@ -176,8 +176,8 @@ fn on_the_wire(captured: &Captured, edges: &BTreeMap<Key, Edge>) -> Result<()> {
     for text in ["GET /", "HTTP/1.1", "Shakespeare", "reviewer"] {
         ensure!(!captured.contains(text.as_bytes()), "`{text}` passed the link in plain text");
     }
-    let streams: u64 = edges.values().map(|edge| edge.connections).sum();
-    println!("      {streams} connections of applications shared {} between the nodes", captured.flows.len());
+    let requests: u64 = edges.values().map(|edge| edge.requests).sum();
+    println!("      {requests} requests shared {} connections between the nodes", captured.flows.len());
     println!("      only the applications' own port, only TLS, and no word of any page");
     Ok(())
 }

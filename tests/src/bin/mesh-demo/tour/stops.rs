@@ -1,0 +1,294 @@
+//! The steps of the tour.
+
+use super::File::{Istio, Own};
+use super::page::{Page, Reviews};
+use super::{NAMESPACE, PATIENCE, Stop, Tour, wait};
+use crate::stage::PORT;
+use anyhow::{Context as _, Result, ensure};
+use mesh_tests::Node;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+
+const SUBSETS: super::File = Istio("networking/destination-rule-all.yaml");
+const ALL_V1: super::File = Istio("networking/virtual-service-all-v1.yaml");
+const CLASS: super::File = Own("gateway-class.yaml");
+
+const JASON: Option<&str> = Some("jason");
+const ANYBODY: Option<&str> = None;
+
+/// Every step, in order.
+pub(super) const ALL: &[Stop] = &[
+    Stop { title: "no routes: reviews in three versions, in turn", files: &[], check: in_turn },
+    Stop { title: "everything to version 1", files: &[SUBSETS, ALL_V1], check: all_v1 },
+    Stop {
+        title: "jason alone sees version 2",
+        files: &[SUBSETS, ALL_V1, Istio("networking/virtual-service-reviews-test-v2.yaml")],
+        check: jason_alone,
+    },
+    Stop {
+        title: "ratings is slow for jason",
+        files: &[
+            SUBSETS,
+            ALL_V1,
+            Istio("networking/virtual-service-reviews-test-v2.yaml"),
+            Istio("networking/virtual-service-ratings-test-delay.yaml"),
+        ],
+        check: slow,
+    },
+    Stop {
+        title: "ratings fails for jason",
+        files: &[
+            SUBSETS,
+            ALL_V1,
+            Istio("networking/virtual-service-reviews-test-v2.yaml"),
+            Istio("networking/virtual-service-ratings-test-abort.yaml"),
+        ],
+        check: failing,
+    },
+    Stop {
+        title: "one in ten gets version 2",
+        files: &[SUBSETS, ALL_V1, Istio("networking/virtual-service-reviews-90-10.yaml")],
+        check: one_in_ten,
+    },
+    Stop {
+        title: "half of them get version 3, then all",
+        files: &[SUBSETS, ALL_V1, Istio("networking/virtual-service-reviews-50-v3.yaml")],
+        check: half_then_all,
+    },
+    Stop {
+        title: "details answers 555",
+        files: &[Istio("networking/fault-injection-details-v1.yaml")],
+        check: details_aborted,
+    },
+    Stop { title: "version 2 gets a copy of everything", files: &[SUBSETS, Own("mirror.yaml")], check: mirrored },
+    Stop {
+        title: "the same split by the Gateway API",
+        files: &[Istio("platform/kube/bookinfo-versions.yaml"), Istio("gateway-api/route-reviews-90-10.yaml")],
+        check: one_in_ten,
+    },
+    Stop {
+        title: "the page through the edge, by Istio's Gateway",
+        files: &[Istio("networking/bookinfo-gateway.yaml")],
+        check: |tour| through_the_edge(tour, 8080),
+    },
+    Stop {
+        title: "the page through the edge, by the Gateway API",
+        files: &[CLASS, Istio("gateway-api/bookinfo-gateway.yaml")],
+        check: |tour| through_the_edge(tour, 80),
+    },
+    Stop { title: "the page over TLS", files: &[CLASS, Own("gateway-tls.yaml")], check: over_tls },
+    Stop {
+        title: "what is not understood is refused by its name",
+        files: &[Istio("policy/productpage_envoy_ratelimit.yaml")],
+        check: refused_by_name,
+    },
+];
+
+fn in_turn(tour: &Tour) -> Result<()> {
+    let pages = tour.pages(ANYBODY, 60)?;
+    for reviews in [Reviews::Plain, Reviews::Black, Reviews::Red] {
+        let count = counted(&pages, reviews);
+        // Of 60 with a third each, fewer than 5 come once in 100,000 times.
+        ensure!(count >= 5, "{count} of {} pages show {reviews:?}", pages.len());
+    }
+    told("60 pages", &pages);
+    Ok(())
+}
+
+fn all_v1(tour: &Tour) -> Result<()> {
+    tour.settled(ANYBODY, "nobody sees stars", |page| page.shows(Reviews::Plain))?;
+    every(tour, ANYBODY, 40, Reviews::Plain)
+}
+
+fn jason_alone(tour: &Tour) -> Result<()> {
+    tour.settled(JASON, "jason sees black stars", |page| page.shows(Reviews::Black))?;
+    every(tour, JASON, 20, Reviews::Black)?;
+    every(tour, ANYBODY, 20, Reviews::Plain)?;
+    every(tour, Some("mary"), 5, Reviews::Plain)
+}
+
+/// The delay of seven seconds is longer than the page waits for reviews: what the task of Istio finds.
+fn slow(tour: &Tour) -> Result<()> {
+    let late = |page: &Page| page.status == 200 && matches!(page.reviews, Reviews::Missing | Reviews::WithoutRatings);
+    wait::until_true("jason's page lacks ratings", PATIENCE, || Ok(late(&tour.page(JASON)?)))?;
+    let page = tour.page(JASON)?;
+    ensure!(late(&page) && page.took >= Duration::from_millis(2500), "{page:?}");
+    println!("      jason waited {:.1} s, then saw {:?}", page.took.as_secs_f64(), page.reviews);
+    every(tour, ANYBODY, 10, Reviews::Plain)?;
+
+    println!("      change fixedDelay to 2s");
+    tour.change("VirtualService", "ratings", |route| {
+        route["spec"]["http"][0]["fault"]["delay"]["fixedDelay"] = json!("2s");
+    })?;
+    let patient = |page: &Page| page.shows(Reviews::Black);
+    wait::until_true("jason's page has stars again", PATIENCE, || Ok(patient(&tour.page(JASON)?)))?;
+    let page = tour.page(JASON)?;
+    ensure!(patient(&page) && page.took >= Duration::from_secs(2), "{page:?}");
+    println!("      jason waited {:.1} s, then saw {:?}", page.took.as_secs_f64(), page.reviews);
+    Ok(())
+}
+
+fn failing(tour: &Tour) -> Result<()> {
+    tour.settled(JASON, "jason sees no ratings", |page| page.shows(Reviews::WithoutRatings))?;
+    every(tour, JASON, 10, Reviews::WithoutRatings)?;
+    every(tour, ANYBODY, 20, Reviews::Plain)
+}
+
+fn one_in_ten(tour: &Tour) -> Result<()> {
+    let ours = |page: &Page| page.shows(Reviews::Plain) || page.shows(Reviews::Black);
+    // Without routes each third page has red stars, with version 1 alone none has any.
+    tour.settled(ANYBODY, "versions 1 and 2 alone", ours)?;
+    wait::until_true("the first black stars", PATIENCE, || Ok(tour.page(ANYBODY)?.shows(Reviews::Black)))?;
+    let pages = tour.pages(ANYBODY, 200)?;
+    ensure!(pages.iter().all(ours), "{pages:?}");
+    // Four and a half standard deviations around 20 of 200.
+    let black = counted(&pages, Reviews::Black);
+    ensure!((1..=40).contains(&black), "{black} of 200 pages show version 2");
+    told("200 pages", &pages);
+    Ok(())
+}
+
+fn half_then_all(tour: &Tour) -> Result<()> {
+    let ours = |page: &Page| page.shows(Reviews::Plain) || page.shows(Reviews::Red);
+    tour.settled(ANYBODY, "versions 1 and 3 alone", ours)?;
+    wait::until_true("the first red stars", PATIENCE, || Ok(tour.page(ANYBODY)?.shows(Reviews::Red)))?;
+    let pages = tour.pages(ANYBODY, 100)?;
+    let red = counted(&pages, Reviews::Red);
+    ensure!(pages.iter().all(ours) && (25..=75).contains(&red), "{red} of 100 pages show version 3: {pages:?}");
+    told("100 pages", &pages);
+
+    println!("      apply samples/bookinfo/networking/virtual-service-reviews-v3.yaml");
+    let all = crate::manifests::read_into(&tour.samples.join("networking/virtual-service-reviews-v3.yaml"), NAMESPACE)?;
+    for object in all.others {
+        tour.stage.mesh.kube().apply(object)?;
+    }
+    tour.settled(ANYBODY, "everybody sees red stars", |page| page.shows(Reviews::Red))?;
+    every(tour, ANYBODY, 20, Reviews::Red)
+}
+
+fn details_aborted(tour: &Tour) -> Result<()> {
+    tour.settled(ANYBODY, "no page has details", |page| page.status == 200 && !page.details)?;
+    let url = format!("http://{}/details/0", tour.stage.address("details")?);
+    let visitor = tour.stage.pod("visitor")?;
+    let status = visitor.run("curl", ["--silent", "--output", "/dev/null", "--write-out", "%{http_code}", &url])?;
+    let status = status.success()?;
+    ensure!(status == "555", "details answered {status}");
+    println!("      details answers 555, and pages come without the facts about the book");
+    Ok(())
+}
+
+fn mirrored(tour: &Tour) -> Result<()> {
+    let copies = || -> Result<f64> {
+        let labels = [("reporter", "destination"), ("destination_workload", "reviews-v2")];
+        tour.stage.mesh.daemon(Node::B)?.metric("istio_requests_total", &labels)
+    };
+    tour.settled(ANYBODY, "nobody sees stars", |page| page.shows(Reviews::Plain))?;
+    // A copy may still be under way when its page is there.
+    let mut before = copies()?;
+    wait::until_true("earlier copies have arrived", PATIENCE, || {
+        let earlier = std::mem::replace(&mut before, copies()?);
+        tour.page(ANYBODY)?;
+        Ok(copies()? > earlier)
+    })?;
+    let before = copies()?;
+    every(tour, ANYBODY, 30, Reviews::Plain)?;
+    wait::until_true("version 2 saw a copy of each", PATIENCE, || Ok(copies()? >= before + 30.0))?;
+    println!("      version 2 was asked as often, and nobody saw its answers");
+    Ok(())
+}
+
+/// What curl on one node gets at the other's address: the page and its status.
+fn enter(at: Node, url: &str, arguments: &[&str], tour: &Tour) -> Result<String> {
+    let fixed = ["--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}"];
+    let ns = tour.stage.mesh.node(at.other()).ns();
+    let output = ns.command("curl").args(fixed).args(arguments).arg(url).output()?;
+    ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).context("the page is no text")
+}
+
+fn through_the_edge(tour: &Tour, port: u16) -> Result<()> {
+    for node in Node::BOTH {
+        let root = format!("http://{}:{port}", node.addresses()[0]);
+        let page = || Page::read(&enter(node, &format!("{root}/productpage"), &[], tour)?, Duration::ZERO);
+        wait::until_true(&format!("{root} serves"), PATIENCE, || {
+            Ok(page().is_ok_and(|page| page.status == 200 && page.details))
+        })?;
+        let other = enter(node, &format!("{root}/nothing"), &[], tour)?;
+        ensure!(other.ends_with("\n404"), "{root}/nothing: {other}");
+        println!("      {root}/productpage is served on node {}, any other path is 404", node.name());
+    }
+    Ok(())
+}
+
+fn over_tls(tour: &Tour) -> Result<()> {
+    let dir = tour.stage.mesh.node(Node::A).dir();
+    let (chain, key) = (dir.join("bookinfo.crt"), dir.join("bookinfo.key"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]);
+    openssl.args(["-subj", "/CN=bookinfo.example", "-addext", "subjectAltName=DNS:bookinfo.example", "-out"]);
+    let made = openssl.arg(&chain).arg("-keyout").arg(&key).output().context("openssl")?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let read = |path| std::fs::read_to_string(path).context("what openssl made");
+    tour.stage.mesh.kube().apply(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "bookinfo-tls", "namespace": NAMESPACE},
+        "stringData": {"tls.crt": read(&chain)?, "tls.key": read(&key)?},
+    }))?;
+    println!("      create secret tls bookinfo-tls");
+    let address = Node::A.addresses()[0];
+    let resolve = format!("bookinfo.example:443:{address}");
+    let trusted = chain.to_string_lossy();
+    let arguments = ["--resolve", &resolve, "--cacert", &trusted];
+    let url = "https://bookinfo.example/productpage";
+    wait::until_true("the page over TLS", PATIENCE, || {
+        let page = enter(Node::A, url, &arguments, tour).and_then(|page| Page::read(&page, Duration::ZERO));
+        Ok(page.is_ok_and(|page| page.status == 200 && page.details))
+    })?;
+    println!("      {url} is served, with the certificate of the Secret");
+    Ok(())
+}
+
+fn refused_by_name(tour: &Tour) -> Result<()> {
+    let mut told = None;
+    wait::until_true("an issue names the EnvoyFilter", PATIENCE, || {
+        let snapshot = tour.stage.mesh.daemon(Node::A)?.debug("snapshot")?;
+        let issues = snapshot["issues"].as_array().into_iter().flatten();
+        told = issues.map(Value::to_string).find(|issue| issue.contains("EnvoyFilter"));
+        Ok(told.is_some())
+    })?;
+    println!("      {}", told.unwrap_or_default());
+    let page = tour.page(ANYBODY)?;
+    ensure!(page.status == 200 && page.details, "{page:?}");
+    Ok(())
+}
+
+/// Each of that many pages shows this.
+fn every(tour: &Tour, user: Option<&str>, count: u32, reviews: Reviews) -> Result<()> {
+    let pages = tour.pages(user, count)?;
+    let other = pages.iter().find(|page| !page.shows(reviews));
+    ensure!(other.is_none(), "{} saw {other:?}", user.unwrap_or("a visitor"));
+    println!("      {count} of {count} pages for {}: {}", user.unwrap_or("anybody"), shown(reviews));
+    Ok(())
+}
+
+fn counted(pages: &[Page], reviews: Reviews) -> usize {
+    pages.iter().filter(|page| page.shows(reviews)).count()
+}
+
+fn told(what: &str, pages: &[Page]) {
+    let kinds = [Reviews::Plain, Reviews::Black, Reviews::Red].map(|kind| (counted(pages, kind), shown(kind)));
+    let seen: Vec<_> =
+        kinds.iter().filter(|(count, _)| *count > 0).map(|(n, kind)| format!("{n} with {kind}")).collect();
+    println!("      {what}: {} (port {PORT} on the wire)", seen.join(", "));
+}
+
+const fn shown(reviews: Reviews) -> &'static str {
+    match reviews {
+        Reviews::Plain => "no stars (version 1)",
+        Reviews::Black => "black stars (version 2)",
+        Reviews::Red => "red stars (version 3)",
+        Reviews::WithoutRatings => "no ratings",
+        Reviews::Missing => "no reviews",
+    }
+}
