@@ -20,7 +20,7 @@ pub use gateway::{AllowedRoutes, CONTROLLER, Gateway, GatewayClass, Listener, Li
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef, Reason};
 pub use name::{Name, Text};
-pub use selector::{Key, Selector, Subject};
+pub use selector::{Key, PackedLabels, Selector, Subject};
 pub use standing::{Attachment, GatewayStanding, RouteStanding};
 
 use std::collections::{BTreeMap, BTreeSet};

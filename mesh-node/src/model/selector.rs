@@ -6,9 +6,37 @@
 //! `not in` do. Absence is never an error.
 //! Source: Calico's selectors; Kubernetes `LabelSelector`; Istio `WorkloadSelector`.
 
-use super::Labels;
+use super::{Labels, Text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// Labels in little room, ordered by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackedLabels(Box<[(Text, Text)]>);
+
+impl PackedLabels {
+    /// The value of a label.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(known, _)| known.as_str().cmp(key)).ok()?;
+        Some(self.0[at].1.as_str())
+    }
+}
+
+impl FromIterator<(Text, Text)> for PackedLabels {
+    fn from_iter<I: IntoIterator<Item = (Text, Text)>>(labels: I) -> Self {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        labels.sort_unstable();
+        labels.dedup_by(|(one, _), (other, _)| one == other);
+        Self(labels.into())
+    }
+}
+
+impl From<&Labels> for PackedLabels {
+    fn from(labels: &Labels) -> Self {
+        labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
+    }
+}
 
 /// What selectors see of a workload, or of a set of addresses. Equal for the pods of one template, and so held once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +46,7 @@ pub struct Subject {
     /// Its service account; `None` for what is no pod.
     pub account: Option<Arc<str>>,
     /// Its own labels.
-    pub labels: Arc<Labels>,
+    pub labels: PackedLabels,
     /// Labels of its namespace.
     pub namespace_labels: Arc<Labels>,
     /// Labels of its service account.
@@ -69,7 +97,7 @@ impl Subject {
     #[must_use]
     pub fn value(&self, key: &Key) -> Option<&str> {
         match key {
-            Key::Label(name) => self.labels.get(&**name).map(String::as_str),
+            Key::Label(name) => self.labels.get(name),
             Key::NamespaceLabel(name) => self.namespace_labels.get(&**name).map(String::as_str),
             Key::AccountLabel(name) => self.account_labels.get(&**name).map(String::as_str),
             Key::Namespace => self.namespace.as_deref(),
@@ -163,10 +191,11 @@ mod tests {
         let labels = |pairs: &[(&str, &str)]| {
             Arc::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Labels>())
         };
+        let own = labels(&[("app", "web"), ("version", "v1")]);
         Subject {
             namespace: Some("shop".into()),
             account: Some("web".into()),
-            labels: labels(&[("app", "web"), ("version", "v1")]),
+            labels: (&*own).into(),
             namespace_labels: labels(&[("team", "red")]),
             account_labels: labels(&[("tier", "front")]),
         }
@@ -196,7 +225,7 @@ mod tests {
             (true, Selector::Is(Key::NamespaceLabel("team".into()), "red".into())),
             (true, Selector::Is(Key::AccountLabel("tier".into()), "front".into())),
             (true, Selector::in_namespace("shop".into()).and(Selector::Is(Key::Account, "web".into()))),
-            (true, Selector::labelled(&subject().labels)),
+            (true, Selector::labelled(&Labels::from([("app".into(), "web".into()), ("version".into(), "v1".into())]))),
             (false, Selector::labelled(&Labels::from([("app".into(), "web".into()), ("x".into(), "y".into())]))),
         ] {
             assert_eq!(selector.matches(&subject()), met, "{selector:?}");
