@@ -210,6 +210,15 @@ impl Daemon {
         Ok(sum(&self.metrics()?, name, labels))
     }
 
+    /// What [`metric`](Self::metric) is once it is `at_least` this: a request is counted after its response has passed.
+    ///
+    /// **Errors**: it does not answer, or is not within [`PATIENCE`].
+    pub fn wait_metric(&self, name: &str, labels: &[(&str, &str)], at_least: f64) -> Result<f64> {
+        wait::until(&format!("{name} with {labels:?} is {at_least}"), PATIENCE, || {
+            Ok(Some(self.metric(name, labels)?).filter(|value| *value >= at_least))
+        })
+    }
+
     /// A debug page, such as `snapshot`.
     ///
     /// **Errors**: it does not answer, or not with JSON.

@@ -84,11 +84,7 @@ fn a_gateway_of_either_api_serves_at_every_node_over_mutual_tls() -> Result<()> 
     // The pods are strict, so that whoever enters comes as the mesh.
     let arrived =
         [("reporter", "destination"), ("source_workload", "mesh-node"), ("connection_security_policy", "mutual_tls")];
-    ensure!(
-        shop.mesh.daemon(A)?.metric("istio_requests_total", &arrived)? >= 2.0,
-        "{}",
-        shop.mesh.daemon(A)?.metrics()?
-    );
+    shop.mesh.daemon(A)?.wait_metric("istio_requests_total", &arrived, 2.0)?;
 
     let istio = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
     kube.apply(istio(
@@ -186,8 +182,10 @@ fn a_port_that_another_program_has_is_told_and_taken_once_it_is_free() -> Result
     shop.mesh.kube().apply(gateway(&json!([{"name": "http", "port": 8083, "protocol": "HTTP"}])))?;
     shop.mesh.kube().apply(route(&[]))?;
     shop.entered(B, 8083, &[])?;
-    let listening = |node| shop.mesh.daemon(node)?.metric("mesh_edge_listening", &[("port", "8083")]);
-    ensure!(listening(B)? == 1.0 && listening(A)? == 0.0, "A {:?}, B {:?}", listening(A), listening(B));
+    wait::until_true("the port is listened on where it is free", wait::PATIENCE, || {
+        let listening = |node| shop.mesh.daemon(node)?.metric("mesh_edge_listening", &[("port", "8083")]);
+        Ok(listening(B)? == 1.0 && listening(A)? == 0.0)
+    })?;
     drop(other);
     shop.entered(A, 8083, &[])
 }

@@ -94,8 +94,7 @@ fn requests_go_to_the_endpoints_of_a_host_outside_and_follow_its_routes() -> Res
     ensure!(servers.len() == 2 && servers.values().all(|count| *count >= 5), "{servers:?}");
     let labels =
         [("destination_service", "api.example.com"), ("reporter", "source"), ("connection_security_policy", "none")];
-    let counted = abroad.mesh.daemon(B)?.metric("istio_requests_total", &labels)?;
-    ensure!(counted >= 41.0, "{counted} requests are counted");
+    abroad.mesh.daemon(B)?.wait_metric("istio_requests_total", &labels, 41.0)?;
 
     let rules = json!([
         {"match": [{"uri": {"prefix": "/moved"}}], "redirect": {"uri": "/there"}},
@@ -169,7 +168,7 @@ fn the_mesh_speaks_tls_for_an_application_that_asks_for_plain_text() -> Result<(
     let second = abroad.get(HOST, (12, 80), &["--http2-prior-knowledge"])?.told()?;
     ensure!(second["version"] == "HTTP/2.0" && second["sni"] == HOST, "{second}");
     let labels = [("destination_service", HOST), ("connection_security_policy", "tls")];
-    ensure!(abroad.mesh.daemon(B)?.metric("istio_requests_total", &labels)? >= 2.0, "not counted as TLS");
+    abroad.mesh.daemon(B)?.wait_metric("istio_requests_total", &labels, 2.0)?;
 
     // Another name is asked for, and the certificate does not prove it.
     kube.apply(originate(json!({"mode": "SIMPLE", "sni": "other.example.com"})))?;
