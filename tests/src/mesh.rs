@@ -280,6 +280,19 @@ impl Mesh {
         before
     }
 
+    /// Replaces the daemon of a node as an upgrade does: the next one is ready before the one before is told to end. It is given
+    /// back while it drains.
+    ///
+    /// **Errors**: there was none, or the next one does not become ready.
+    pub fn replace_daemon(&self, node: Node) -> Result<Arc<Daemon>> {
+        let before = self.daemon(node)?;
+        let next = self.start_daemon(node)?;
+        next.ready()?;
+        self.set_daemon(next);
+        before.terminate()?;
+        Ok(before)
+    }
+
     /// The world outside the cluster.
     ///
     /// **Errors**: it is there already.

@@ -111,12 +111,7 @@ fn a_new_daemon_takes_over_and_no_new_connection_fails() -> Result<()> {
         });
         let taken = (|| {
             for node in [A, B, A, B, A, B] {
-                let old = shop.mesh.daemon(node)?;
-                let next = shop.mesh.start_daemon(node)?;
-                next.ready()?;
-                shop.mesh.set_daemon(next);
-                old.terminate()?;
-                old.wait(wait::PATIENCE)?;
+                shop.mesh.replace_daemon(node)?.wait(wait::PATIENCE)?;
                 let before = served.load(Ordering::Relaxed);
                 wait::until_true("the new daemon serves", wait::PATIENCE, || {
                     Ok(served.load(Ordering::Relaxed) >= before + 20)

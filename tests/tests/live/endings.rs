@@ -14,12 +14,8 @@ fn a_long_connection_outlives_its_daemon_until_the_deadline() -> Result<()> {
     let shop = Shop::open(Mesh::builder("live drain").daemon_argument("--drain-deadline=3s"), "STRICT")?;
     for node in [A, B] {
         let mut long = open(&shop.client, shop.at())?;
-        let old = shop.mesh.daemon(node)?;
-        let next = shop.mesh.start_daemon(node)?;
-        next.ready()?;
-        shop.mesh.set_daemon(next);
+        let old = shop.mesh.replace_daemon(node)?;
         let told = Instant::now();
-        old.terminate()?;
         wait::until_true("most of the time has passed", wait::PATIENCE, || {
             both_ways(&mut long, "while the old daemon drains")?;
             Ok(told.elapsed() > Duration::from_secs(2))

@@ -110,11 +110,7 @@ fn a_network_that_removes_the_mark_is_noticed_once_and_harms_nobody() -> Result<
         ensure!(a.metric("mesh_proxy_unmarked_total", &[])? >= before + 3.0, "{mode}: unmarked, but not counted");
         drop(held);
         // The wires that are idle now would serve the next mode, too: another daemon has none.
-        let (old, next) = (shop.mesh.daemon(B)?, shop.mesh.start_daemon(B)?);
-        next.ready()?;
-        shop.mesh.set_daemon(next);
-        old.terminate()?;
-        old.wait(wait::PATIENCE)?;
+        shop.mesh.replace_daemon(B)?.wait(wait::PATIENCE)?;
     }
     let reports = a.log().lines().filter(|line| line.contains("lacks the mesh's DSCP")).count();
     ensure!(reports == 1, "{reports} reports of one peer");
