@@ -1,7 +1,8 @@
 //! What passes, and how it looks on both sides.
 
-use crate::support::{Shop, curl};
+use crate::support::{Shop, answer, curl, multiplexed};
 use anyhow::{Result, ensure};
+use mesh_tests::Node::B;
 use mesh_tests::wait;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -41,13 +42,13 @@ fn a_connection_serves_one_request_after_another_and_large_ones_too() -> Result<
     let mut answers = Vec::new();
     for number in 0..50 {
         write!(stream, "GET /{number} HTTP/1.1\r\nhost: web\r\n\r\n")?;
-        answers.push(answer(&mut stream)?);
+        answers.push(answer(&mut stream)?.body);
     }
     ensure!(answers.iter().enumerate().all(|(at, body)| body.contains(&format!("\"path\":\"/{at}\""))), "{answers:?}");
     // Sent at once, answered in order.
     stream.write_all(b"GET /x HTTP/1.1\r\nhost: web\r\n\r\nGET /y HTTP/1.1\r\nhost: web\r\n\r\n")?;
-    ensure!(answer(&mut stream)?.contains("\"/x\""), "the first of two is answered first");
-    ensure!(answer(&mut stream)?.contains("\"/y\""), "the second of two is answered then");
+    ensure!(answer(&mut stream)?.body.contains("\"/x\""), "the first of two is answered first");
+    ensure!(answer(&mut stream)?.body.contains("\"/y\""), "the second of two is answered then");
 
     let large = "x".repeat(3_000_000);
     let file = std::env::temp_dir().join(format!("mesh-http-large-{}", std::process::id()));
@@ -61,19 +62,16 @@ fn a_connection_serves_one_request_after_another_and_large_ones_too() -> Result<
     Ok(())
 }
 
-/// The body of one response with a length.
-fn answer(stream: &mut std::net::TcpStream) -> Result<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head)?.to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.map_or(Ok(0), str::parse)?];
-    stream.read_exact(&mut body)?;
-    Ok(String::from_utf8(body)?)
+#[test]
+fn first_requests_that_come_at_once_share_one_connection_between_the_nodes() -> Result<()> {
+    let shop = Shop::open("http first", &["web-v1"])?;
+    let handshakes = || shop.mesh.daemon(B)?.metric("mesh_proxy_handshakes_total", &[("side", "outbound")]);
+    let before = handshakes()?;
+    let statuses = multiplexed(shop.client.connect(shop.web.address(81))?, &[20])?;
+    ensure!(statuses == [200; 20], "{statuses:?}");
+    let made = handshakes()? - before;
+    ensure!(made == 1.0, "{made} connections for 20 requests at once");
+    Ok(())
 }
 
 #[test]
@@ -102,7 +100,7 @@ fn a_connection_goes_over_to_another_protocol() -> Result<()> {
 fn a_port_that_says_nothing_is_seen_and_stalls_nobody() -> Result<()> {
     let shop = Shop::open("http sniffed", &["web-v1"])?;
     ensure!(shop.get(82, "/", &[])?.status == 200, "not served");
-    let record = shop.mesh.daemon(mesh_tests::Node::B)?.wait_access("the request", |record| record["path"] == "/")?;
+    let record = shop.mesh.daemon(B)?.wait_access("the request", |record| record["path"] == "/")?;
     ensure!(record["method"] == "GET", "{record}");
     let _banner = shop.pods[0].0.banner(9000, "server speaks first\n")?;
     let started = Instant::now();
@@ -138,7 +136,7 @@ fn what_could_be_understood_in_two_ways_is_refused() -> Result<()> {
         ensure!(
             answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
             "{what}: {answer} {:?}",
-            shop.mesh.daemon(mesh_tests::Node::B)?.access_log()?.last()
+            shop.mesh.daemon(B)?.access_log()?.last()
         );
     }
     // Of a length and chunks the chunks count: the length is not handed on, and nothing follows on that connection.

@@ -1,10 +1,18 @@
 //! A namespace with an HTTP service on one node and a client on the other.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Mesh, Node, Pod, Process, Service, ServiceSpec, env, wait};
+use mesh_tests::{Mesh, Node, Pod, Process, Service, ServiceSpec, env, traffic, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::TcpStream;
 
 /// A strict namespace with a client on node B and a service `web` whose pods are on node A.
 pub(crate) struct Shop {
@@ -99,6 +107,52 @@ pub(crate) fn curl(from: &Pod, url: &str, arguments: &[&str]) -> Result<Seen> {
     let headers = output.stderr.clone();
     ensure!(output.status.success(), "curl {url}: {headers}");
     read(&headers, output.stdout)
+}
+
+/// The statuses of requests of HTTP/2 on one connection: so many at once, once they are answered so many more, and so on.
+pub(crate) fn multiplexed(stream: TcpStream, at_once: &[usize]) -> Result<Vec<u16>> {
+    stream.set_nonblocking(true)?;
+    let host = stream.peer_addr()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let stream = TokioIo::new(tokio::net::TcpStream::from_std(stream)?);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        let asking = async {
+            let mut statuses = Vec::new();
+            for &count in at_once {
+                let answers = (0..count).map(|_| {
+                    let mut sender = sender.clone();
+                    async move {
+                        let request = Request::get(format!("http://{host}/")).body(Empty::<Bytes>::new())?;
+                        let response = sender.send_request(request).await?;
+                        let status = response.status().as_u16();
+                        response.into_body().collect().await?;
+                        Ok::<_, anyhow::Error>(status)
+                    }
+                });
+                statuses.extend(try_join_all(answers).await?);
+            }
+            Ok(statuses)
+        };
+        let asking = tokio::time::timeout(wait::PATIENCE, asking);
+        tokio::select! {
+            statuses = asking => statuses?,
+            ended = connection => bail!("the connection ended: {ended:?}"),
+        }
+    })
+}
+
+/// The next response on a connection of HTTP/1.1, which has a length.
+pub(crate) fn answer(stream: &mut TcpStream) -> Result<Seen> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let mut seen = read(&String::from_utf8(head)?, String::new())?;
+    let length = seen.headers.get("content-length").map_or(Ok(0), |length| length.parse())?;
+    seen.body = String::from_utf8(traffic::read_exactly(stream, length)?)?;
+    Ok(seen)
 }
 
 /// What curl saw, from the heads that it wrote and the body.

@@ -27,7 +27,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 /// A connection on which requests arrive for a pod.
 pub(crate) struct Arrived {
@@ -36,6 +36,8 @@ pub(crate) struct Arrived {
     /// By what an upgraded connection is judged.
     facts: Facts,
     application: RefCell<Application>,
+    /// Held by whoever makes the connection to the application.
+    making: Mutex<()>,
     /// The application has closed its connection.
     pub(super) closed: Rc<Notify>,
 }
@@ -64,26 +66,22 @@ impl Arrived {
         // Small requests follow one another at once.
         let _slower_without = application.set_nodelay(true);
         let application = RefCell::new(Application::Fresh(application));
-        Self { down, security, facts, application, closed: Rc::default() }
+        Self { down, security, facts, application, making: Mutex::default(), closed: Rc::default() }
     }
 
-    /// A connection to the application that can take a request now, and whether it has served before.
+    /// A connection to the application that can take a request now, and whether it has served before. Requests that come at once
+    /// share the one that the first of them makes.
     async fn sender(&self, version: Version) -> Result<(Sender, bool), Refusal> {
-        let known = match &mut *self.application.borrow_mut() {
-            Application::Speaking(Sender::Many(sender)) => Application::Speaking(Sender::Many(sender.clone())),
-            alone @ (Application::Away | Application::Fresh(_) | Application::Speaking(Sender::One(_))) => {
-                std::mem::replace(alone, Application::Away)
-            }
-        };
-        let stream = match known {
+        if let Some(sender) = self.speaking().await {
+            return Ok((sender, true));
+        }
+        let _one_at_a_time = self.making.lock().await;
+        if let Some(sender) = self.speaking().await {
+            return Ok((sender, true));
+        }
+        let stream = match self.application.replace(Application::Away) {
             Application::Fresh(stream) => stream,
-            Application::Speaking(mut sender) => {
-                if sender.is_ready().await {
-                    return Ok((sender, true));
-                }
-                self.connect().await?
-            }
-            Application::Away => self.connect().await?,
+            Application::Away | Application::Speaking(_) => self.connect().await?,
         };
         let closed = Closed(Rc::clone(&self.closed));
         let until = async move {
@@ -91,11 +89,23 @@ impl Arrived {
             std::future::pending::<()>().await;
         };
         let sender = speak(Transport::plain(stream), (version, true), until).await?;
-        // It serves the requests that come meanwhile, too.
         if let Sender::Many(sender) = &sender {
             self.application.replace(Application::Speaking(Sender::Many(sender.clone())));
         }
         Ok((sender, false))
+    }
+
+    /// The connection on which HTTP is spoken, if it can still take a request. One of HTTP/2 stays for others.
+    async fn speaking(&self) -> Option<Sender> {
+        let mut sender = match &mut *self.application.borrow_mut() {
+            Application::Speaking(Sender::Many(sender)) => Sender::Many(sender.clone()),
+            alone @ Application::Speaking(Sender::One(_)) => match std::mem::replace(alone, Application::Away) {
+                Application::Speaking(sender) => sender,
+                Application::Away | Application::Fresh(_) => return None,
+            },
+            Application::Away | Application::Fresh(_) => return None,
+        };
+        sender.is_ready().await.then_some(sender)
     }
 
     async fn connect(&self) -> Result<TcpStream, Refusal> {

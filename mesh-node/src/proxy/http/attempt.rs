@@ -6,7 +6,7 @@
 
 use super::Downstream;
 use super::body::Payload;
-use super::pool::{self, Bounds, Lease, Peer, Place};
+use super::pool::{self, Bounds, Lease, Peer, Place, Turn};
 use super::upstream::{EndpointStanding, OneMore, Standing};
 use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::proxy::feed::Departure;
@@ -180,11 +180,13 @@ impl Aim {
     }
 
     async fn lease(&self, down: &Downstream) -> Result<Lease, Failure> {
-        if !self.may_upgrade
-            && let Some(lease) = down.pod.http.pool.take(&down.pod, &self.place)
-        {
-            return Ok(lease);
-        }
+        let _maker = match self.may_upgrade {
+            true => None,
+            false => match down.pod.http.pool.turn(&down.pod, &self.place).await {
+                Turn::Open(lease) => return Ok(lease),
+                Turn::Make(maker) => maker,
+            },
+        };
         let limits = &self.upstream.limits;
         if limits.connections.is_some_and(|most| self.standing.connections.get() >= most) {
             let detail = format!("{} has as many connections as its traffic policy allows", self.upstream.key);

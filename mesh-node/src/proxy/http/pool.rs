@@ -3,7 +3,8 @@
 //! In:  an endpoint, who must be there, and which version is spoken.
 //! Out: [`Lease`]: a connection that can take one request now.
 //! Invariant: a connection serves the pod whose certificate opened it, and no other.
-//! Invariant: a connection of HTTP/1.1 serves one request at a time; one of HTTP/2 up to [`STREAMS`].
+//! Invariant: a connection of HTTP/1.1 serves one request at a time; one of HTTP/2 up to [`STREAMS`], also those that came while
+//! it was made. That it could not be made fails nobody but who made it.
 //! Invariant: bounded in number for each endpoint, in time, and by the certificates that opened it.
 
 use super::body::Payload;
@@ -24,11 +25,13 @@ use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 
+use tokio::sync::Notify;
 /// Idle connections of HTTP/1.1 to one endpoint.
 const IDLE_PER_ENDPOINT: usize = 64;
 /// How long a connection may idle, where the user says nothing else.
@@ -36,6 +39,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Streams at once on one connection of HTTP/2, before another is opened.
 const STREAMS: u32 = 100;
 
+/// How long a request waits for a connection that another one makes, before it makes one of its own.
+const SHARING: Duration = Duration::from_secs(1);
 /// Who is at an endpoint, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Peer {
@@ -85,6 +90,37 @@ pub(crate) struct HttpPool {
     one: RefCell<HashMap<Place, Vec<Idle>>>,
     many: RefCell<HashMap<Place, Vec<Shared>>>,
 }
+    /// Connections of HTTP/2 that are being made.
+    making: RefCell<HashMap<Place, Rc<Making>>>,
+}
+
+/// A connection that is being made, and requests that wait for it.
+#[derive(Default)]
+struct Making {
+    waiting: Cell<u32>,
+    done: Notify,
+}
+
+/// Makes a connection for all that wait for it. They are told when it is dropped, whatever came of it.
+pub(crate) struct Maker<'a> {
+    pool: &'a HttpPool,
+    place: &'a Place,
+}
+
+impl Drop for Maker<'_> {
+    fn drop(&mut self) {
+        if let Some(making) = self.pool.making.borrow_mut().remove(self.place) {
+            making.done.notify_waiters();
+        }
+    }
+}
+
+/// Where a request's connection comes from.
+pub(crate) enum Turn<'a> {
+    /// It is open.
+    Open(Lease),
+    /// The request is to make it; others may wait for that.
+    Make(Option<Maker<'a>>),
 
 struct Idle {
     sender: http1::SendRequest<Payload>,
@@ -215,6 +251,34 @@ impl HttpPool {
         let mut pool = self.many.borrow_mut();
         let shared = pool.get_mut(place)?;
         shared.retain(|one| !one.sender.is_closed() && one.limits.are_kept());
+    /// A connection to `place` that is open, as soon as whoever makes one has it; or it is the caller's turn to make one. One
+    /// failure is waited for, not one after another.
+    pub(crate) async fn turn<'a>(&'a self, pod: &Rc<Pod>, place: &'a Place) -> Turn<'a> {
+        if let Some(lease) = self.take(pod, place) {
+            return Turn::Open(lease);
+        }
+        if place.version != Version::HTTP_2 {
+            return Turn::Make(None);
+        }
+        let made = self.making.borrow().get(place).cloned();
+        if let Some(making) = made
+            && making.waiting.get() < STREAMS
+        {
+            let _waits = OneMore::new(&making, |making| &making.waiting);
+            let _made_or_late = tokio::time::timeout(SHARING, making.done.notified()).await;
+            if let Some(lease) = self.take(pod, place) {
+                return Turn::Open(lease);
+            }
+        }
+        match self.making.borrow_mut().entry(place.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(Rc::default());
+                Turn::Make(Some(Maker { pool: self, place }))
+            }
+            Entry::Occupied(_) => Turn::Make(None),
+        }
+    }
+
         let one = shared.iter().find(|one| one.streams.get() < STREAMS)?;
         one.limits.use_up();
         Some(one.lease(true))
@@ -298,6 +362,7 @@ pub(crate) async fn open(
         }
         Sender::One(sender) => {
             let limits = if may_upgrade { Limits { left: Some(Rc::default()), ..limits } } else { limits };
+    let (of, to) = (Rc::downgrade(pod), place.clone());
             Ok(Lease::One(OneLease { sender, limits, place: place.clone(), pod: Rc::clone(pod), reused: false }))
         }
     }
