@@ -15,6 +15,8 @@ pub mod frame;
 mod http;
 mod inbound;
 mod io;
+#[cfg(test)]
+mod lab;
 mod live;
 mod metrics;
 mod outbound;

@@ -6,6 +6,8 @@
 //! their half by FIN. After both FINs the connection is free for the next OPEN. RESET ends the connection.
 //! Frames that follow one another may share a write: OPEN and the first DATA, ACCEPT and the answer, DATA and FIN.
 //! A connection that closes by `close_notify` before it answered an OPEN never acted on it.
+//! DRAIN comes from the side that was dialled, once, at any time after ACCEPT, where OPEN said that it is understood: of a stream
+//! that carries one request after another, the other side is to begin no further one, and to end the stream by FIN.
 //! Invariant: decoding arbitrary bytes yields a frame or an error, never a panic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,17 +17,20 @@ pub(crate) const ACCEPT: u8 = 2;
 pub(crate) const DATA: u8 = 3;
 pub(crate) const FIN: u8 = 4;
 const RESET: u8 = 5;
+pub(crate) const DRAIN: u8 = 6;
 
 /// The longest text that a RESET carries, in bytes.
 const MAX_REASON: usize = 64;
+/// The extension of OPEN that says that DRAIN is understood. It has no content.
+const HEEDS_DRAIN: u8 = 1;
 /// Extensions of OPEN from here on must be understood, or the stream is refused.
 const CRITICAL: u8 = 128;
 
 /// A frame other than DATA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Begins a stream: the address that the application dialled.
-    Open(SocketAddr),
+    /// Begins a stream.
+    Open(Open),
     /// The application on the other side took the connection.
     Accept,
     /// The sender has no more to send.
@@ -33,6 +38,23 @@ pub enum Control {
     /// The stream broke off; the reason is an identifier as in logs and metrics, empty when the
     /// application itself reset.
     Reset(String),
+    /// The sender takes no further request on this stream after the one that may be on its way.
+    Drain,
+}
+
+/// What begins a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The address that the application dialled.
+    pub original: SocketAddr,
+    /// Does the sender understand DRAIN on this stream?
+    pub heeds_drain: bool,
+}
+
+impl From<SocketAddr> for Open {
+    fn from(original: SocketAddr) -> Self {
+        Self { original, heeds_drain: false }
+    }
 }
 
 /// Bytes that are no frame.
@@ -72,10 +94,11 @@ impl Frame {
             (OPEN, content) => Control::Open(decode_open(content)?),
             (ACCEPT, []) => Control::Accept,
             (FIN, []) => Control::Fin,
+            (DRAIN, []) => Control::Drain,
             (RESET, text) if text.len() <= MAX_REASON && text.iter().all(|&b| is_reason(b)) => {
                 Control::Reset(text.iter().copied().map(char::from).collect())
             }
-            (ACCEPT | FIN | RESET, _) => return Err(FrameError::Malformed(kind)),
+            (ACCEPT | FIN | RESET | DRAIN, _) => return Err(FrameError::Malformed(kind)),
             _ => return Err(FrameError::UnknownType(kind)),
         };
         Ok(Self::Control(control))
@@ -87,8 +110,9 @@ impl Control {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Open(address) => encode_open(*address),
+            Self::Open(open) => encode_open(open),
             Self::Accept => vec![ACCEPT],
+            Self::Drain => vec![DRAIN],
             Self::Fin => vec![FIN],
             Self::Reset(reason) => {
                 let text = reason.bytes().filter(|&b| is_reason(b)).take(MAX_REASON);
@@ -104,9 +128,9 @@ const fn is_reason(byte: u8) -> bool {
 }
 
 /// Content of OPEN: family (4 or 6), address, port, then extensions of type, length and value.
-fn encode_open(address: SocketAddr) -> Vec<u8> {
+fn encode_open(open: &Open) -> Vec<u8> {
     let mut payload = vec![OPEN];
-    match address.ip() {
+    match open.original.ip() {
         IpAddr::V4(ip) => {
             payload.push(4);
             payload.extend_from_slice(&ip.octets());
@@ -116,11 +140,14 @@ fn encode_open(address: SocketAddr) -> Vec<u8> {
             payload.extend_from_slice(&ip.octets());
         }
     }
-    payload.extend_from_slice(&address.port().to_be_bytes());
+    payload.extend_from_slice(&open.original.port().to_be_bytes());
+    if open.heeds_drain {
+        payload.extend_from_slice(&[HEEDS_DRAIN, 0, 0]);
+    }
     payload
 }
 
-fn decode_open(content: &[u8]) -> Result<SocketAddr, FrameError> {
+fn decode_open(content: &[u8]) -> Result<Open, FrameError> {
     let malformed = FrameError::Malformed(OPEN);
     let (&family, rest) = content.split_first().ok_or(malformed)?;
     let (ip, rest) = match family {
@@ -135,27 +162,36 @@ fn decode_open(content: &[u8]) -> Result<SocketAddr, FrameError> {
         _ => return Err(malformed),
     };
     let (port, mut rest) = rest.split_first_chunk::<2>().ok_or(malformed)?;
+    let mut open = Open::from(SocketAddr::new(ip, u16::from_be_bytes(*port)));
     while let Some((&kind, tail)) = rest.split_first() {
         let (length, tail) = tail.split_first_chunk::<2>().ok_or(malformed)?;
         rest = tail.get(usize::from(u16::from_be_bytes(*length))..).ok_or(malformed)?;
+        open.heeds_drain |= kind == HEEDS_DRAIN;
         if kind >= CRITICAL {
             return Err(FrameError::UnknownExtension(kind));
         }
     }
-    Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    Ok(open)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn open(original: &str) -> Control {
+        Control::Open(original.parse::<SocketAddr>().expect("an address").into())
+    }
+
     #[test]
     fn frames_survive_the_wire() {
+        let original = "[fd00::7]:9080".parse().expect("an address");
         for control in [
-            Control::Open("10.96.0.7:9080".parse().expect("an address")),
-            Control::Open("[fd00::7]:9080".parse().expect("an address")),
+            open("10.96.0.7:9080"),
+            open("[fd00::7]:9080"),
+            Control::Open(Open { original, heeds_drain: true }),
             Control::Accept,
             Control::Fin,
+            Control::Drain,
             Control::Reset(String::new()),
             Control::Reset("no_endpoints".to_owned()),
         ] {
@@ -166,9 +202,9 @@ mod tests {
 
     #[test]
     fn extensions_are_skipped_unless_critical() {
-        let mut payload = Control::Open("10.96.0.7:9080".parse().expect("an address")).encode();
-        payload.extend_from_slice(&[1, 0, 3, 9, 9, 9]);
-        assert!(Frame::decode(&payload).is_ok());
+        let mut payload = open("10.96.0.7:9080").encode();
+        payload.extend_from_slice(&[CRITICAL - 1, 0, 3, 9, 9, 9]);
+        assert_eq!(Frame::decode(&payload), Ok(Frame::Control(open("10.96.0.7:9080"))));
         payload.extend_from_slice(&[CRITICAL, 0, 0]);
         assert_eq!(Frame::decode(&payload), Err(FrameError::UnknownExtension(CRITICAL)));
     }
@@ -180,6 +216,7 @@ mod tests {
             &[0],
             &[ACCEPT, 1],
             &[FIN, 1],
+            &[DRAIN, 1],
             &[OPEN],
             &[OPEN, 5, 1, 2, 3, 4, 0, 80],
             &[OPEN, 4, 1, 2, 3, 4, 0],

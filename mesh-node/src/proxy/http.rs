@@ -146,7 +146,7 @@ where
     S: Service<Request<Incoming>, Response = Response<Payload>, Error = Infallible, Future: 'static> + 'static,
 {
     let (registration, closed) = ends;
-    let is_peer = matches!(transport, Transport::Mesh(_));
+    let (is_peer, drain) = (matches!(transport, Transport::Mesh(_)), transport.drain());
     let mut server = auto::Builder::new(LocalExecutor);
     server.http1().max_buf_size(MAX_HEAD);
     server
@@ -164,15 +164,21 @@ where
             _ = registration.cancelled().wait() => return,
             () = closed.notified(), if !is_closed => {
                 is_closed = true;
-                connection.as_mut().graceful_shutdown();
+                match &drain {
+                    Some(drain) if !down.is_http2.get() => drain.give(),
+                    Some(_) | None => connection.as_mut().graceful_shutdown(),
+                }
             }
             () = &mut stopped, if !is_stopped => {
                 is_stopped = true;
-                // Streams that HTTP/2 says it takes no more of are opened elsewhere, and so are requests that another node
-                // sent too late. Any other client of HTTP/1.1 cannot know that its next request comes too late, so it is
-                // told with its next response.
-                if is_peer || down.is_http2.get() {
-                    connection.as_mut().graceful_shutdown();
+                match &drain {
+                    // Another node is told, and what it has sent by then is served.
+                    Some(drain) if !down.is_http2.get() => drain.give(),
+                    // Streams that HTTP/2 says it takes no more of are opened elsewhere. An older node, which cannot be told, sends
+                    // elsewhere what it may send twice. Any other client of HTTP/1.1 cannot know that its next request comes too
+                    // late, so it is told with its next response.
+                    Some(_) | None if is_peer || down.is_http2.get() => connection.as_mut().graceful_shutdown(),
+                    Some(_) | None => {}
                 }
             }
         }

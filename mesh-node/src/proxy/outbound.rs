@@ -9,7 +9,7 @@
 use super::buffer::Buffer;
 use super::connect;
 use super::feed::Departure;
-use super::frame::Control;
+use super::frame::{Control, Open};
 use super::http::{self, Entry, Transport};
 use super::io;
 use super::live::Cancelled;
@@ -299,7 +299,8 @@ impl Captured<'_> {
     ) -> Result<Ended, Refusal> {
         let early = early(self.pod, self.downstream).await;
         // What opening needs is gone while the stream lives.
-        let opening = Box::pin(open(self.worker, self.pod, (endpoint, identity), report.destination, early.bytes()));
+        let opening =
+            Box::pin(open(self.worker, self.pod, (endpoint, identity), report.destination.into(), early.bytes()));
         let mut peered = opening.await?;
         relay::add(&report.counts.request, early.bytes().len());
         drop(early);
@@ -338,12 +339,12 @@ async fn early(pod: &Pod, downstream: &TcpStream) -> Early {
     }
 }
 
-/// A wire on which the other side has accepted a stream to `original`.
+/// A wire on which the other side has accepted a stream.
 pub(super) async fn open(
     worker: &Worker,
     pod: &Pod,
     (endpoint, identity): (SocketAddr, &Arc<Identity>),
-    original: SocketAddr,
+    asked: Open,
     early: &[u8],
 ) -> Result<Peered, Refusal> {
     loop {
@@ -355,7 +356,7 @@ pub(super) async fn open(
             None => Box::pin(dial(worker, pod, endpoint, identity)).await?,
         };
         let patience = worker.config.connect_timeout;
-        match tokio::time::timeout(patience, ask(pod, &mut peered.wire, original, early)).await {
+        match tokio::time::timeout(patience, ask(pod, &mut peered.wire, asked, early)).await {
             Ok(Ok(())) => return Ok(peered),
             // The other side closed while idle: it did not act on what we sent. If it broke off without a
             // word, it may have, so only a stream without payload is tried again.
@@ -386,9 +387,9 @@ impl From<WireError> for Asked {
 }
 
 /// Opens a stream on a wire.
-async fn ask(pod: &Pod, wire: &mut Wire, original: SocketAddr, early: &[u8]) -> Result<(), Asked> {
+async fn ask(pod: &Pod, wire: &mut Wire, asked: Open, early: &[u8]) -> Result<(), Asked> {
     let (mut sender, mut receiver) = wire.split();
-    let sent = sender.control_with_data(&Control::Open(original), early).await;
+    let sent = sender.control_with_data(&Control::Open(asked), early).await;
     // A peer that refuses may have closed already: what it said last tells more than the failed write.
     let answer = receiver.next(&pod.buffers).await;
     receiver.release();

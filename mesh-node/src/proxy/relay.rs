@@ -168,7 +168,9 @@ async fn receive(
                 return Ok(());
             }
             Some(Event::Control(Control::Reset(reason))) => return Err(Stop::Refused(reason)),
-            Some(Event::Control(Control::Open(_) | Control::Accept)) => return Err(WireError::OutOfOrder.into()),
+            Some(Event::Control(Control::Open(_) | Control::Accept | Control::Drain)) => {
+                return Err(WireError::OutOfOrder.into());
+            }
             Some(Event::Closed) => return Err(WireError::Closed.into()),
         }
     }

@@ -198,7 +198,7 @@ impl Stolen {
         config.alpn_protocols = vec![ALPN.to_vec()];
         let mut tls = ClientConnection::new(Arc::new(config), ServerName::from(to.ip()))?;
         let mut tls = rustls::Stream::new(&mut tls, &mut stream);
-        tls.write_all(&Control::Open(to).encode())?;
+        tls.write_all(&Control::Open(to.into()).encode())?;
         let mut record = [0; 1024];
         let length = tls.read(&mut record)?;
         match Frame::decode(&record[..length])? {

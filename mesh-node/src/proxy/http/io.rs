@@ -7,7 +7,10 @@
 //! that no message without a length is taken for whole.
 //! Cancel: dropping it closes the connection; the peer sees that it broke off unless both sides had finished.
 
-use crate::proxy::frame::{Control, DATA, FIN, Frame};
+#[cfg(test)]
+mod tests;
+
+use crate::proxy::frame::{Control, DATA, DRAIN, FIN, Frame};
 use crate::proxy::io as sockets;
 use crate::proxy::tls::handshake::Keys;
 use crate::proxy::tls::record::{self, Content, HEADER, MAX_PAYLOAD, MAX_PEER_RECORD, Opener, Sealer, TAIL};
@@ -17,8 +20,11 @@ use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsStream;
 
 /// The most of hyper's bytes that one frame carries.
@@ -49,13 +55,19 @@ impl Transport {
         Self::Tls(Box::new(TokioIo::new(stream)))
     }
 
-    /// The stream that was opened and accepted on `wire`.
-    pub(crate) fn mesh(wire: Wire) -> Self {
-        Self::mesh_from(wire, (Vec::new(), false))
+    /// The stream that was opened and accepted on `wire`. `drain` is given when the other side takes no further request on it.
+    pub(crate) fn dialled(wire: Wire, drain: &Arc<Drain>) -> Self {
+        Self::mesh(wire, (Vec::new(), false), Draining::Heeds(Arc::clone(drain)))
     }
 
-    /// The same, of which `opened` was taken from the wire already, perhaps with the peer's FIN after it.
-    pub(crate) fn mesh_from(wire: Wire, (opened, ended): (Vec<u8>, bool)) -> Self {
+    /// The stream that was accepted on `wire`, of which `opened` was taken from it already, perhaps with the peer's FIN after it.
+    /// The peer may be told to make no further requests if it heeds that.
+    pub(crate) fn arrived(wire: Wire, (opened, ended): (Vec<u8>, bool), heeds_drain: bool) -> Self {
+        let draining = if heeds_drain { Draining::Tells(Arc::default()) } else { Draining::Done };
+        Self::mesh(wire, (opened, ended), draining)
+    }
+
+    fn mesh(wire: Wire, (opened, ended): (Vec<u8>, bool), draining: Draining) -> Self {
         let parts = wire.into_parts();
         let (plain, unopened) = (0..opened.len(), opened.len());
         let mut received = opened;
@@ -73,8 +85,57 @@ impl Transport {
             unsent: Vec::new(),
             sent: 0,
             finished: false,
+            draining,
         }))
     }
+
+    /// By what the other side is told to make no further requests; what it has sent by then is still read. `None` if it cannot
+    /// be told.
+    pub(crate) fn drain(&self) -> Option<Arc<Drain>> {
+        match self {
+            Self::Mesh(stream) => match &stream.draining {
+                Draining::Tells(drain) => Some(Arc::clone(drain)),
+                Draining::Heeds(_) | Draining::Done => None,
+            },
+            Self::Plain(_) | Self::Tls(_) => None,
+        }
+    }
+}
+
+/// The word that no further request is taken on a stream, between the stream and whoever makes requests or takes them. It passes
+/// no thread, but hyper wants that it could.
+#[derive(Debug, Default)]
+pub(crate) struct Drain {
+    is_given: AtomicBool,
+    given: Notify,
+}
+
+impl Drain {
+    /// Gives it. A stream tells the other side when it is read or written next.
+    pub(crate) fn give(&self) {
+        self.is_given.store(true, Ordering::Relaxed);
+        self.given.notify_one();
+    }
+
+    /// Was it given?
+    pub(crate) fn is_given(&self) -> bool {
+        self.is_given.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is given.
+    pub(crate) async fn given(&self) {
+        self.given.notified().await;
+    }
+}
+
+/// Who tells whom that no further request is taken on a stream.
+enum Draining {
+    /// We do, once it is given.
+    Tells(Arc<Drain>),
+    /// The other side does; then it is given.
+    Heeds(Arc<Drain>),
+    /// It was told, or nobody tells.
+    Done,
 }
 
 /// One stream on a connection between nodes.
@@ -97,6 +158,7 @@ pub(crate) struct MeshStream {
     sent: usize,
     /// We have no more to send.
     finished: bool,
+    draining: Draining,
 }
 
 impl MeshStream {
@@ -123,6 +185,10 @@ impl MeshStream {
                 Frame::Data => self.plain = payload.start + 1..payload.end,
                 Frame::Control(Control::Fin) => self.ended = true,
                 Frame::Control(Control::Reset(_)) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+                Frame::Control(Control::Drain) => match std::mem::replace(&mut self.draining, Draining::Done) {
+                    Draining::Heeds(drain) => drain.give(),
+                    Draining::Tells(_) | Draining::Done => return Err(WireError::OutOfOrder),
+                },
                 Frame::Control(Control::Open(_) | Control::Accept) => return Err(WireError::OutOfOrder),
             },
             // A farewell before FIN is a node that goes: what it said so far is not the whole.
@@ -189,6 +255,21 @@ impl MeshStream {
         Ok(())
     }
 
+    /// Tells the other side to make no further requests, if that is due.
+    fn tell_drain(&mut self) -> io::Result<()> {
+        if let Draining::Tells(drain) = &self.draining
+            && drain.is_given()
+            && !self.finished
+        {
+            self.draining = Draining::Done;
+            self.renew_keys().map_err(broken)?;
+            self.sealer
+                .append(&mut self.unsent, Content::Application, &[DRAIN])
+                .map_err(|error| broken(error.into()))?;
+        }
+        Ok(())
+    }
+
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
             match self.stream.try_write(&self.unsent[self.sent..]) {
@@ -225,6 +306,11 @@ impl Read for MeshStream {
         mut into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let own = &mut *self;
+        own.tell_drain()?;
+        // Whoever only reads sends what is due, too.
+        if let Poll::Ready(Err(error)) = own.poll_send(context) {
+            return Poll::Ready(Err(error));
+        }
         ready!(own.poll_fill(context)).map_err(broken)?;
         let length = own.plain.len().min(into.remaining());
         into.put_slice(&own.received[own.plain.start..][..length]);
@@ -254,6 +340,7 @@ impl Write for MeshStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tell_drain()?;
         self.poll_send(context)
     }
 

@@ -8,12 +8,13 @@
 //! Invariant: bounded in number for each endpoint, in time, and by the certificates that opened it.
 
 use super::body::Payload;
-use super::io::Transport;
+use super::io::{Drain, Transport};
 use super::speak::{Sender, speak};
 use super::upstream::{OneMore, Standing};
 use crate::model::Identity;
 use crate::proxy::connect;
 use crate::proxy::feed::Departure;
+use crate::proxy::frame::Open;
 use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::tls::outside::{self, Server};
@@ -24,23 +25,23 @@ use http::Version;
 use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
-
 use tokio::sync::Notify;
+
 /// Idle connections of HTTP/1.1 to one endpoint.
 const IDLE_PER_ENDPOINT: usize = 64;
 /// How long a connection may idle, where the user says nothing else.
 const IDLE: Duration = Duration::from_secs(60);
 /// Streams at once on one connection of HTTP/2, before another is opened.
 const STREAMS: u32 = 100;
-
 /// How long a request waits for a connection that another one makes, before it makes one of its own.
 const SHARING: Duration = Duration::from_secs(1);
+
 /// Who is at an endpoint, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Peer {
@@ -89,7 +90,6 @@ impl Place {
 pub(crate) struct HttpPool {
     one: RefCell<HashMap<Place, Vec<Idle>>>,
     many: RefCell<HashMap<Place, Vec<Shared>>>,
-}
     /// Connections of HTTP/2 that are being made.
     making: RefCell<HashMap<Place, Rc<Making>>>,
 }
@@ -121,6 +121,7 @@ pub(crate) enum Turn<'a> {
     Open(Lease),
     /// The request is to make it; others may wait for that.
     Make(Option<Maker<'a>>),
+}
 
 struct Idle {
     sender: http1::SendRequest<Payload>,
@@ -143,11 +144,14 @@ struct Limits {
     idle: Duration,
     /// Requests that it may still take; `None` for any number.
     left: Option<Rc<Cell<u32>>>,
+    /// The other side said that it takes no more.
+    drain: Arc<Drain>,
 }
 
 impl Limits {
     fn are_kept(&self) -> bool {
-        self.expires.is_none_or(|expires| expires > SystemTime::now())
+        !self.drain.is_given()
+            && self.expires.is_none_or(|expires| expires > SystemTime::now())
             && self.left.as_ref().is_none_or(|left| left.get() > 0)
     }
 
@@ -247,10 +251,6 @@ impl HttpPool {
         None
     }
 
-    fn share(&self, place: &Place) -> Option<ManyLease> {
-        let mut pool = self.many.borrow_mut();
-        let shared = pool.get_mut(place)?;
-        shared.retain(|one| !one.sender.is_closed() && one.limits.are_kept());
     /// A connection to `place` that is open, as soon as whoever makes one has it; or it is the caller's turn to make one. One
     /// failure is waited for, not one after another.
     pub(crate) async fn turn<'a>(&'a self, pod: &Rc<Pod>, place: &'a Place) -> Turn<'a> {
@@ -279,6 +279,10 @@ impl HttpPool {
         }
     }
 
+    fn share(&self, place: &Place) -> Option<ManyLease> {
+        let mut pool = self.many.borrow_mut();
+        let shared = pool.get_mut(place)?;
+        shared.retain(|one| !one.sender.is_closed() && one.limits.are_kept());
         let one = shared.iter().find(|one| one.streams.get() < STREAMS)?;
         one.limits.use_up();
         Some(one.lease(true))
@@ -297,6 +301,16 @@ impl HttpPool {
             });
             !shared.is_empty()
         });
+    }
+
+    /// Closes connections to `place` that take no more requests, as soon as nothing is under way on them.
+    fn let_go(&self, place: &Place) {
+        if let Some(idle) = self.one.borrow_mut().get_mut(place) {
+            idle.retain(|one| one.limits.are_kept());
+        }
+        if let Some(shared) = self.many.borrow_mut().get_mut(place) {
+            shared.retain(|one| one.limits.are_kept());
+        }
     }
 
     /// Closes connections to places that are no longer as they were, as soon as nothing is under way on them.
@@ -336,7 +350,8 @@ pub(crate) async fn open(
     may_upgrade: bool,
 ) -> Result<Lease, Refusal> {
     let patience = bounds.connect_timeout.unwrap_or(worker.config.connect_timeout);
-    let connecting = transport(worker, pod, place);
+    let drain = Arc::<Drain>::default();
+    let connecting = transport(worker, pod, place, &drain);
     let (transport, expires) = tokio::time::timeout(patience, Box::pin(connecting)).await.map_err(|_| {
         Refusal::new(refusal::UPSTREAM_TIMEOUT, format!("{} did not take the connection in time", place.endpoint))
     })??;
@@ -344,11 +359,23 @@ pub(crate) async fn open(
         expires,
         idle: bounds.idle.unwrap_or(IDLE),
         left: bounds.requests.filter(|&requests| requests > 0).map(|requests| Rc::new(Cell::new(requests - 1))),
+        drain: Arc::clone(&drain),
     };
     let alive = (pod.live.register(place.facts()), OneMore::new(standing, |standing| &standing.connections));
+    let (of, to) = (Rc::downgrade(pod), place.clone());
     let until = async move {
         let (registration, _counted) = alive;
-        registration.cancelled().wait().await;
+        let drained = async {
+            drain.given().await;
+            if let Some(pod) = of.upgrade() {
+                pod.http.pool.let_go(&to);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = registration.cancelled().wait() => {}
+            () = drained => {}
+        }
     };
     match speak(transport, (place.version, may_upgrade), until).await? {
         Sender::Many(sender) => {
@@ -362,14 +389,18 @@ pub(crate) async fn open(
         }
         Sender::One(sender) => {
             let limits = if may_upgrade { Limits { left: Some(Rc::default()), ..limits } } else { limits };
-    let (of, to) = (Rc::downgrade(pod), place.clone());
             Ok(Lease::One(OneLease { sender, limits, place: place.clone(), pod: Rc::clone(pod), reused: false }))
         }
     }
 }
 
 /// A connection to `place`, and when the certificates that opened it expire.
-async fn transport(worker: &Worker, pod: &Pod, place: &Place) -> Result<(Transport, Option<SystemTime>), Refusal> {
+async fn transport(
+    worker: &Worker,
+    pod: &Pod,
+    place: &Place,
+    drain: &Arc<Drain>,
+) -> Result<(Transport, Option<SystemTime>), Refusal> {
     match &place.peer {
         Peer::Plain => Ok((Transport::plain(plainly(worker, pod, place.endpoint).await?), None)),
         Peer::Outside(server) => {
@@ -382,8 +413,9 @@ async fn transport(worker: &Worker, pod: &Pod, place: &Place) -> Result<(Transpo
             Ok((Transport::tls(stream), None))
         }
         Peer::Mesh(identity) => {
-            let peered = outbound::open(worker, pod, (place.endpoint, identity), place.endpoint, &[]).await?;
-            Ok((Transport::mesh(peered.wire), Some(peered.expires)))
+            let asked = Open { original: place.endpoint, heeds_drain: true };
+            let peered = outbound::open(worker, pod, (place.endpoint, identity), asked, &[]).await?;
+            Ok((Transport::dialled(peered.wire, drain), Some(peered.expires)))
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use super::look::{self, First, Look};
 use crate::proxy::connect;
-use crate::proxy::frame::Control;
+use crate::proxy::frame::{Control, Open};
 use crate::proxy::http::{self, Transport};
 use crate::proxy::io;
 use crate::proxy::live::Cancelled;
@@ -29,16 +29,16 @@ use tokio::net::TcpStream;
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, ends: (SocketAddr, SocketAddr)) {
     let mut streams = 0_u64;
     loop {
-        let original = tokio::select! {
+        let asked = tokio::select! {
             biased;
-            original = open(&pod, &mut peered) => original,
+            asked = open(&pod, &mut peered) => asked,
             () = pod.stopped() => {
                 Box::pin(peered.wire.close()).await;
                 return;
             }
         };
-        let original = match original {
-            Ok(Some(original)) => original,
+        let Open { original, heeds_drain } = match asked {
+            Ok(Some(open)) => open,
             Ok(None) => return,
             Err(error) => {
                 // A connection on which nothing was ever asked is itself what failed.
@@ -82,7 +82,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         };
         match first {
             First::Http(opened, ended) => {
-                let transport = Transport::mesh_from(peered.wire, (opened, ended));
+                let transport = Transport::arrived(peered.wire, (opened, ended), heeds_drain);
                 let judged = (Security::MutualTls, facts);
                 let serving = http::serve_inbound((worker, pod), (transport, application), ends, judged, registration);
                 return Box::pin(serving).await;
@@ -109,8 +109,8 @@ fn new_report(
     report
 }
 
-/// The address that the next stream is for; `None` when the peer is done with the connection.
-async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<SocketAddr>, WireError> {
+/// What the next stream is for; `None` when the peer is done with the connection.
+async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<Open>, WireError> {
     let (_, mut receiver) = peered.wire.split();
     let batch = match receiver.next(&pod.buffers).await {
         Ok(batch) => batch,
@@ -120,7 +120,7 @@ async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<SocketAddr>, Wire
     };
     receiver.release();
     match (batch.is_empty(), batch.then) {
-        (true, Some(Event::Control(Control::Open(original)))) => Ok(Some(original)),
+        (true, Some(Event::Control(Control::Open(open)))) => Ok(Some(open)),
         (true, Some(Event::Closed)) => Ok(None),
         _ => Err(WireError::OutOfOrder),
     }

@@ -1,17 +1,10 @@
 //! Both ends of a wire over real sockets: what travels together, and what never waits.
 
 use super::*;
-use crate::identity::{Bearer, Config, Keyring};
-use crate::model::Identity;
-use crate::proxy::tls::handshake;
-use crate::telemetry::Metrics;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use crate::proxy::lab::{Lab, pair};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpSocket};
 
-const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
@@ -92,51 +85,4 @@ async fn a_reset_says_first_that_the_application_had_accepted() {
 async fn carry(upstream: &TcpStream, wire: &mut Wire) -> Ended {
     let (buffers, counts, cancelled) = (Buffers::default(), Counts::default(), Cancelled::default());
     over_wire(upstream, (wire, None), Role::Dialled, (&buffers, &counts, &cancelled)).await
-}
-
-/// Certificates for both ends.
-struct Lab {
-    keyring: Keyring,
-    identity: Arc<Identity>,
-    directory: std::path::PathBuf,
-}
-
-impl Lab {
-    async fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("mesh-relay-{name}-{}", std::process::id()));
-        let identity = Arc::new("spiffe://cluster.local/ns/a/sa/b".parse::<Identity>().expect("an identity"));
-        let config = Config::new(directory.join("ca"), directory.join("state"), "cluster.local".into());
-        let keyring = Keyring::start(config, &Metrics::default()).expect("a keyring");
-        keyring.want([(Arc::clone(&identity), Bearer::default())].into());
-        keyring.ready(&identity).await.expect("a certificate");
-        Self { keyring, identity, directory }
-    }
-
-    /// The dialled end and the dialling one.
-    async fn wires(&self) -> [Wire; 2] {
-        let credentials = self.keyring.current(&self.identity).expect("credentials");
-        let (dialler, dialled) = pair().await;
-        let (far, near) = tokio::join!(
-            handshake::connect(&dialler, Arc::clone(&credentials.client), LOCALHOST),
-            handshake::accept(&dialled, Arc::clone(&credentials.server)),
-        );
-        let buffers = Buffers::default();
-        let wire = |stream, session: Result<_, _>| Wire::new(stream, session.expect("a session"), &buffers);
-        [wire(dialled, near), wire(dialler, far)]
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        // What is left in the temporary directory harms nobody.
-        let _left = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind((LOCALHOST, 0)).await.expect("a listener");
-    let address = listener.local_addr().expect("its address");
-    let dialler = TcpSocket::new_v4().expect("a socket").connect(address);
-    let (dialler, accepted) = tokio::join!(dialler, listener.accept());
-    (dialler.expect("a connection"), accepted.expect("a connection").0)
 }
