@@ -9,6 +9,7 @@
 //! Source: each translator names its own.
 
 mod book;
+pub mod calico;
 mod customs;
 pub mod fields;
 pub mod gateway;

@@ -246,7 +246,8 @@ fn go_key(tool: &GoTool) -> Result<String> {
     let version = env::program("go").map(|go| run::output(Command::new(go).arg("version"))).transpose()?;
     let (go_mod, sums) =
         (read("go.mod")?, if module.join("go.sum").exists() { read("go.sum")? } else { String::new() });
-    let source = if module.join("main.go").exists() { read("main.go")? } else { String::new() };
+    let own = module.join(tool.package).join("main.go");
+    let source = if own.exists() { read(&format!("{}/main.go", tool.package))? } else { String::new() };
     let flags = tool.linker_flags(&go_mod);
     Ok(format!("{}\n{flags}\n{go_mod}\n{sums}\n{source}", version.unwrap_or_default()))
 }

@@ -265,6 +265,11 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
         ..GoTool::plain("calicoctl", "tests/tools/calico", "github.com/projectcalico/calico/calicoctl/calicoctl")
     },
     GoTool {
+        group: Group::Test,
+        expected: "2 minutes",
+        ..GoTool::plain("calico-oracle", "tests/tools/calico", "./oracle")
+    },
+    GoTool {
         cgo: true,
         expected: "4 minutes",
         ..GoTool::plain("calico-felix", "tests/tools/calico", "github.com/projectcalico/calico/felix/cmd/calico-felix")

@@ -1,0 +1,3 @@
+//! Calico itself says what its policies mean: its own code and ours are asked the same.
+
+mod selectors;

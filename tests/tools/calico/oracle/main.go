@@ -1,0 +1,91 @@
+// Says what Calico makes of selectors: one question in JSON a line, one answer a line.
+//
+// A question has an expression, whose labels it is about, and endpoints as Calico sees them: with the labels that it adds, and
+// those of namespaces and service accounts under their prefixes. The answer is an error, or a verdict for each endpoint.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	"github.com/projectcalico/calico/libcalico-go/lib/backend/syncersv1/updateprocessors"
+	"github.com/projectcalico/calico/libcalico-go/lib/selector"
+	"github.com/sirupsen/logrus"
+)
+
+type question struct {
+	Selector  string              `json:"selector"`
+	Whose     string              `json:"whose"`
+	Endpoints []map[string]string `json:"endpoints"`
+}
+
+type answer struct {
+	Error    string `json:"error,omitempty"`
+	Verdicts []bool `json:"verdicts"`
+}
+
+// The selector that felix is given for a rule of a global policy whose source says this.
+func rewritten(q question) (string, error) {
+	switch q.Whose {
+	case "endpoint":
+		return q.Selector, nil
+	case "namespace":
+		source := v3.EntityRule{NamespaceSelector: q.Selector}
+		return updateprocessors.GetEntityRuleSelector(&source, "", "source"), nil
+	case "account":
+		source := v3.EntityRule{ServiceAccounts: &v3.ServiceAccountMatch{Selector: q.Selector}}
+		return updateprocessors.GetEntityRuleSelector(&source, "", "source"), nil
+	default:
+		return "", fmt.Errorf("nobody's labels: %q", q.Whose)
+	}
+}
+
+func judge(q question) (answer, error) {
+	if _, err := selector.Parse(q.Selector); err != nil {
+		return answer{Error: err.Error()}, nil
+	}
+	text, err := rewritten(q)
+	if err != nil {
+		return answer{}, err
+	}
+	parsed, err := selector.Parse(text)
+	if err != nil {
+		return answer{}, fmt.Errorf("%q became %q, which is no selector: %w", q.Selector, text, err)
+	}
+	verdicts := make([]bool, 0, len(q.Endpoints))
+	for _, labels := range q.Endpoints {
+		verdicts = append(verdicts, parsed.Evaluate(labels))
+	}
+	return answer{Verdicts: verdicts}, nil
+}
+
+func run() error {
+	questions := json.NewDecoder(bufio.NewReader(os.Stdin))
+	out := bufio.NewWriter(os.Stdout)
+	answers := json.NewEncoder(out)
+	for questions.More() {
+		var q question
+		if err := questions.Decode(&q); err != nil {
+			return err
+		}
+		a, err := judge(q)
+		if err != nil {
+			return err
+		}
+		if err := answers.Encode(a); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
+func main() {
+	logrus.SetLevel(logrus.FatalLevel)
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
