@@ -1,7 +1,7 @@
 //! The connections that are open now, so that each can be judged again when policy changes.
 //!
 //! In:  a connection's facts when it opens.
-//! Out: the facts for whoever judges, and the signal that ends a connection.
+//! Out: the facts for whoever judges, and the signal that ends a connection; counts of what is under way.
 //! Invariant: a connection is listed exactly while its [`Registration`] lives.
 
 use slab::Slab;
@@ -98,6 +98,28 @@ impl Cancelled {
             }
         })
         .await
+    }
+}
+
+/// One more, for as long as the value lives.
+pub(crate) struct OneMore<T> {
+    of: Rc<T>,
+    count: fn(&T) -> &Cell<u32>,
+}
+
+impl<T> OneMore<T> {
+    /// Counts one more.
+    pub(crate) fn new(of: &Rc<T>, count: fn(&T) -> &Cell<u32>) -> Self {
+        let cell = count(of);
+        cell.set(cell.get().saturating_add(1));
+        Self { of: Rc::clone(of), count }
+    }
+}
+
+impl<T> Drop for OneMore<T> {
+    fn drop(&mut self) {
+        let cell = (self.count)(&self.of);
+        cell.set(cell.get().saturating_sub(1));
     }
 }
 

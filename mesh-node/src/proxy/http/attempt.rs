@@ -7,9 +7,10 @@
 use super::Downstream;
 use super::body::Payload;
 use super::pool::{self, Bounds, Lease, Peer, Place, Turn};
-use super::upstream::{EndpointStanding, OneMore, Standing};
+use super::upstream::{EndpointStanding, Standing};
 use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::proxy::feed::Departure;
+use crate::proxy::live::OneMore;
 use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::tls::outside::Server;

@@ -10,11 +10,12 @@
 use super::body::Payload;
 use super::io::{Drain, Transport};
 use super::speak::{Sender, speak};
-use super::upstream::{OneMore, Standing};
+use super::upstream::Standing;
 use crate::model::Identity;
 use crate::proxy::connect;
 use crate::proxy::feed::Departure;
 use crate::proxy::frame::Open;
+use crate::proxy::live::OneMore;
 use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::tls::outside::{self, Server};

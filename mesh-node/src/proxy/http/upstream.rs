@@ -291,25 +291,3 @@ impl EndpointStanding {
         self.out_until.get().is_some_and(|until| now < until)
     }
 }
-
-/// One more, for as long as the value lives.
-pub(crate) struct OneMore<T> {
-    of: Rc<T>,
-    count: fn(&T) -> &Cell<u32>,
-}
-
-impl<T> OneMore<T> {
-    /// Counts one more.
-    pub(crate) fn new(of: &Rc<T>, count: fn(&T) -> &Cell<u32>) -> Self {
-        let cell = count(of);
-        cell.set(cell.get().saturating_add(1));
-        Self { of: Rc::clone(of), count }
-    }
-}
-
-impl<T> Drop for OneMore<T> {
-    fn drop(&mut self) {
-        let cell = (self.count)(&self.of);
-        cell.set(cell.get().saturating_sub(1));
-    }
-}
