@@ -510,6 +510,10 @@ fn proxy_config(run: &Run, descriptors: u64, node: &compile::Settings) -> proxy:
         handshakes_per_source: run.traffic.handshakes_per_source,
         outside_roots: run.traffic.outside_roots.clone(),
         connections_per_pod: run.traffic.connections_per_pod.unwrap_or(connections / 4 * 3),
-        edge: Arc::new(compile::edge_workload(node)),
+        edge: proxy::EdgeConfig {
+            workload: Arc::new(compile::edge_workload(node)),
+            connections: run.edge.connections,
+            idle_timeout: run.edge.idle_timeout,
+        },
     }
 }

@@ -248,6 +248,18 @@ pub struct Edge {
         default_value = "app=istio-ingressgateway,istio=ingressgateway"
     )]
     pub labels: Vec<(String, String)>,
+    /// Connections at one port of gateways, on each of the threads that carry traffic.
+    #[arg(long = "edge-connections", env = "MESH_EDGE_CONNECTIONS", default_value_t = 4096)]
+    pub connections: u32,
+    /// How long a connection to a port of gateways may be open without a request. Load balancers in front must give up earlier, lest
+    /// their requests meet the end: their defaults are between 60 and 600 seconds.
+    #[arg(
+        long = "edge-idle-timeout",
+        env = "MESH_EDGE_IDLE_TIMEOUT",
+        default_value = "620s",
+        value_parser = humantime::parse_duration
+    )]
+    pub idle_timeout: Duration,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -67,8 +67,19 @@ pub struct Config {
     pub connections_per_pod: u64,
     /// A file of roots that prove servers outside the mesh, beside the system's.
     pub outside_roots: Option<PathBuf>,
-    /// As whom daemons send what entered the mesh through gateways.
-    pub edge: Arc<WorkloadEntry>,
+    /// What enters the mesh through gateways.
+    pub edge: EdgeConfig,
+}
+
+/// How what enters the mesh through gateways is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeConfig {
+    /// As whom daemons send it on.
+    pub workload: Arc<WorkloadEntry>,
+    /// Connections at one port, on each worker.
+    pub connections: u32,
+    /// How long a connection may be open without a request.
+    pub idle_timeout: Duration,
 }
 
 /// Who is told of traffic.

@@ -4,9 +4,11 @@
 //! Out: HTTP on each connection to one of them, served to its end.
 //! Invariant: a port is listened on exactly while the snapshot has it; what the kernel has accepted by then is served.
 //! Invariant: every worker listens, and the kernel spreads connections over them: the edge is no one thread's.
+//! Invariant: connections are bounded at each port, in number and in the time for which nothing is asked on them.
 
 use super::http::{self, Entry, Transport};
 use super::io;
+use super::live::OneMore;
 use super::refusal::{self, Refusal};
 use super::report::Report;
 use super::worker::{Facts, Pod, Way, Worker, accept};
@@ -19,7 +21,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,7 +32,22 @@ use tokio_rustls::TlsAcceptor;
 
 /// One worker's listeners at the ports of gateways.
 #[derive(Default)]
-pub(super) struct Doors(RefCell<BTreeMap<u16, Door>>);
+pub(super) struct Doors(RefCell<BTreeMap<u16, State>>);
+
+/// What one worker makes of a port of gateways.
+enum State {
+    /// It is listened on.
+    Open(Door),
+    /// It cannot be.
+    Failed,
+}
+
+/// A port of gateways, as its connections know it.
+pub(crate) struct Gate {
+    pub(super) port: u16,
+    /// Connections that are open, among them those that went over to another protocol.
+    pub(super) open: Cell<u32>,
+}
 
 struct Door {
     /// Dropped to close it.
@@ -49,17 +66,19 @@ impl Doors {
     /// Opens and closes, so that these ports are listened on. What cannot be opened is tried again when this is called again.
     pub(super) fn keep(&self, worker: &Rc<Worker>, pod: &Rc<Pod>, ports: &[Arc<EdgePort>]) {
         let mut doors = self.0.borrow_mut();
-        doors.retain(|port, _| {
+        doors.retain(|port, state| {
             let is_wanted = ports.iter().any(|wanted| wanted.port == *port);
             if !is_wanted {
-                worker.metrics.no_edge(*port);
+                worker.metrics.no_edge(*port, matches!(state, State::Failed));
             }
             is_wanted
         });
         for port in ports.iter().map(|wanted| wanted.port) {
-            if doors.contains_key(&port) {
-                continue;
-            }
+            let had_failed = match doors.get(&port) {
+                Some(State::Open(_)) => continue,
+                Some(State::Failed) => true,
+                None => false,
+            };
             let listener = pod.sockets.within(|| socket::edge_listener(port)).and_then(TcpListener::from_std);
             match listener {
                 Ok(listener) => {
@@ -68,14 +87,17 @@ impl Doors {
                         // It is dropped, never used.
                         let _closed = closed.await;
                     };
-                    let accepting = accept((Rc::clone(worker), Rc::clone(pod)), listener, Way::Edge(port), closing);
+                    let way = Way::Edge(Rc::new(Gate { port, open: Cell::default() }));
+                    let accepting = accept((Rc::clone(worker), Rc::clone(pod)), listener, way, closing);
                     telemetry::spawn_local("edge", accepting);
-                    doors.insert(port, Door { _open: open, tls: RefCell::default() });
-                    worker.metrics.edge(port, true);
+                    doors.insert(port, State::Open(Door { _open: open, tls: RefCell::default() }));
+                    worker.metrics.edge_opened(port, had_failed);
                 }
                 Err(error) => {
-                    worker.metrics.edge(port, false);
-                    tracing::error!(port, %error, "a gateway's port cannot be listened on; it is tried again");
+                    doors.insert(port, State::Failed);
+                    if !had_failed {
+                        worker.metrics.edge_failed(port, &error);
+                    }
                 }
             }
         }
@@ -84,7 +106,8 @@ impl Doors {
     /// TLS at a port, made anew when its certificates are others.
     fn tls(&self, port: u16, certificates: &Arc<ByHost<Arc<Certificate>>>) -> Option<Arc<ServerConfig>> {
         let doors = self.0.borrow();
-        let mut known = doors.get(&port)?.tls.borrow_mut();
+        let Some(State::Open(door)) = doors.get(&port) else { return None };
+        let mut known = door.tls.borrow_mut();
         if let Some(tls) = known.as_ref().filter(|tls| Arc::ptr_eq(&tls.of, certificates)) {
             return Some(Arc::clone(&tls.config));
         }
@@ -124,7 +147,12 @@ fn config(certificates: &ByHost<Arc<Certificate>>) -> Option<ServerConfig> {
 }
 
 /// Serves one connection to a port of gateways to its end.
-pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, stream: TcpStream, (client, port): (SocketAddr, u16)) {
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    stream: TcpStream,
+    (client, (port, entered)): (SocketAddr, (u16, OneMore<Gate>)),
+) {
     let Ok(local) = stream.local_addr() else { return };
     let registration = pod.live.register(Facts::Http);
     let _slower_without = stream.set_nodelay(true);
@@ -137,7 +165,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, stream: TcpStream, (
             Err(refusal) => return Report::new((worker, pod), Side::Outbound, client, local).refused(refusal),
         },
     };
-    let entry = Entry::Edge { port, scheme };
+    let entry = Entry::Edge { port, scheme, _counted: entered };
     Box::pin(http::serve_outbound((worker, pod), (transport, entry), (client, local), registration)).await;
 }
 

@@ -31,9 +31,11 @@ mod upstream;
 pub(crate) use io::Transport;
 pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
 
-use super::live::Registration;
+use super::edge::Gate;
+use super::live::{OneMore, Registration};
+use super::refusal;
 use super::worker::{Facts, Pod, Worker};
-use crate::telemetry::{self, Security};
+use crate::telemetry::{self, Security, Side};
 use ::http::{Request, Response};
 use arrived::Arrived;
 use body::Payload;
@@ -47,6 +49,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -54,6 +57,11 @@ use tokio::sync::Notify;
 const MAX_HEAD: usize = 64 * 1024;
 /// Streams that one connection of HTTP/2 may have at once.
 const MAX_STREAMS: u32 = 256;
+
+/// How long a connection from outside may take for the first request, if it may not idle for less.
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
+/// How long a connection that idled may take to end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Bytes that may be on their way in one stream of HTTP/2, each way; from a pod to its own node more gains nothing.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -96,10 +104,14 @@ pub(crate) struct Downstream {
     plain: RefCell<Option<Plain>>,
     /// Is HTTP/2 spoken?
     is_http2: Cell<bool>,
+    /// Requests that are under way, and since when none is.
+    under_way: Cell<u32>,
+    rested: Cell<Instant>,
+    /// Was anything ever asked for?
+    is_used: Cell<bool>,
 }
 
 /// How requests came to the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// On a connection of a pod.
     Pod,
@@ -109,6 +121,8 @@ pub(crate) enum Entry {
         port: u16,
         /// `http` or `https`.
         scheme: &'static str,
+        /// It counts at the port for as long as anything of the connection lives.
+        _counted: OneMore<Gate>,
     },
 }
 
@@ -162,6 +176,15 @@ where
         tokio::select! {
             ended = connection.as_mut() => break ended,
             _ = registration.cancelled().wait() => return,
+            () = down.idled() => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(FAREWELL, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    Err(_) if down.under_way.get() == 0 => break Ok(()),
+                    // A request that met the end is served.
+                    Err(_) => {}
+                }
+            }
             () = closed.notified(), if !is_closed => {
                 is_closed = true;
                 match &drain {
@@ -183,6 +206,9 @@ where
             }
         }
     };
+    if !down.is_used.get() && matches!(down.entry, Entry::Edge { .. }) {
+        down.worker.metrics.refusal(Side::Outbound, refusal::NO_REQUEST);
+    }
     if let Err(error) = ended {
         // What the client broke off has been recorded with its request; what was no request is counted here.
         down.worker.metrics.bad_http(&*error);
@@ -191,8 +217,39 @@ where
 
 impl Downstream {
     fn new((worker, pod): (Rc<Worker>, Rc<Pod>), client: SocketAddr, original: SocketAddr) -> Self {
-        let (plain, is_http2) = (RefCell::default(), Cell::new(false));
-        Self { worker, pod, client, original, entry: Entry::Pod, plain, is_http2 }
+        let (plain, is_http2, is_used) = (RefCell::default(), Cell::new(false), Cell::new(false));
+        let (under_way, rested) = (Cell::new(0), Cell::new(Instant::now()));
+        Self { worker, pod, client, original, entry: Entry::Pod, plain, is_http2, under_way, rested, is_used }
+    }
+
+    /// A request has come.
+    fn begins(&self) {
+        self.is_used.set(true);
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    /// A request has ended.
+    fn ends(&self, now: Instant) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
+        self.rested.set(now);
+    }
+
+    /// Waits until nothing was asked for as long as that may be on a connection from outside: the head of a request counts once it
+    /// is whole. Pods' own connections may rest.
+    async fn idled(&self) {
+        let Entry::Edge { .. } = self.entry else { return std::future::pending().await };
+        let idle = self.worker.config.edge.idle_timeout;
+        loop {
+            let limit = if self.is_used.get() { idle } else { idle.min(FIRST_REQUEST) };
+            let rests = match self.under_way.get() {
+                0 => self.rested.get().elapsed(),
+                _ => Duration::ZERO,
+            };
+            if rests >= limit {
+                return;
+            }
+            tokio::time::sleep(limit - rests).await;
+        }
     }
 
     /// Is this the last response that an HTTP/1.1 client gets here?

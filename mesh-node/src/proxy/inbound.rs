@@ -258,7 +258,7 @@ async fn known(worker: &Worker, client: SocketAddr, peer: &Peer) -> Result<(), R
                 format!("{} proved to be {}, discovery says {}", client.ip(), peer.identity, workload.identity),
             )),
             // What entered through a gateway comes from an address of a node, which is no pod's.
-            None if peer.identity == *worker.config.edge.identity => Ok(()),
+            None if peer.identity == *worker.config.edge.workload.identity => Ok(()),
             None => Err(Refusal::new(
                 refusal::UNKNOWN_SOURCE,
                 format!("{} proved to be {}, but discovery knows no pod there", client.ip(), peer.identity),

@@ -7,6 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,9 +48,11 @@ pub(crate) struct ProxyMetrics {
     bad_http: Counter,
     mirrors: Family<Mirrored, Counter>,
     edge: Family<EdgePort, Gauge>,
+    /// How many workers cannot listen on which ports of gateways.
+    failed: Arc<Mutex<BTreeMap<u16, u32>>>,
     unmarked: Counter,
     /// Peers whose mark was missing and who were reported.
-    reported: Arc<Mutex<std::collections::HashSet<IpAddr>>>,
+    reported: Arc<Mutex<HashSet<IpAddr>>>,
 }
 
 /// Peers whose missing mark is remembered, so that each is reported once.
@@ -115,14 +118,38 @@ impl ProxyMetrics {
         self.accept_errors.inc();
     }
 
-    /// A port of gateways is listened on now, or cannot be.
-    pub(crate) fn edge(&self, port: u16, is_open: bool) {
-        self.edge.get_or_create(&EdgePort { port }).set(i64::from(is_open));
+    /// A worker listens on a port of gateways now, on which it may have failed to listen before. That it is all right again is told
+    /// once, by the last of the workers.
+    pub(crate) fn edge_opened(&self, port: u16, had_failed: bool) {
+        let failed = self.edge_failures(port, |failed| failed - u32::from(had_failed));
+        self.edge.get_or_create(&EdgePort { port }).set(i64::from(failed == 0));
+        if had_failed && failed == 0 {
+            tracing::info!(port, "a gateway's port is listened on");
+        }
     }
 
-    /// A port is no gateway's any more.
-    pub(crate) fn no_edge(&self, port: u16) {
+    /// A worker cannot listen on a port of gateways, on which it did not fail before. It is told once, by the first of them.
+    pub(crate) fn edge_failed(&self, port: u16, error: &std::io::Error) {
+        self.edge.get_or_create(&EdgePort { port }).set(0);
+        if self.edge_failures(port, |failed| failed + 1) == 1 {
+            tracing::error!(port, %error, "a gateway's port cannot be listened on; it is tried again");
+        }
+    }
+
+    /// A port on which a worker may have failed to listen is no gateway's any more.
+    pub(crate) fn no_edge(&self, port: u16, had_failed: bool) {
+        self.edge_failures(port, |failed| failed - u32::from(had_failed));
         self.edge.remove(&EdgePort { port });
+    }
+
+    /// How many workers cannot listen on a port, after a change.
+    fn edge_failures(&self, port: u16, change: impl FnOnce(u32) -> u32) -> u32 {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = change(failed.remove(&port).unwrap_or(0));
+        if count > 0 {
+            failed.insert(port, count);
+        }
+        count
     }
 
     /// A mesh peer's SYN came without the mark.

@@ -69,6 +69,10 @@ pub(crate) const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
 pub(crate) const HANDSHAKE_LIMIT: &str = "handshake_limit";
 /// Too many connections of one pod.
 pub(crate) const POD_LIMIT: &str = "pod_limit";
+/// Too many connections at one port of gateways.
+pub(crate) const EDGE_LIMIT: &str = "edge_limit";
+/// Nothing was asked for on a connection to a port of gateways.
+pub(crate) const NO_REQUEST: &str = "no_request";
 /// The daemon lacks descriptors or source ports.
 pub(crate) const NO_RESOURCES: &str = "no_resources";
 /// The mesh's own port was dialled.

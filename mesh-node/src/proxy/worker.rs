@@ -9,10 +9,10 @@ mod handshakes;
 
 use super::buffer::Buffers;
 use super::connect::Sockets;
-use super::edge::Doors;
+use super::edge::{Doors, Gate};
 use super::feed::{Departure, Feed};
 use super::http::{PodHttp, Seen};
-use super::live::Live;
+use super::live::{Live, OneMore};
 use super::metrics::ProxyMetrics;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
@@ -364,7 +364,8 @@ impl Worker {
         address: IpAddr,
         identity: Option<&Identity>,
     ) -> Option<Arc<WorkloadEntry>> {
-        let edge = || identity.filter(|identity| **identity == *self.config.edge.identity).map(|_| &self.config.edge);
+        let edge = &self.config.edge.workload;
+        let edge = || identity.filter(|identity| **identity == *edge.identity).map(|_| edge);
         snapshot.directory.workloads.get(&address).or_else(edge).cloned()
     }
 
@@ -404,14 +405,14 @@ impl Worker {
 }
 
 /// What becomes of a listener's connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) enum Way {
     /// They leave the pod.
     Outbound,
     /// They arrive for the pod.
     Inbound,
     /// They enter the mesh at this port of gateways.
-    Edge(u16),
+    Edge(Rc<Gate>),
 }
 
 /// Accepts a pod's connections until it stops or the listener is `closed`, then those that wait already.
@@ -433,7 +434,7 @@ pub(super) async fn accept(
             () = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, client)) => start(&worker, &pod, stream, client, way),
+            Ok((stream, client)) => start(&worker, &pod, stream, client, &way),
             Err(_) => {
                 worker.metrics.accept_error();
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -442,21 +443,34 @@ pub(super) async fn accept(
     }
     // Connections that the kernel has completed for us are ours to serve.
     while let Ok(Ok((stream, client))) = tokio::time::timeout(ACCEPT_REST, listener.accept()).await {
-        start(&worker, &pod, stream, client, way);
+        start(&worker, &pod, stream, client, &way);
     }
 }
 
-fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAddr, way: Way) {
-    if pod.open() >= worker.config.connections_per_pod {
+/// Why no further connection is served.
+fn full(worker: &Worker, pod: &Pod, way: &Way) -> Option<Refusal> {
+    match way {
+        Way::Edge(gate) if gate.open.get() >= worker.config.edge.connections => {
+            let detail = format!("the gateways' port {} has {} connections", gate.port, gate.open.get());
+            Some(Refusal::new(refusal::EDGE_LIMIT, detail))
+        }
+        Way::Outbound | Way::Inbound | Way::Edge(_) if pod.open() >= worker.config.connections_per_pod => {
+            Some(Refusal::new(refusal::POD_LIMIT, format!("the pod has {} connections", pod.open())))
+        }
+        Way::Outbound | Way::Inbound | Way::Edge(_) => None,
+    }
+}
+
+fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAddr, way: &Way) {
+    if let Some(refusal) = full(worker, pod, way) {
         let local = stream.local_addr().unwrap_or(client);
         io::reset(stream);
-        let detail = format!("the pod has {} connections", pod.open());
         let side = match way {
             Way::Outbound | Way::Edge(_) => Side::Outbound,
             Way::Inbound => Side::Inbound,
         };
         let report = Report::new((Rc::clone(worker), Rc::clone(pod)), side, client, local);
-        return report.refused(Refusal::new(refusal::POD_LIMIT, detail));
+        return report.refused(refusal);
     }
     pod.totals.open.fetch_add(1, Ordering::Relaxed);
     let closing = Closing(Rc::clone(pod));
@@ -470,10 +484,13 @@ fn start(worker: &Rc<Worker>, pod: &Rc<Pod>, stream: TcpStream, client: SocketAd
             inbound::serve(worker, pod, stream, client).await;
             drop(closing);
         }),
-        Way::Edge(port) => telemetry::spawn_local("edge", async move {
-            edge::serve(worker, pod, stream, (client, port)).await;
-            drop(closing);
-        }),
+        Way::Edge(gate) => {
+            let entered = (gate.port, OneMore::new(gate, |gate| &gate.open));
+            telemetry::spawn_local("edge", async move {
+                edge::serve(worker, pod, stream, (client, entered)).await;
+                drop(closing);
+            })
+        }
     };
 }
 

@@ -1,11 +1,13 @@
 //! What enters through gateways, at every node's address.
 
-use crate::support::{Seen, Shop, read};
+use crate::support::{Seen, Shop, answer, read};
 use anyhow::{Result, ensure};
 use mesh_tests::Node::{self, A, B};
-use mesh_tests::wait;
+use mesh_tests::{Mesh, traffic, wait};
 use serde_json::{Value, json};
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 impl Shop {
     /// What curl on one node gets at a port of the other's address.
@@ -21,6 +23,12 @@ impl Shop {
         let output = ns.command("curl").args(fixed).args(arguments).arg(url).output()?;
         ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
         read(&String::from_utf8(output.stderr)?, String::from_utf8(output.stdout)?)
+    }
+
+    /// A connection from one node to a port of the other's address.
+    fn dial(&self, at: Node, port: u16) -> Result<TcpStream> {
+        let to = SocketAddr::new(at.addresses()[0], port);
+        traffic::connect(self.mesh.node(at.other()).ns(), to, wait::PATIENCE)
     }
 
     fn entered(&self, at: Node, port: u16, arguments: &[&str]) -> Result<()> {
@@ -187,5 +195,69 @@ fn a_port_that_another_program_has_is_told_and_taken_once_it_is_free() -> Result
         Ok(listening(B)? == 1.0 && listening(A)? == 0.0)
     })?;
     drop(other);
-    shop.entered(A, 8083, &[])
+    shop.entered(A, 8083, &[])?;
+    // By then it was tried again, by each worker.
+    let told = |what: &str| shop.mesh.daemon(A).map(|daemon| daemon.log().matches(what).count());
+    ensure!(told("cannot be listened on")? == 1, "{}", shop.mesh.daemon(A)?.log());
+    wait::until_true(
+        "it is told that all is well",
+        wait::PATIENCE,
+        || Ok(told("a gateway's port is listened on")? == 1),
+    )
+}
+
+/// A shop with a gateway of HTTP at `port` that leads to it whatever is asked for, in a mesh whose daemons have these arguments.
+fn behind_gateway(name: &str, port: u16, arguments: &[&str]) -> Result<Shop> {
+    let builder = arguments.iter().fold(Mesh::builder(name), |builder, argument| builder.daemon_argument(argument));
+    let shop = Shop::open_in(builder.build()?, &["web-v1"])?;
+    shop.mesh.kube().apply(class())?;
+    shop.mesh.kube().apply(gateway(&json!([{"name": "http", "port": port, "protocol": "HTTP"}])))?;
+    let mut route = route(&[]);
+    route["spec"]["rules"][0]["matches"] = json!([]);
+    shop.mesh.kube().apply(route)?;
+    shop.entered(A, port, &[])?;
+    Ok(shop)
+}
+
+#[test]
+fn a_gateways_port_has_only_so_many_connections() -> Result<()> {
+    let shop = behind_gateway("http edge many", 8084, &["--workers=1", "--edge-connections=3"])?;
+    let enter = || -> Result<TcpStream> {
+        let mut stream = shop.dial(A, 8084)?;
+        stream.write_all(b"GET /page HTTP/1.1\r\nhost: a\r\n\r\n")?;
+        ensure!(answer(&mut stream)?.status == 200, "not served");
+        Ok(stream)
+    };
+    let mut held = Vec::new();
+    wait::until_true("as many are served as may be", wait::PATIENCE, || {
+        held.extend(enter().ok());
+        Ok(held.len() == 3)
+    })?;
+    ensure!(enter().is_err(), "one more was served");
+    shop.mesh.daemon(A)?.wait_metric("mesh_proxy_refused_total", &[("reason", "edge_limit")], 1.0)?;
+    held.pop();
+    wait::until_true("another takes the place of one that went", wait::PATIENCE, || Ok(enter().is_ok()))
+}
+
+#[test]
+fn a_connection_on_which_nothing_is_asked_does_not_stay_at_the_edge() -> Result<()> {
+    let idle = Duration::from_secs(1);
+    let shop = behind_gateway("http edge idle", 8085, &["--edge-idle-timeout=1s"])?;
+    // A request may take longer than that.
+    let begun = Instant::now();
+    let mut stream = shop.dial(A, 8085)?;
+    stream.write_all(b"GET /waits/2500 HTTP/1.1\r\nhost: a\r\n\r\n")?;
+    ensure!(answer(&mut stream)?.status == 200, "a slow request was not served");
+    ensure!(stream.read(&mut [0; 64])? == 0 && begun.elapsed() >= Duration::from_millis(3500), "{:?}", begun.elapsed());
+    for slow in [&b""[..], b"GET /page HTTP/1.1\r\nhost:", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let begun = Instant::now();
+        let mut stream = shop.dial(A, 8085)?;
+        stream.write_all(slow)?;
+        let mut said = Vec::new();
+        // Of HTTP/2, that it ends.
+        let _reset = stream.read_to_end(&mut said);
+        ensure!(begun.elapsed() >= idle && !said.starts_with(b"HTTP/1.1 200"), "{slow:?}: {said:?}");
+    }
+    shop.mesh.daemon(A)?.wait_metric("mesh_proxy_refused_total", &[("reason", "no_request")], 3.0)?;
+    Ok(())
 }

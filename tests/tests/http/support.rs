@@ -45,7 +45,11 @@ impl Seen {
 impl Shop {
     /// Opens a shop with these pods behind `web`: port 80 is named `http`, 81 `grpc`, 82 says nothing.
     pub(crate) fn open(name: &str, pods: &[&str]) -> Result<Self> {
-        let mesh = Mesh::builder(name).build()?;
+        Self::open_in(Mesh::builder(name).build()?, pods)
+    }
+
+    /// The same, in this mesh.
+    pub(crate) fn open_in(mesh: Mesh, pods: &[&str]) -> Result<Self> {
         mesh.kube().namespace("shop", &[("istio.io/dataplane-mode", "ambient")])?;
         mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "STRICT"}}))?;
         let ports = ServiceSpec::new("shop/web").selector("app", "web");

@@ -103,6 +103,7 @@ impl Exchange {
     }
 
     fn new(down: &Rc<Downstream>, side: Side, head: &request::Parts) -> Self {
+        down.begins();
         Self {
             down: Rc::clone(down),
             started: Instant::now(),
@@ -189,7 +190,9 @@ impl Drop for Exchange {
         };
         let grpc = self.response.grpc_status.get();
         let messages = |passed: &Passed| passed.messages.borrow().as_ref().map_or(0, |messages| messages.count);
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        self.down.ends(now);
+        let duration = now.saturating_duration_since(self.started);
         worker.http_edges.edge(&self.labels(flags, grpc)).record(&telemetry::http::Exchange {
             duration,
             request_bytes: request,

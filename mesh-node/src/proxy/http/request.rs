@@ -124,13 +124,13 @@ pub(super) fn identify(mut head: request::Parts, exchange: &mut Exchange) -> Res
         Entry::Pod => "http",
         Entry::Edge { scheme, .. } => scheme,
     };
-    let version = wanted(exchange.down.entry, &head);
+    let version = wanted(&exchange.down.entry, &head);
     Ok(Asking { head, authority, scheme, version, changes, protocol })
 }
 
 /// The version in which a request goes on, unless the port that it goes to says another. A pod speaks to those it knows, as if
 /// nobody were between. Browsers speak HTTP/2 to every edge, which tells nothing of the applications behind it.
-fn wanted(entry: Entry, head: &request::Parts) -> Version {
+fn wanted(entry: &Entry, head: &request::Parts) -> Version {
     match entry {
         Entry::Edge { .. } if !reply::is_grpc(&head.headers) => Version::HTTP_11,
         Entry::Pod | Entry::Edge { .. } => head.version,
