@@ -12,6 +12,7 @@ mod affinity;
 mod arrived;
 mod attempt;
 mod body;
+mod budget;
 mod dialled;
 mod exchange;
 mod forward;

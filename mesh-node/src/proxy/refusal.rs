@@ -125,6 +125,11 @@ impl Refusal {
         Self { status: Some(status), ..self }
     }
 
+    /// Did it come before anything was sent to the upstream?
+    pub(crate) fn precedes_sending(&self) -> bool {
+        matches!(self.reason, UPSTREAM_REFUSED | UPSTREAM_TIMEOUT | UPSTREAM_UNREACHABLE | NO_RESOURCES)
+    }
+
     /// A connection attempt failed.
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows; the rest has one id")]
     pub(crate) fn connect(error: &io::Error) -> Self {

@@ -2,7 +2,8 @@
 //!
 //! In:  requests; a path such as `/status/503` says how to answer.
 //! Out: a JSON object: this server's name, method, path, host, version, headers and body of the request.
-//! Invariant: every body is read to its end or the connection ends.
+//! Invariant: every body is read to its end or the connection ends; at SIGTERM nothing is accepted any more, what is
+//! under way is answered, and the program ends within a few seconds.
 
 use bytes::Bytes;
 use clap::Parser;
@@ -14,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -24,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -46,6 +49,9 @@ struct Options {
     key: Option<PathBuf>,
 }
 
+/// How long what is under way at SIGTERM may take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 type Body = BoxBody<Bytes, Infallible>;
 
 struct Server {
@@ -61,28 +67,37 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen).await?;
     let tls = tls(&options)?;
     let server = Arc::new(Server { name: options.name, seen: Default::default(), all: AtomicU64::new(0) });
+    let mut told_to_end = signal(SignalKind::terminate())?;
+    let ending = GracefulShutdown::new();
     loop {
-        let (stream, _) = listener.accept().await?;
-        let (server, tls) = (Arc::clone(&server), tls.clone());
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted?.0,
+            _ = told_to_end.recv() => break,
+        };
+        let (server, tls, watcher) = (Arc::clone(&server), tls.clone(), ending.watcher());
         #[expect(clippy::disallowed_methods, reason = "a program of its own, not part of the daemon")]
         tokio::spawn(async move {
             // A client that breaks off, or to which the certificate proves nothing, is no concern of the server.
-            let Some(tls) = tls else { return serve(server, None, stream).await };
+            let Some(tls) = tls else { return serve((server, watcher), None, stream).await };
             let Ok(stream) = tls.accept(stream).await else { return };
             let sni = stream.get_ref().1.server_name().map(str::to_owned);
-            serve(server, sni, stream).await;
+            serve((server, watcher), sni, stream).await;
         });
     }
+    drop(listener);
+    let _some_are_left = tokio::time::timeout(LAST_WORDS, ending.shutdown()).await;
+    Ok(())
 }
 
 /// Serves one connection, whose client asked for the server of a name if it did.
-async fn serve<S>(server: Arc<Server>, sni: Option<String>, stream: S)
+async fn serve<S>((server, watcher): (Arc<Server>, Watcher), sni: Option<String>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| answer(Arc::clone(&server), sni.clone(), request));
     let builder = auto::Builder::new(TokioExecutor::new());
-    let _broken_off = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let _broken_off = watcher.watch(connection).await;
 }
 
 fn tls(options: &Options) -> anyhow::Result<Option<TlsAcceptor>> {

@@ -5,5 +5,6 @@ mod edge;
 mod outside;
 mod protocols;
 mod resilience;
+mod rollouts;
 mod routing;
 mod support;

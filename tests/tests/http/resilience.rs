@@ -22,9 +22,11 @@ fn requests_are_spread_and_an_endpoint_that_refuses_is_passed_over() -> Result<(
         ensure!(seen.status == 200, "{seen:?}");
     }
     dead.delete()?;
-    // 503 is tried again elsewhere by default, and a body goes along.
-    let seen = shop.get(80, "/fails/1/x", &["--data", "kept"])?;
+    // 503 is tried again elsewhere by default, and a body goes along; not what must not be done twice.
+    let seen = shop.get(80, "/fails/1/x", &["--request", "PUT", "--data", "kept"])?;
     ensure!(seen.status == 200 && seen.told()?["body"] == "kept", "{seen:?}");
+    let seen = shop.get(80, "/fails/1/y", &["--data", "once"])?;
+    ensure!(seen.status == 503, "{seen:?}");
     Ok(())
 }
 

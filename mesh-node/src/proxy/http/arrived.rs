@@ -11,6 +11,7 @@ use super::Downstream;
 use super::body::Payload;
 use super::exchange::Exchange;
 use super::forward::{Answered, Handed, hand_back};
+use super::headers::UNSENT;
 use super::io::Transport;
 use super::request::{Asking, Client, conclude, identify};
 use super::resend::Resend;
@@ -147,9 +148,14 @@ pub(super) async fn serve(
         Ok((_, is_last)) => *is_last,
         Err(_) => false,
     };
+    let is_unsent = answered.as_ref().is_err_and(Refusal::precedes_sending);
     let mut response = conclude(exchange, answered.map(|(answered, _)| answered), client);
     if is_last && !arrived.down.is_http2.get() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    // Only a node knows what that means.
+    if is_unsent && arrived.security == Security::MutualTls {
+        response.headers_mut().insert(UNSENT, HeaderValue::from_static("1"));
     }
     Ok(response)
 }

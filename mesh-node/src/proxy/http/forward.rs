@@ -73,6 +73,7 @@ pub(super) async fn forward(
         let detail = format!("{} has as many requests as its traffic policy allows", way.upstream.key);
         return Err(Refusal::new(refusal::OVERFLOW, detail));
     }
+    standing.budget.note_request(std::time::Instant::now());
     let plan = retry::Plan::new(way.filters.retry.as_ref());
     let mirrors: Vec<_> = way.mirrors.iter().filter(|(_, share)| hits(*share)).map(|(to, _)| to).collect();
     let repeats = !asking.changes && (plan.repeats() || !mirrors.is_empty());
@@ -101,7 +102,7 @@ pub(super) async fn forward(
             Ok(answer) => {
                 let (status, headers) = (answer.response.status(), answer.response.headers());
                 judge(&standing, &aim, Went::Answered(status.as_u16()));
-                plan.wants_instead(made, status, headers)
+                plan.wants_instead(made, status, headers, request.method())
             }
             Err(failure) => {
                 if failure.kind != Kind::Overflow {
@@ -116,7 +117,7 @@ pub(super) async fn forward(
         });
         let rest = plan.rest(made, fastrand::f64());
         let in_time = deadline.is_none_or(|deadline| Instant::now() + rest < deadline);
-        if again && in_time && request.can_be_sent() && retry::within_budget(&standing, &way.upstream.limits) {
+        if again && in_time && request.can_be_sent() && retry::takes_retry(&standing, &way.upstream.limits) {
             retrying = Some(OneMore::new(&standing, |standing| &standing.retries));
             tried.push(endpoint);
             tokio::time::sleep(rest).await;

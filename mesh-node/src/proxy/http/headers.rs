@@ -31,8 +31,13 @@ pub(crate) enum HeadError {
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// What the server's node says with an answer of its own, if the application was not sent the request. It goes no further than to
+/// the client's node, which may send the request elsewhere, whatever its method.
+pub(crate) const UNSENT: HeaderName = HeaderName::from_static("mesh-unsent");
+
 /// Headers that concern one connection, beside those that `Connection` names. `Trailer` stays, for trailers do.
-const HOP_BY_HOP: [HeaderName; 6] = [
+const HOP_BY_HOP: [HeaderName; 7] = [
+    UNSENT,
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),

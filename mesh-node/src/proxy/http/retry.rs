@@ -7,32 +7,29 @@
 
 use super::attempt::Kind;
 use super::body::grpc_status;
+use super::headers::UNSENT;
 use super::upstream::Standing;
 use crate::model::http::{ConnectionLimits, Retry, RetryOn};
 use http::{HeaderMap, Method, StatusCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Further attempts where no rule says how many.
 const ATTEMPTS: u32 = 2;
-/// What counts as failed where no rule says so: nothing of these is a wish of the application.
-const ON: [RetryOn; 5] = [
-    RetryOn::ConnectFailure,
-    RetryOn::RefusedStream,
-    RetryOn::Grpc(CANCELLED),
-    RetryOn::Grpc(UNAVAILABLE),
-    RetryOn::Status(503),
-];
+/// What counts as failed where no rule says so: nothing of these is a wish of the application. A 503 counts, too, if
+/// the request may be repeated by its method; of another nobody knows what it has done.
+const ON: [RetryOn; 4] =
+    [RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Grpc(CANCELLED), RetryOn::Grpc(UNAVAILABLE)];
 const CANCELLED: u16 = 1;
 const UNAVAILABLE: u16 = 14;
 /// Rest before the first repetition, at most.
 const BACKOFF: Duration = Duration::from_millis(25);
-/// Retries that may be under way however few requests are.
-const LEAST_BUDGET: u32 = 3;
 
 /// When attempts at one request are repeated.
 pub(crate) struct Plan<'a> {
     attempts: u32,
     on: &'a [RetryOn],
+    /// Does no rule say what counts as failed?
+    by_default: bool,
     backoff: Duration,
 }
 
@@ -40,10 +37,11 @@ impl<'a> Plan<'a> {
     /// What a rule says, or the mesh's default.
     pub(crate) fn new(retry: Option<&'a Retry>) -> Self {
         match retry {
-            None => Self { attempts: ATTEMPTS, on: &ON, backoff: BACKOFF },
+            None => Self { attempts: ATTEMPTS, on: &ON, by_default: true, backoff: BACKOFF },
             Some(retry) => {
-                let on = if retry.on.is_empty() { &ON[..] } else { &retry.on };
-                Self { attempts: retry.attempts, on, backoff: retry.backoff.unwrap_or(BACKOFF) }
+                let by_default = retry.on.is_empty();
+                let on = if by_default { &ON[..] } else { &retry.on };
+                Self { attempts: retry.attempts, on, by_default, backoff: retry.backoff.unwrap_or(BACKOFF) }
             }
         }
     }
@@ -71,19 +69,24 @@ impl<'a> Plan<'a> {
     }
 
     /// After `made` attempts, is such a response worth another?
-    pub(crate) fn wants_instead(&self, made: u32, status: StatusCode, headers: &HeaderMap) -> bool {
+    pub(crate) fn wants_instead(&self, made: u32, status: StatusCode, headers: &HeaderMap, method: &Method) -> bool {
+        if headers.contains_key(UNSENT) {
+            return self.wants_after(made, Kind::Connect, method);
+        }
         let status = status.as_u16();
+        let is_safe_503 = || self.by_default && status == 503 && method.is_idempotent();
         made <= self.attempts
-            && self.on.iter().any(|on| match *on {
-                RetryOn::ServerError => (500..600).contains(&status),
-                RetryOn::GatewayError => (502..=504).contains(&status),
-                RetryOn::Conflict => status == 409,
-                RetryOn::Status(of) => status == of,
-                RetryOn::Grpc(of) => grpc_status(headers).is_some_and(|status| u16::from(status.code()) == of),
-                RetryOn::ConnectFailure | RetryOn::Reset | RetryOn::ResetBeforeRequest | RetryOn::RefusedStream => {
-                    false
-                }
-            })
+            && (is_safe_503()
+                || self.on.iter().any(|on| match *on {
+                    RetryOn::ServerError => (500..600).contains(&status),
+                    RetryOn::GatewayError => (502..=504).contains(&status),
+                    RetryOn::Conflict => status == 409,
+                    RetryOn::Status(of) => status == of,
+                    RetryOn::Grpc(of) => grpc_status(headers).is_some_and(|status| u16::from(status.code()) == of),
+                    RetryOn::ConnectFailure | RetryOn::Reset | RetryOn::ResetBeforeRequest | RetryOn::RefusedStream => {
+                        false
+                    }
+                }))
     }
 
     /// The rest before the attempt after `made` others: a random part of what doubles each time.
@@ -93,10 +96,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Do as few retries go on as the budget allows?
-pub(crate) fn within_budget(standing: &Standing, limits: &ConnectionLimits) -> bool {
-    let most = limits.retries.unwrap_or_else(|| LEAST_BUDGET.max(standing.requests.get() / 5));
-    standing.retries.get() < most
+/// May there be one more retry: as few as a traffic policy allows at a time, else as the budget has it?
+pub(crate) fn takes_retry(standing: &Standing, limits: &ConnectionLimits) -> bool {
+    match limits.retries {
+        Some(most) => standing.retries.get() < most,
+        None => standing.budget.takes_retry(Instant::now()),
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +109,7 @@ mod tests {
     use super::*;
 
     fn plan(on: &[RetryOn]) -> Plan<'_> {
-        Plan { attempts: 2, on, backoff: BACKOFF }
+        Plan { attempts: 2, on, by_default: false, backoff: BACKOFF }
     }
 
     #[test]
@@ -120,11 +125,17 @@ mod tests {
         assert!(!default.wants_after(2, Kind::Reset { reused: true }, &Method::GET));
         assert!(!default.wants_after(1, Kind::Timeout, &Method::GET));
         let none = HeaderMap::new();
-        assert!(default.wants_instead(1, StatusCode::SERVICE_UNAVAILABLE, &none));
-        assert!(!default.wants_instead(1, StatusCode::INTERNAL_SERVER_ERROR, &none));
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        assert!(default.wants_instead(1, unavailable, &none, &Method::GET));
+        assert!(!default.wants_instead(1, unavailable, &none, &post));
+        assert!(!default.wants_instead(1, StatusCode::INTERNAL_SERVER_ERROR, &none, &Method::GET));
+        let mut unsent = HeaderMap::new();
+        unsent.insert(UNSENT, 1.into());
+        assert!(default.wants_instead(2, unavailable, &unsent, &post));
+        assert!(!default.wants_instead(3, unavailable, &unsent, &post));
         let mut grpc = HeaderMap::new();
         grpc.insert("grpc-status", 14.into());
-        assert!(default.wants_instead(1, StatusCode::OK, &grpc));
+        assert!(default.wants_instead(1, StatusCode::OK, &grpc, &post));
     }
 
     #[test]
@@ -134,8 +145,8 @@ mod tests {
         assert!(!plan(&[RetryOn::ServerError]).wants_after(1, Kind::Overflow, &get));
         assert!(plan(&[RetryOn::Reset]).wants_after(1, Kind::Reset { reused: false }, &get));
         assert!(!plan(&[RetryOn::ConnectFailure]).wants_after(1, Kind::Reset { reused: false }, &get));
-        assert!(plan(&[RetryOn::GatewayError]).wants_instead(1, StatusCode::BAD_GATEWAY, &HeaderMap::new()));
-        assert!(!plan(&[RetryOn::GatewayError]).wants_instead(1, StatusCode::NOT_IMPLEMENTED, &HeaderMap::new()));
+        assert!(plan(&[RetryOn::GatewayError]).wants_instead(1, StatusCode::BAD_GATEWAY, &HeaderMap::new(), &get));
+        assert!(!plan(&[RetryOn::GatewayError]).wants_instead(1, StatusCode::NOT_IMPLEMENTED, &HeaderMap::new(), &get));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Invariant: never is nobody chosen while there are endpoints that were not tried.
 //! Source: Envoy, "Outlier detection" and "Circuit breaking", whose notions Istio's `DestinationRule` has.
 
+use super::budget::Budget;
 use crate::model::http::{Balance, OutlierDetection};
 use crate::route;
 use crate::route::hashing::{Maglev, Ring};
@@ -36,6 +37,8 @@ pub(crate) struct Standing {
     pub(crate) requests: Cell<u32>,
     /// Attempts beyond the first that are under way.
     pub(crate) retries: Cell<u32>,
+    /// How many of those may follow one another.
+    pub(crate) budget: Budget,
     /// Connections.
     pub(crate) connections: Cell<u32>,
     turn: Cell<usize>,

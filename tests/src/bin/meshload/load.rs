@@ -2,6 +2,7 @@
 //!
 //! In:  connections, a pace and bounds.
 //! Out: counts and latencies.
+//! Invariant: a load ends at its bounds, or at SIGTERM, and then says what it saw.
 //! Invariant: at a fixed rate a request is due at its time whether or not a connection is free, and its latency
 //! counts from then: a stalled proxy cannot hide the requests it kept from being sent.
 
@@ -9,6 +10,8 @@ use crate::Load;
 use crate::client::{Connection, Progress, request};
 use anyhow::Context as _;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -79,14 +82,25 @@ pub(crate) fn run(load: &Load, pace: Pace) -> anyhow::Result<()> {
 impl Run<'_> {
     fn drive(&mut self) -> anyhow::Result<()> {
         let end = self.start + Duration::from_secs(self.load.seconds);
+        let mut last = None;
+        // Told to end, it sends no more and says what it saw.
+        let mut told = SigSet::empty();
+        told.add(Signal::SIGTERM);
+        told.thread_block().context("cannot hold SIGTERM back")?;
+        let told = SignalFd::with_flags(&told, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let mut ended = false;
         loop {
             let now = Instant::now();
-            let sending = now < end && self.begun < self.load.requests;
-            if !sending && (self.free.len() == self.connections.len() || now > end + GRACE) {
-                return Ok(());
+            ended |= told.read_signal()?.is_some();
+            let sending = now < end && self.begun < self.load.requests && !ended;
+            if !sending {
+                let last = *last.get_or_insert(now + GRACE);
+                if self.free.len() == self.connections.len() || now > last {
+                    return Ok(());
+                }
             }
             let next = if sending { self.send_due(now) } else { now + Duration::from_millis(10) };
-            self.receive(next.min(end + GRACE))?;
+            self.receive(next)?;
         }
     }
 
