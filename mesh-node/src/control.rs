@@ -96,6 +96,8 @@ pub struct Control {
     touched: Touched,
     enrolments: Enrolments,
     waiting: Vec<Waiting>,
+    /// Told, or closed, once connections of pods that went with the last request are cut.
+    parting: Vec<oneshot::Receiver<()>>,
     strangers: Strangers,
     inspect: Arc<Inspect>,
     gauges: Gauges,
@@ -161,6 +163,7 @@ impl Control {
             enrolments: Enrolments::default(),
             issues: Issues::default(),
             waiting: Vec::new(),
+            parting: Vec::new(),
             strangers: Strangers::default(),
             inspect,
             listening: false,

@@ -221,11 +221,13 @@ impl Proxy {
         let _worker_gone = finished.await;
     }
 
-    /// Cuts the connections of a pod that is gone.
-    pub fn remove(&self, key: &PodKey) {
-        if let Some(home) = self.homes().release(key) {
-            self.tell(home, Command::Remove(Arc::clone(key)));
-        }
+    /// Cuts the connections of a pod that is gone. What is returned is told, or closed, once the other ends know, for which the
+    /// pod's network must still be there; `None` for unknown pods, which have none.
+    pub fn remove(&self, key: &PodKey) -> Option<oneshot::Receiver<()>> {
+        let home = self.homes().release(key)?;
+        let (done, finished) = oneshot::channel();
+        self.tell(home, Command::Remove(Arc::clone(key), done));
+        Some(finished)
     }
 
     /// Takes no more connections at all and waits for the last one to end, or cuts what is left at `deadline`.

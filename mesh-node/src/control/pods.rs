@@ -176,7 +176,7 @@ impl Control {
             }
             Some(_) => {
                 self.enrolments.0.remove(key);
-                self.parts.proxy.remove(key);
+                self.parting.extend(self.parts.proxy.remove(key));
                 self.parts.steerer.forget(Arc::clone(key));
             }
         }

@@ -7,6 +7,7 @@
 use super::Control;
 use super::pods::State;
 use crate::model::Name;
+use crate::telemetry;
 use crate::world::Change;
 use mesh_common::cni::{Attachment, Request, Response};
 use std::collections::BTreeSet;
@@ -58,8 +59,17 @@ impl Control {
             },
             Request::Check(attachment) => self.check(&attachment),
             Request::Del { container_id, ifname } => {
+                self.parting.clear();
                 self.detach(vec![(container_id, ifname)]);
-                Response::Ok
+                // The network goes with the answer, and with it any chance to tell the other ends.
+                let parting = std::mem::take(&mut self.parting);
+                telemetry::spawn("parting", async move {
+                    for cut in parting {
+                        let _closed_is_cut = cut.await;
+                    }
+                    respond(asked.answer, Response::Ok);
+                });
+                return;
             }
             Request::Status => self.status(),
             Request::Gc { valid } => {

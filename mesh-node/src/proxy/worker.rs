@@ -44,6 +44,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often a pod that stops is asked whether its last connection has ended.
 const IDLE_CHECK: Duration = Duration::from_millis(20);
+/// How long the connections of a pod that is gone may take to end.
+const PARTING: Duration = Duration::from_secs(1);
 /// Rest after a failed accept; the cause, lack of descriptors, does not pass sooner.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
 
@@ -53,8 +55,8 @@ pub(super) enum Command {
     Serve(PodTraffic),
     /// Accept no more for a pod; answer when its last connection has ended.
     Retire(PodKey, oneshot::Sender<()>),
-    /// The pod is gone: cut what is left of it.
-    Remove(PodKey),
+    /// The pod is gone: cut what is left of it; answer when the other ends were told, as far as they take it in time.
+    Remove(PodKey, oneshot::Sender<()>),
     /// Accept no more at all; answer when the last connection has ended or the deadline has passed.
     Drain(Instant, oneshot::Sender<()>),
 }
@@ -284,10 +286,9 @@ impl Worker {
                 let pods: Vec<_> = pod.into_iter().collect();
                 self.finish(pods, None, done);
             }
-            Command::Remove(key) => {
+            Command::Remove(key, done) => {
                 if let Some(pod) = self.pods.borrow_mut().remove(&key) {
-                    self.dispose(pod.stop());
-                    pod.live.end(|_| Some(refusal::POD_GONE));
+                    self.part(pod, done);
                 }
             }
             Command::Drain(deadline, done) => {
@@ -341,6 +342,24 @@ impl Worker {
                     }
                     // One turn for the connections to say so.
                     tokio::time::sleep(IDLE_CHECK).await;
+                    break;
+                }
+            }
+            // Whoever asked may have stopped waiting.
+            let _nobody_waits = done.send(());
+        });
+    }
+
+    /// Cuts whatever a pod has, kept connections of other pods to it as well.
+    fn part(&self, pod: Rc<Pod>, done: oneshot::Sender<()>) {
+        self.dispose(pod.stop());
+        pod.live.end(|_| Some(refusal::POD_GONE));
+        telemetry::spawn_local("part", async move {
+            let deadline = Instant::now() + PARTING;
+            loop {
+                // At least one turn: what is kept between requests is counted nowhere.
+                tokio::time::sleep(IDLE_CHECK).await;
+                if pod.is_idle() || Instant::now() >= deadline {
                     break;
                 }
             }
