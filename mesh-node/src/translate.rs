@@ -10,7 +10,9 @@
 
 mod book;
 pub mod calico;
+mod cluster_network_policy;
 mod customs;
+mod draft;
 pub mod fields;
 pub mod gateway;
 pub mod istio;

@@ -7,7 +7,7 @@
 
 use crate::api::core::{Namespace, Pod, Service, ServiceAccount};
 use crate::api::custom::Custom;
-pub use crate::api::custom::CustomKind;
+pub use crate::api::custom::{CalicoKind, CalicoStore, CustomKind};
 use crate::api::discovery::EndpointSlice;
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::ObjectMeta;
@@ -152,7 +152,16 @@ impl Kind {
     /// Do its objects live outside namespaces?
     #[must_use]
     pub fn is_cluster_scoped(self) -> bool {
-        matches!(self, Self::Namespace | Self::Custom(CustomKind::GatewayClass))
+        match self {
+            Self::Namespace => true,
+            Self::Custom(kind) => kind.is_cluster_scoped(),
+            Self::ServiceAccount
+            | Self::Pod
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Secret
+            | Self::PeerAuthentication => false,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs that `cargo xtask setup` builds from source, and the files of Istio.
+//! Programs that `cargo xtask setup` builds from source, and the files of Istio, the Gateway API and Calico.
 
 use crate::{env, execute};
 use anyhow::{Context, Result};
@@ -29,6 +29,13 @@ pub fn kube() -> Result<Kube> {
 /// **Errors**: Go is not installed, or the module can neither be found nor downloaded.
 pub fn istio() -> Result<PathBuf> {
     module("istio", "istio.io/istio")
+}
+
+/// The directory of Calico's Go module, with the definitions of its kinds.
+///
+/// **Errors**: as for [`istio`].
+pub fn calico() -> Result<PathBuf> {
+    module("calico", "github.com/projectcalico/calico")
 }
 
 /// The directory with the definitions of the Gateway API's kinds.

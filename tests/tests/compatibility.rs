@@ -1,20 +1,31 @@
-//! Istio's own files: its samples are understood, and no field of its definitions is left unclassified.
+//! Others' own files: Istio's samples are understood, and no field of any definition is left unclassified.
 //!
-//! Source: `samples/bookinfo` and the custom resource definitions of Istio's module, and the Gateway API's there.
+//! Source: `samples/bookinfo` and the custom resource definitions of Istio's module, and the Gateway API's there; the definitions in
+//! Calico's module; the types of network policies in `tests/tools/fields`.
 
 use anyhow::{Context, Result, ensure};
 use mesh_node::source::file::parse_documents;
 use mesh_node::translate::fields::{self, Fate};
-use mesh_node::world::{Change, CustomKind, World};
+use mesh_node::world::{CalicoStore, Change, CustomKind, World};
 use mesh_node::{compile, translate};
-use mesh_tests::tools;
+use mesh_tests::{env, execute, tools};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-const CRDS: [&str; 2] =
+/// The definitions in Istio's module.
+const OF_ISTIO: [&str; 2] =
     ["manifests/charts/base/files/crd-all.gen.yaml", "tests/integration/pilot/testdata/gateway-api-crd.yaml"];
+/// Those in Calico's, of its own store, which know of no tiers yet.
+const OF_CALICO: [&str; 4] = [
+    "crd.projectcalico.org_networkpolicies.yaml",
+    "crd.projectcalico.org_globalnetworkpolicies.yaml",
+    "crd.projectcalico.org_networksets.yaml",
+    "crd.projectcalico.org_globalnetworksets.yaml",
+];
 
 /// Files by which traffic would enter.
 const ENTRANCES: [&str; 2] = ["bookinfo-gateway.yaml", "certmanager-gateway.yaml"];
@@ -132,9 +143,10 @@ fn leaves(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 /// The fields of each kind as its definition has them, in all versions that are read.
 fn definitions() -> Result<BTreeMap<CustomKind, BTreeSet<String>>> {
+    let (istio, calico) = (tools::istio()?, tools::calico()?.join("libcalico-go/config/crd"));
+    let paths = OF_ISTIO.map(|path| istio.join(path)).into_iter().chain(OF_CALICO.map(|path| calico.join(path)));
     let mut found: BTreeMap<CustomKind, BTreeSet<String>> = BTreeMap::new();
-    for path in CRDS {
-        let path = tools::istio()?.join(path);
+    for path in paths {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         for document in text.split("\n---").filter(|document| document.contains("kind: CustomResourceDefinition")) {
             let definition: Value = serde_saphyr::from_str(document).with_context(|| path.display().to_string())?;
@@ -162,9 +174,27 @@ fn is_within(path: &str, of: &str) -> bool {
     path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
+/// The fields of network policies as their types in Go have them.
+fn types() -> Result<BTreeMap<CustomKind, BTreeSet<String>>> {
+    let said = execute(&mut Command::new(env::tool("policy-fields")?), Duration::from_secs(60))?.success()?;
+    let fields: BTreeMap<String, BTreeSet<String>> = serde_json::from_str(&said)?;
+    let of_kind = |(full_name, fields): (String, BTreeSet<String>)| {
+        let (name, group) = full_name.split_once('.').context("a kind without a group")?;
+        Ok((CustomKind::find(group, name).with_context(|| format!("{full_name} is not read"))?, fields))
+    };
+    fields.into_iter().map(of_kind).collect()
+}
+
 #[test]
 fn each_field_of_the_definitions_is_enforced_reported_or_refused() -> Result<()> {
-    let definitions = definitions()?;
+    let mut definitions = definitions()?;
+    for (kind, fields) in types()? {
+        // What is stored has the same fields.
+        if let CustomKind::Calico(kind, _) = kind {
+            definitions.entry(CustomKind::Calico(kind, CalicoStore::Crd)).or_default().extend(fields.iter().cloned());
+        }
+        definitions.entry(kind).or_default().extend(fields);
+    }
     ensure!(definitions.len() == CustomKind::ALL.len(), "{:?} are defined", definitions.keys());
     let (mut unknown, mut invented) = (Vec::new(), Vec::new());
     for (kind, defined) in definitions {

@@ -37,7 +37,7 @@ fn rule(group: &str, resources: &[&str]) -> Value {
 
 fn every_rule() -> Value {
     json!([
-        rule("", &["namespaces", "pods", "services"]),
+        rule("", &["namespaces", "pods", "services", "serviceaccounts"]),
         rule("discovery.k8s.io", &["endpointslices"]),
         rule("security.istio.io", &["peerauthentications"]),
         rule(
@@ -48,6 +48,10 @@ fn every_rule() -> Value {
             "networking.istio.io",
             &["virtualservices", "destinationrules", "serviceentries", "workloadentries", "gateways", "sidecars"],
         ),
+        rule("networking.k8s.io", &["networkpolicies"]),
+        rule("policy.networking.k8s.io", &["*"]),
+        rule("projectcalico.org", &["*"]),
+        rule("crd.projectcalico.org", &["*"]),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
         {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
     ])

@@ -1,8 +1,13 @@
-//! Objects of kinds that a custom definition brings: routes, gateways, traffic policies, outside hosts.
+//! Objects whose spec is kept as it came: routes, gateways, traffic policies, outside hosts, network policies.
 //!
 //! Out: [`Custom`], an object of any such kind, with what is [`Reported`] of it; [`CustomKind`], the kinds and where they are found.
-//! Invariant: the whole spec is kept as it came, so that a field nobody knows is seen and refused.
-//! Source: Gateway API `gateway.networking.k8s.io`; Istio `networking.istio.io`.
+//! Invariant: the whole spec is kept, so that a field nobody knows is seen and refused.
+//! Source: Gateway API `gateway.networking.k8s.io`; Istio `networking.istio.io`; Kubernetes `networking.k8s.io/v1.NetworkPolicy`;
+//! `policy.networking.k8s.io`.
+
+mod calico;
+
+pub use calico::{CalicoKind, CalicoObject, CalicoStore};
 
 use super::meta::{ObjectMeta, nullable};
 use serde::{Deserialize, Serialize};
@@ -82,6 +87,12 @@ pub enum CustomKind {
     IstioGateway,
     /// Istio `Sidecar`.
     Sidecar,
+    /// Kubernetes `NetworkPolicy`, which is there without a definition.
+    NetworkPolicy,
+    /// `ClusterNetworkPolicy`.
+    ClusterNetworkPolicy,
+    /// A kind of Calico's, in one of its two places.
+    Calico(CalicoKind, CalicoStore),
 }
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -90,7 +101,7 @@ const ISTIO_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 impl CustomKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 29] = [
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::Gateway,
@@ -102,9 +113,27 @@ impl CustomKind {
         Self::WorkloadEntry,
         Self::IstioGateway,
         Self::Sidecar,
+        Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::Calico(CalicoKind::NetworkPolicy, CalicoStore::Crd),
+        Self::Calico(CalicoKind::NetworkPolicy, CalicoStore::Native),
+        Self::Calico(CalicoKind::GlobalNetworkPolicy, CalicoStore::Crd),
+        Self::Calico(CalicoKind::GlobalNetworkPolicy, CalicoStore::Native),
+        Self::Calico(CalicoKind::StagedNetworkPolicy, CalicoStore::Crd),
+        Self::Calico(CalicoKind::StagedNetworkPolicy, CalicoStore::Native),
+        Self::Calico(CalicoKind::StagedGlobalNetworkPolicy, CalicoStore::Crd),
+        Self::Calico(CalicoKind::StagedGlobalNetworkPolicy, CalicoStore::Native),
+        Self::Calico(CalicoKind::StagedKubernetesNetworkPolicy, CalicoStore::Crd),
+        Self::Calico(CalicoKind::StagedKubernetesNetworkPolicy, CalicoStore::Native),
+        Self::Calico(CalicoKind::Tier, CalicoStore::Crd),
+        Self::Calico(CalicoKind::Tier, CalicoStore::Native),
+        Self::Calico(CalicoKind::NetworkSet, CalicoStore::Crd),
+        Self::Calico(CalicoKind::NetworkSet, CalicoStore::Native),
+        Self::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Crd),
+        Self::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Native),
     ];
 
-    /// The kind as users write it. Two are called `Gateway`; their groups differ.
+    /// The kind as users write it. Two are called `Gateway`, others `NetworkPolicy`; their groups differ.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -118,13 +147,31 @@ impl CustomKind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::Sidecar => "Sidecar",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::Calico(kind, _) => kind.name(),
         }
     }
 
     /// The kind as it is told apart from every other: with its group where the name alone does not do.
     #[must_use]
     pub const fn full_name(self) -> &'static str {
-        if matches!(self, Self::IstioGateway) { "Gateway.networking.istio.io" } else { self.name() }
+        match self {
+            Self::IstioGateway => "Gateway.networking.istio.io",
+            Self::Calico(kind, store) => kind.full_name(store),
+            Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::Gateway
+            | Self::GatewayClass
+            | Self::ReferenceGrant
+            | Self::VirtualService
+            | Self::DestinationRule
+            | Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::Sidecar
+            | Self::NetworkPolicy
+            | Self::ClusterNetworkPolicy => self.name(),
+        }
     }
 
     /// Its API group.
@@ -140,6 +187,9 @@ impl CustomKind {
             | Self::WorkloadEntry
             | Self::IstioGateway
             | Self::Sidecar => ISTIO,
+            Self::NetworkPolicy => "networking.k8s.io",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io",
+            Self::Calico(_, store) => store.group(),
         }
     }
 
@@ -155,6 +205,9 @@ impl CustomKind {
             | Self::WorkloadEntry
             | Self::IstioGateway
             | Self::Sidecar => ISTIO_VERSIONS,
+            Self::NetworkPolicy => &["v1"],
+            Self::ClusterNetworkPolicy => &["v1alpha2"],
+            Self::Calico(_, store) => store.versions(),
         }
     }
 
@@ -172,7 +225,36 @@ impl CustomKind {
             Self::ServiceEntry => "serviceentries",
             Self::WorkloadEntry => "workloadentries",
             Self::Sidecar => "sidecars",
+            Self::NetworkPolicy => "networkpolicies",
+            Self::ClusterNetworkPolicy => "clusternetworkpolicies",
+            Self::Calico(kind, _) => kind.plural(),
         }
+    }
+
+    /// Do its objects live outside namespaces?
+    #[must_use]
+    pub const fn is_cluster_scoped(self) -> bool {
+        match self {
+            Self::GatewayClass | Self::ClusterNetworkPolicy => true,
+            Self::Calico(kind, _) => kind.is_cluster_scoped(),
+            Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::Gateway
+            | Self::ReferenceGrant
+            | Self::VirtualService
+            | Self::DestinationRule
+            | Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::IstioGateway
+            | Self::Sidecar
+            | Self::NetworkPolicy => false,
+        }
+    }
+
+    /// Is it there only while a custom definition brings it?
+    #[must_use]
+    pub const fn needs_definition(self) -> bool {
+        !matches!(self, Self::NetworkPolicy)
     }
 
     /// The kind of this name in this group.

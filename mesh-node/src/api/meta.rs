@@ -5,6 +5,7 @@
 //! Source: Kubernetes `meta/v1.ObjectMeta`.
 
 use super::announcement::ANNOUNCEMENT;
+use super::custom::CalicoObject;
 use crate::model::{Labels, Name, Text};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The annotations that are kept are those that start with one of these: Calico's, and what nodes announce.
-const KEPT_ANNOTATIONS: [&str; 2] = ["cni.projectcalico.org/", ANNOUNCEMENT];
+const KEPT_ANNOTATIONS: [&str; 3] = ["cni.projectcalico.org/", CalicoObject::METADATA, ANNOUNCEMENT];
 
 /// Names, labels and owners of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -135,7 +135,10 @@ impl Reporting {
             | CustomKind::ServiceEntry
             | CustomKind::WorkloadEntry
             | CustomKind::IstioGateway
-            | CustomKind::Sidecar => None,
+            | CustomKind::Sidecar
+            | CustomKind::NetworkPolicy
+            | CustomKind::ClusterNetworkPolicy
+            | CustomKind::Calico(..) => None,
         };
         Some((revision.clone(), status?))
     }

@@ -46,6 +46,12 @@ impl TierKey {
     pub const DENY: &'static str = "deny";
     /// Istio's `ALLOW`.
     pub const ALLOW: &'static str = "allow";
+    /// Where Kubernetes' policies are, and Calico's that name no tier.
+    pub const DEFAULT: &'static str = "default";
+    /// `Admin` of ClusterNetworkPolicy.
+    pub const KUBE_ADMIN: &'static str = "kube-admin";
+    /// Its `Baseline`.
+    pub const KUBE_BASELINE: &'static str = "kube-baseline";
 
     /// A tier of the network's chain.
     pub fn network(name: impl Into<Arc<str>>) -> Self {
@@ -74,6 +80,17 @@ impl Tier {
     pub fn of_mesh() -> [(TierKey, Self); 3] {
         [(TierKey::AUDIT, 0.0, End::Pass), (TierKey::DENY, 1.0, End::Pass), (TierKey::ALLOW, 2.0, End::Deny)]
             .map(|(name, order, end)| (TierKey::mesh(name), Self { order: Order::at(order), end }))
+    }
+
+    /// The tiers of the network's chain that are there whether an object describes them or not.
+    #[must_use]
+    pub fn of_network() -> [(TierKey, Self); 3] {
+        [
+            (TierKey::KUBE_ADMIN, 1_000.0, End::Pass),
+            (TierKey::DEFAULT, 1_000_000.0, End::Deny),
+            (TierKey::KUBE_BASELINE, 10_000_000.0, End::Pass),
+        ]
+        .map(|(name, order, end)| (TierKey::network(name), Self { order: Order::at(order), end }))
     }
 }
 

@@ -144,6 +144,10 @@ impl Selector {
                 all.push(one);
                 Self::All(all)
             }
+            (one, Self::All(mut more)) => {
+                more.insert(0, one);
+                Self::All(more)
+            }
             (one, other) => Self::All(vec![one, other]),
         }
     }

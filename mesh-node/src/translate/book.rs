@@ -4,7 +4,7 @@
 //! Out: all issues, ordered and without duplicates.
 //! Invariant: the list depends on the issues of each unit as they are now; it stays the same `Arc` while they do.
 
-use crate::model::{Issue, Name, Text};
+use crate::model::{Issue, Name, ObjectRef, Text};
 use crate::world::Kind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub enum Unit {
     Traffic(TrafficUnit),
     /// Routes and traffic policies among themselves.
     Routing,
+    /// The forms in which an object is stored.
+    Stored(ObjectRef),
 }
 
 /// What is compiled together of traffic.

@@ -1,20 +1,23 @@
 //! What objects of custom kinds mean.
 //!
 //! In:  an object of such a kind, or that it is gone.
-//! Out: [`Customs`]: routes, traffic policies, hosts and gateways in the mesh's own words.
-//! Invariant: each is the reading of its object alone, but for routes, which are read in the light of all grants.
+//! Out: [`Customs`]: routes, traffic policies, hosts, gateways and network policies in the mesh's own words.
+//! Invariant: each is the reading of its object alone, but for routes, which are read in the light of all grants, and for objects of
+//! Calico's that are stored more than once.
 
+use super::calico::{self, Meaning, Stored};
 use super::gateway::Grants;
+use super::kube::network_policy;
 use super::read::Log;
-use super::{Settings, gateway, istio};
-use crate::api::custom::{Custom, CustomKind};
+use super::{Settings, cluster_network_policy, gateway, istio};
+use crate::api::custom::{CalicoKind, CalicoStore, Custom, CustomKind};
 use crate::model::http::{HttpRoute, TrafficPolicies};
 use crate::model::policy::{AddressSet, Policy, Tier, TierKey};
 use crate::model::{ExternalService, Gateway, Issue, Name, ObjectRef, WorkloadEntry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Routes, traffic policies, hosts and gateways.
+/// Routes, traffic policies, hosts, gateways and network policies.
 #[derive(Clone, Debug, Default)]
 pub struct Customs {
     /// Every object that routes HTTP.
@@ -36,17 +39,63 @@ pub struct Customs {
     /// Of each class of gateways the name of its controller.
     pub classes: BTreeMap<Name, Arc<String>>,
     grants: Grants,
+    stored: Stored,
+}
+
+/// What came of an object.
+#[derive(Default)]
+pub(super) struct Learnt {
+    /// What is wrong with it.
+    pub(super) issues: Vec<Issue>,
+    /// What means anything else than before, by the name that its user gave it.
+    pub(super) others: Vec<ObjectRef>,
+    /// Whether objects that are stored more than once contradict themselves.
+    pub(super) contradictions: Vec<(ObjectRef, Option<Issue>)>,
 }
 
 impl Customs {
-    /// The object is this, or gone. Returns whether it means anything else than before, and what is wrong with it.
+    /// The object of Calico's is this, or gone.
+    fn learn_calico(&mut self, kind: CalicoKind, store: CalicoStore, name: &Name, object: Option<&Custom>) -> Learnt {
+        let (form, issues) = object.map(|object| calico::form(kind, store, object)).unzip();
+        let mut learnt = Learnt { issues: issues.unwrap_or_default(), ..Learnt::default() };
+        for object in self.stored.set((kind, store, name), form) {
+            learnt.contradictions.push((object.clone(), self.stored.contradiction(&object)));
+            if self.put_calico(kind, object.clone()) {
+                learnt.others.push(object);
+            }
+        }
+        learnt
+    }
+
+    /// Makes the form of an object that counts the one that holds. Returns whether that is another than before.
+    fn put_calico(&mut self, kind: CalicoKind, object: ObjectRef) -> bool {
+        let meaning = self.stored.meaning(&object).cloned();
+        match kind {
+            CalicoKind::Tier => {
+                let tier = meaning.and_then(Meaning::into_tier);
+                put(&mut self.tiers, TierKey::network(&*object.name.name), tier)
+            }
+            CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
+                put(&mut self.address_sets, object, meaning.and_then(Meaning::into_set))
+            }
+            CalicoKind::NetworkPolicy
+            | CalicoKind::GlobalNetworkPolicy
+            | CalicoKind::StagedNetworkPolicy
+            | CalicoKind::StagedGlobalNetworkPolicy
+            | CalicoKind::StagedKubernetesNetworkPolicy => {
+                put(&mut self.policies, object, meaning.and_then(Meaning::into_policy))
+            }
+        }
+    }
+
+    /// The object is this, or gone.
     pub(super) fn learn(
         &mut self,
         kind: CustomKind,
         name: &Name,
         object: Option<&Custom>,
         settings: &Settings,
-    ) -> (bool, Vec<Issue>) {
+    ) -> Learnt {
         let log = Log::new(ObjectRef::new(kind.full_name(), name.clone()));
         let domain = &settings.cluster_domain;
         let reference = || log.object().clone();
@@ -86,8 +135,17 @@ impl Customs {
                 object.into_iter().for_each(|object| istio::sidecar(&log, object));
                 false
             }
+            CustomKind::NetworkPolicy => {
+                put(&mut self.policies, reference(), object.map(|object| network_policy::policy(&log, object)))
+            }
+            CustomKind::ClusterNetworkPolicy => {
+                let policy = object.map(|object| cluster_network_policy::policy(&log, object));
+                put(&mut self.policies, reference(), policy)
+            }
+            CustomKind::Calico(kind, store) => return self.learn_calico(kind, store, name, object),
         };
-        (is_other, log.into_issues())
+        let others = is_other.then(reference).into_iter().collect();
+        Learnt { issues: log.into_issues(), others, ..Learnt::default() }
     }
 
     /// May a gateway of this namespace show the certificate in a Secret?

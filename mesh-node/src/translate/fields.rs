@@ -3,10 +3,11 @@
 //! Out: a [`Fate`] for each field that readers ask for, as a list and as a table for people.
 //! Invariant: derived from the readers themselves, so that it cannot disagree with them.
 
+use super::kube::network_policy;
 use super::read::Log;
-use super::{gateway, istio};
+use super::{calico, cluster_network_policy, gateway, istio};
+use crate::api::custom::{CalicoStore, Custom, CustomKind};
 use crate::model::{Name, ObjectRef};
-use crate::world::CustomKind;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -22,6 +23,12 @@ pub fn of(kind: CustomKind) -> BTreeMap<String, Fate> {
     let log = Log::survey(ObjectRef::new(kind.full_name(), Name::new("", "")));
     gateway::survey(&log, kind);
     istio::survey(&log, kind);
+    calico::survey(&log, kind);
+    if kind == CustomKind::NetworkPolicy {
+        network_policy::policy(&log, &Custom::default());
+    } else if kind == CustomKind::ClusterNetworkPolicy {
+        cluster_network_policy::policy(&log, &Custom::default());
+    }
     log.into_fates()
 }
 
@@ -34,11 +41,13 @@ pub fn table() -> String {
         - *enforced*: it does what its API says; where words are listed, another is refused.\n\
         - *reported*: it is accepted and has no effect, which an issue says.\n\
         - *refused*: an issue says so, and what it belongs to is closed: a rule answers 500, a backend takes no request, \
-        a listener does not listen.\n\n\
+        a listener does not listen; a rule of a network policy allows nothing, or denies whatever the rest of it covers.\n\n\
         A field that is not listed is refused. Gateways are understood and do not listen yet; TLS of mode `SIMPLE` is understood, \
         and requests that need it are answered 503.\n",
     );
-    for kind in CustomKind::ALL {
+    // Calico's kinds have the same fields wherever they are stored.
+    let is_stored = |kind: &CustomKind| matches!(kind, CustomKind::Calico(_, CalicoStore::Crd));
+    for kind in CustomKind::ALL.into_iter().filter(|kind| !is_stored(kind)) {
         // Writing to a text does not fail.
         let _ = write!(text, "\n## {} of {} ({})\n\n", kind.name(), kind.group(), kind.versions().join(", "));
         if matches!(kind, CustomKind::Gateway | CustomKind::GatewayClass | CustomKind::IstioGateway) {

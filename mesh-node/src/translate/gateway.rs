@@ -81,7 +81,10 @@ pub(super) fn survey(log: &Log, kind: CustomKind) {
         | CustomKind::ServiceEntry
         | CustomKind::WorkloadEntry
         | CustomKind::IstioGateway
-        | CustomKind::Sidecar => {}
+        | CustomKind::Sidecar
+        | CustomKind::NetworkPolicy
+        | CustomKind::ClusterNetworkPolicy
+        | CustomKind::Calico(..) => {}
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) fn survey(log: &Log, kind: CustomKind) {
         | CustomKind::GrpcRoute
         | CustomKind::Gateway
         | CustomKind::GatewayClass
-        | CustomKind::ReferenceGrant => {}
+        | CustomKind::ReferenceGrant
+        | CustomKind::NetworkPolicy
+        | CustomKind::ClusterNetworkPolicy
+        | CustomKind::Calico(..) => {}
     }
 }

@@ -1,9 +1,11 @@
-//! Kubernetes: pods and services.
+//! Kubernetes: pods, services and network policies.
 //!
 //! In:  the `World`.
-//! Out: workloads and services.
+//! Out: workloads, services, and the policies that NetworkPolicies are.
 //! Source: the Kubernetes API reference; kube-proxy for which endpoints take traffic.
 
+pub(super) mod label_selector;
+pub(super) mod network_policy;
 pub mod pod;
 pub(super) mod protocol;
 pub mod service;

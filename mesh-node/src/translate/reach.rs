@@ -10,7 +10,7 @@ use super::{Translator, Unit, istio};
 use crate::api::core::{Namespace, Pod, Service};
 use crate::api::discovery::EndpointSlice;
 use crate::model::{Name, ObjectRef, PeerAuthentication};
-use crate::world::{CustomKind, Key, Kind, Object, World};
+use crate::world::{CalicoKind, CustomKind, Key, Kind, Object, World};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -85,33 +85,34 @@ impl Translator {
     /// The ports that it holds for and the hosts that it describes, which are found by its words; for grants see below.
     fn reach_of_custom(&mut self, world: &World, kind: CustomKind, name: &Name, stale: &mut Stale) {
         let object = world.custom(kind, name).map(|object| &**object);
-        let (is_other, issues) = self.customs.learn(kind, name, object, &self.settings);
-        self.issues.set(Unit::Object(Kind::Custom(kind), name.clone()), issues);
-        stale.routing |= match kind {
+        let learnt = self.customs.learn(kind, name, object, &self.settings);
+        let is_other = !learnt.others.is_empty();
+        self.issues.set(Unit::Object(Kind::Custom(kind), name.clone()), learnt.issues);
+        for (object, contradiction) in learnt.contradictions {
+            self.issues.set(Unit::Stored(object), contradiction.into_iter().collect());
+        }
+        match kind {
             CustomKind::HttpRoute
             | CustomKind::GrpcRoute
             | CustomKind::VirtualService
             | CustomKind::DestinationRule
             | CustomKind::ServiceEntry
-            | CustomKind::WorkloadEntry => is_other,
-            CustomKind::ReferenceGrant
-            | CustomKind::Gateway
-            | CustomKind::GatewayClass
-            | CustomKind::IstioGateway
-            | CustomKind::Sidecar => false,
-        };
-        stale.gateways |= match kind {
+            | CustomKind::WorkloadEntry => stale.routing |= is_other,
             CustomKind::ReferenceGrant | CustomKind::Gateway | CustomKind::GatewayClass | CustomKind::IstioGateway => {
-                is_other
+                stale.gateways |= is_other
             }
-            CustomKind::HttpRoute
-            | CustomKind::GrpcRoute
-            | CustomKind::VirtualService
-            | CustomKind::DestinationRule
-            | CustomKind::ServiceEntry
-            | CustomKind::WorkloadEntry
-            | CustomKind::Sidecar => false,
-        };
+            CustomKind::Sidecar => {}
+            CustomKind::NetworkPolicy | CustomKind::ClusterNetworkPolicy => stale.policies.extend(learnt.others),
+            CustomKind::Calico(kind, _) => match kind {
+                CalicoKind::NetworkPolicy
+                | CalicoKind::GlobalNetworkPolicy
+                | CalicoKind::StagedNetworkPolicy
+                | CalicoKind::StagedGlobalNetworkPolicy
+                | CalicoKind::StagedKubernetesNetworkPolicy => stale.policies.extend(learnt.others),
+                CalicoKind::Tier => stale.tiers |= is_other,
+                CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => stale.address_sets |= is_other,
+            },
+        }
     }
 
     /// Every route that may send to another namespace: those of the Gateway API.

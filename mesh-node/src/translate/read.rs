@@ -103,6 +103,15 @@ enum Node<'a> {
     Survey,
 }
 
+/// A number or a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scalar<'a> {
+    /// A whole number, 0 or more.
+    Number(u64),
+    /// A text.
+    Text(&'a str),
+}
+
 /// A map whose fields are read by name. When it is dropped, fields that nobody asked for are refused.
 pub(crate) struct Fields<'a> {
     node: Node<'a>,
@@ -308,6 +317,35 @@ impl<'a> Place<'a> {
         }
         self.expected(&format!("a whole number from {from} to {to}"));
         None
+    }
+
+    /// A number or a text.
+    pub(crate) fn scalar(&self) -> Option<Scalar<'a>> {
+        self.enforced();
+        let scalar = match self.node? {
+            Node::Survey => Some(Scalar::Number(1)),
+            Node::Value(Value::String(text)) => Some(Scalar::Text(text)),
+            Node::Value(value) => value.as_u64().map(Scalar::Number),
+            Node::Fields(_) => None,
+        };
+        if scalar.is_none() {
+            self.expected("a whole number or a text");
+        }
+        scalar
+    }
+
+    /// A number of any kind.
+    pub(crate) fn decimal(&self) -> Option<f64> {
+        self.enforced();
+        let number = match self.node? {
+            Node::Survey => Some(0.0),
+            Node::Value(value) => value.as_f64(),
+            Node::Fields(_) => None,
+        };
+        if number.is_none() {
+            self.expected("a number");
+        }
+        number
     }
 
     /// A port.

@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 mod istio;
 mod kube;
+mod policies;
 mod routes;
 
 fn model(yaml: &str) -> (Model, Vec<Issue>) {

@@ -269,6 +269,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
         expected: "2 minutes",
         ..GoTool::plain("calico-oracle", "tests/tools/calico", "./oracle")
     },
+    GoTool { group: Group::Test, ..GoTool::plain("policy-fields", "tests/tools/fields", ".") },
     GoTool {
         cgo: true,
         expected: "4 minutes",

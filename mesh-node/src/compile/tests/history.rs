@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 const NAMESPACES: [&str; 4] = ["shop", "bank", "istio-system", "kube-system"];
 
 mod customs;
+mod policies;
 
 fn kinds() -> impl Iterator<Item = Kind> {
     Kind::all().filter(|kind| *kind != Kind::ServiceAccount)
@@ -145,6 +146,12 @@ fn peer_authentication(rng: &mut Rng, metadata: ObjectMeta) -> PeerAuthenticatio
     PeerAuthentication { metadata, spec }
 }
 
+/// Is it about network policies? There are so many of their kinds that others would hardly change.
+fn is_of_policies(key: &Key) -> bool {
+    let Key::Object(Kind::Custom(kind), _) = key else { return false };
+    matches!(kind, CustomKind::NetworkPolicy | CustomKind::ClusterNetworkPolicy | CustomKind::Calico(..))
+}
+
 /// What changes tell of.
 #[derive(Clone, PartialEq, Eq)]
 enum Key {
@@ -155,7 +162,10 @@ enum Key {
 
 fn keys() -> Vec<Key> {
     let mut keys = Vec::new();
-    keys.extend((0..2).map(|n| Key::Object(Kind::Custom(CustomKind::GatewayClass), Name::new("", format!("n{n}")))));
+    let is_custom = |kind: &Kind| matches!(kind, Kind::Custom(kind) if kind.is_cluster_scoped());
+    for kind in kinds().filter(is_custom) {
+        keys.extend((0..2).map(|n| Key::Object(kind, Name::new("", format!("n{n}")))));
+    }
     for namespace in NAMESPACES {
         keys.push(Key::Object(Kind::Namespace, Name::new("", namespace)));
         for kind in kinds().filter(|kind| !kind.is_cluster_scoped() && *kind != Kind::Secret) {
@@ -317,6 +327,7 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
     let (keys, kinds): (_, Vec<_>) = (keys(), kinds().collect());
     let is_common = |key: &&Key| !matches!(key, Key::Object(Kind::Custom(_) | Kind::Secret, _));
     let common: Vec<&Key> = keys.iter().filter(is_common).collect();
+    let (of_policies, others): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(|key| is_of_policies(key));
     let (mut steps, mut kept, mut pods, mut routed, mut hosts) = (0, 0, 0, 0, 0);
     for seed in 0..120 {
         let mut rng = Rng::with_seed(seed);
@@ -328,7 +339,11 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
             let most = *pick(&mut rng, &[1, 1, 3, 40]);
             for _ in 0..rng.usize(1..=most) {
                 // Pods, services and their slices meet everything else, so they change as often as all of it.
-                let key = if rng.bool() { pick(&mut rng, &keys) } else { *pick(&mut rng, &common) };
+                let key = match rng.u8(..8) {
+                    0..=3 => *pick(&mut rng, &common),
+                    4..=6 => *pick(&mut rng, &others),
+                    _ => *pick(&mut rng, &of_policies),
+                };
                 let change = match rng.u8(..20) {
                     0 => {
                         let kind = *pick(&mut rng, &kinds);
@@ -372,9 +387,13 @@ fn no_kind_leaves_a_trace() {
     for kind in kinds() {
         let of_kind: Vec<_> = keys.iter().filter(|key| matches!(key, Key::Object(of, _) if *of == kind)).collect();
         let mut rng = Rng::with_seed(1);
-        let mut world = arrive(keys.iter().map(|key| word(&mut rng, key)).collect::<Vec<_>>());
+        // Nothing but policies looks at policies.
+        let with_policies = of_kind.iter().any(|key| is_of_policies(key));
+        let there = keys.iter().filter(|key| with_policies || !is_of_policies(key));
+        let mut world = arrive(there.map(|key| word(&mut rng, key)).collect::<Vec<_>>());
         let mut compiler = fresh(&world);
-        for step in 0..150 {
+        let steps = if with_policies { 30 } else { 150 };
+        for step in 0..steps {
             let key = *pick(&mut rng, &of_kind);
             let change = if rng.u8(..4) == 0 { silence(key) } else { word(&mut rng, key) };
             let touched = world.learn(change);

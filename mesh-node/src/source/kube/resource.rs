@@ -3,11 +3,11 @@
 //! In:  JSON of the API server.
 //! Out: [`Resource`]s; the `Object` that a text describes.
 //! Invariant: only fields of `api` are kept of what is read.
-//! Source: the Kubernetes API reference, "API overview", for paths; Istio's and the Gateway API's CRDs.
+//! Source: the Kubernetes API reference, "API overview", for paths; the CRDs of Istio, the Gateway API, Calico and ClusterNetworkPolicy.
 
 use crate::api::custom::Reported;
 use crate::model::Name;
-use crate::world::{CustomKind, Kind, Object};
+use crate::world::{CalicoKind, CalicoStore, CustomKind, Kind, Object};
 use serde::Deserialize;
 
 /// A kind of objects and where the API server has it.
@@ -26,8 +26,8 @@ pub(super) struct Resource {
     pub(super) is_custom: bool,
 }
 
-/// Every kind that is watched. Service accounts are not: of them only the names matter, which pods have.
-pub(super) const RESOURCES: [Resource; 16] = [
+/// Every kind that is watched.
+pub(super) const RESOURCES: [Resource; 35] = [
     Resource {
         kind: Kind::Namespace,
         group: "",
@@ -46,6 +46,14 @@ pub(super) const RESOURCES: [Resource; 16] = [
         is_custom: false,
     },
     Resource { kind: Kind::Service, group: "", versions: &["v1"], plural: "services", fields: "", is_custom: false },
+    Resource {
+        kind: Kind::ServiceAccount,
+        group: "",
+        versions: &["v1"],
+        plural: "serviceaccounts",
+        fields: "",
+        is_custom: false,
+    },
     Resource {
         kind: Kind::EndpointSlice,
         group: "discovery.k8s.io",
@@ -73,6 +81,24 @@ pub(super) const RESOURCES: [Resource; 16] = [
     custom(CustomKind::WorkloadEntry),
     custom(CustomKind::IstioGateway),
     custom(CustomKind::Sidecar),
+    custom(CustomKind::NetworkPolicy),
+    custom(CustomKind::ClusterNetworkPolicy),
+    custom(CustomKind::Calico(CalicoKind::NetworkPolicy, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::NetworkPolicy, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::GlobalNetworkPolicy, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::GlobalNetworkPolicy, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::StagedNetworkPolicy, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::StagedNetworkPolicy, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::StagedGlobalNetworkPolicy, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::StagedGlobalNetworkPolicy, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::StagedKubernetesNetworkPolicy, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::StagedKubernetesNetworkPolicy, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::Tier, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::Tier, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::NetworkSet, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::NetworkSet, CalicoStore::Native)),
+    custom(CustomKind::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Crd)),
+    custom(CustomKind::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Native)),
 ];
 
 /// The kinds by which it is judged how routes and gateways stand.
@@ -121,7 +147,7 @@ const fn custom(kind: CustomKind) -> Resource {
         versions: kind.versions(),
         plural: kind.plural(),
         fields: "",
-        is_custom: true,
+        is_custom: kind.needs_definition(),
     }
 }
 

@@ -6,9 +6,8 @@
 //! pod's namespace and service account, which it has under `pcns.` and `pcsa.`, with `projectcalico.org/name` for their names.
 
 use crate::model::{Key, Labels, Selector, Subject};
+use crate::translate::kube::label_selector;
 
-/// The label that Kubernetes gives each namespace: its name.
-pub(in crate::translate) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 const NAME: &str = "projectcalico.org/name";
 
 /// Whose labels an expression is about.
@@ -66,8 +65,7 @@ impl Term {
                 let labels = Labels::from([("it".to_owned(), (*text).to_owned())]);
                 let has_it = Subject { labels: (&labels).into(), ..Subject::default() };
                 let is_met = compare(Key::Label("it".into())).matches(&has_it);
-                // Pods alone have a service account.
-                if is_met { Selector::Has(Key::Account) } else { Selector::nothing() }
+                if is_met { label_selector::pods() } else { Selector::nothing() }
             }
         }
     }
@@ -91,10 +89,7 @@ fn of_endpoint(name: &str) -> Term {
 }
 
 fn of_namespace(name: &str) -> Term {
-    Term::Key(match name {
-        NAME | NAMESPACE_NAME => Key::Namespace,
-        _ => Key::NamespaceLabel(name.into()),
-    })
+    Term::Key(if name == NAME { Key::Namespace } else { label_selector::of_namespace(name) })
 }
 
 fn of_account(name: &str) -> Term {

@@ -107,11 +107,15 @@ fn allow(api: &ApiServer) -> Result<()> {
     let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
     let (group, name) = ("rbac.authorization.k8s.io", json!({"name": "mesh-node"}));
     let rules = [
-        rule("", &["namespaces", "pods", "services"]),
+        rule("", &["namespaces", "pods", "services", "serviceaccounts"]),
         rule("discovery.k8s.io", &["endpointslices"]),
         rule("security.istio.io", &["*"]),
         rule("networking.istio.io", &["*"]),
         rule("gateway.networking.k8s.io", &["*"]),
+        rule("networking.k8s.io", &["networkpolicies"]),
+        rule("policy.networking.k8s.io", &["*"]),
+        rule("projectcalico.org", &["*"]),
+        rule("crd.projectcalico.org", &["*"]),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
         json!({"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]}),
     ];

@@ -1,6 +1,6 @@
 //! Routes, policies and hosts at random: few enough names that they quarrel.
 
-use super::{labels, pick, some};
+use super::{labels, pick, policies, some};
 use crate::api::custom::{Custom, CustomKind};
 use crate::api::meta::ObjectMeta;
 use crate::model::CONTROLLER;
@@ -134,7 +134,7 @@ fn service_entry(rng: &mut Rng) -> Value {
 }
 
 /// An object of this kind.
-pub(super) fn custom(rng: &mut Rng, kind: CustomKind, metadata: ObjectMeta) -> Custom {
+pub(super) fn custom(rng: &mut Rng, kind: CustomKind, mut metadata: ObjectMeta) -> Custom {
     let spec = match kind {
         CustomKind::HttpRoute => route(rng, false),
         CustomKind::GrpcRoute => route(rng, true),
@@ -170,6 +170,12 @@ pub(super) fn custom(rng: &mut Rng, kind: CustomKind, metadata: ObjectMeta) -> C
         }
         CustomKind::GatewayClass => json!({"controllerName": *pick(rng, &[CONTROLLER, CONTROLLER, "other/one"])}),
         CustomKind::Sidecar => json!({"odd": rng.u8(..2)}),
+        CustomKind::NetworkPolicy => policies::kubernetes(rng),
+        CustomKind::ClusterNetworkPolicy => policies::cluster(rng),
+        CustomKind::Calico(kind, store) => {
+            policies::annotate(rng, store, &mut metadata);
+            policies::calico(rng, kind)
+        }
     };
     Custom { metadata, spec: spec.as_object().expect("made as one").clone(), reported: None }
 }

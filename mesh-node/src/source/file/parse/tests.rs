@@ -96,11 +96,13 @@ fn what_a_mesh_should_enforce_but_cannot_is_refused_aloud() {
         "
 {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: deny, namespace: shop}}
 ---
-{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: np}}
+{apiVersion: networking.k8s.io/v1beta1, kind: NetworkPolicy, metadata: {name: np}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: ignored}}
 ---
-{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: gnp}}
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: hep}}
+---
+{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: {name: anp}}
 ---
 {apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r}}
 ---
@@ -110,9 +112,10 @@ fn what_a_mesh_should_enforce_but_cannot_is_refused_aloud() {
 ",
         &expect![[r#"
             HTTPRoute default/r
+            AdminNetworkPolicy anp, kind: AdminNetworkPolicy of policy.networking.k8s.io/v1alpha1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             AuthorizationPolicy shop/deny, kind: AuthorizationPolicy of security.istio.io/v1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
-            GlobalNetworkPolicy gnp, kind: GlobalNetworkPolicy of projectcalico.org/v3 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
-            NetworkPolicy np, kind: NetworkPolicy of networking.k8s.io/v1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
+            HostEndpoint hep, kind: HostEndpoint of projectcalico.org/v3 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
+            NetworkPolicy np, kind: NetworkPolicy of networking.k8s.io/v1beta1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             PeerAuthentication p, kind: PeerAuthentication of security.istio.io/v9 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
         "#]],
     );

@@ -41,6 +41,9 @@ addressType: IPv4
 ports: [{name: http, port: 8080, protocol: TCP}]
 endpoints: [{addresses: [10.0.0.9], conditions: {ready: true, serving: true}, nodeName: worker-1}]
 ---
+kind: ServiceAccount
+metadata: {name: web, namespace: shop, labels: {rank: high}}
+---
 kind: PeerAuthentication
 metadata: {name: default, namespace: shop}
 spec: {mtls: {mode: STRICT}, portLevelMtls: {"8080": {mode: DISABLE}}, unknown: [1, null]}
