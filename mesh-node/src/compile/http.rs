@@ -9,6 +9,7 @@
 //! the others.
 //! Source: Gateway API "route precedence", GEP-1294; Istio `VirtualService`, `DestinationRule`.
 
+mod admission;
 mod attach;
 mod edge;
 mod index;

@@ -8,11 +8,10 @@
 //! `Gateway` and `VirtualService`, of which one alone routes a host.
 
 use super::index::covering;
-use super::{Client, Port, Traffic};
+use super::{Client, Port, Traffic, admission};
 use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
 use crate::model::{
-    AllowedRoutes, CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name,
-    Text,
+    CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name, Text,
 };
 use crate::snapshot::edge::{Certificate, EdgePort};
 use crate::snapshot::http::RouteTable;
@@ -61,9 +60,10 @@ impl<'m> Traffic<'m> {
     fn is_ours(&self, gateway: &Gateway, issues: &mut Vec<Issue>) -> bool {
         let (is_ours, problem) = match &gateway.class {
             GatewayClass::Named(class) => {
-                let controller = self.translator.customs.classes.get(&Name::new("", class.as_str()));
-                let problem = controller.is_none().then(|| format!("there is no GatewayClass {class}"));
-                (controller.is_some_and(|controller| **controller == *CONTROLLER), problem)
+                let classes = &self.translator.customs.classes;
+                let is_there = classes.contains_key(&Name::new("", class.as_str()));
+                let problem = (!is_there).then(|| format!("there is no GatewayClass {class}"));
+                (admission::is_class_of(self.translator, class, CONTROLLER), problem)
             }
             GatewayClass::Pods(selector) => {
                 let own = &self.settings.edge_labels;
@@ -118,7 +118,7 @@ impl<'m> Traffic<'m> {
         }
         if let Some(certificate) = tls {
             let by_name = port.tls.get_or_insert_default();
-            for (_, host) in hosts(listener) {
+            for (_, host) in admission::hosts(listener) {
                 let (exact, end) = split(&host);
                 let known = if end { &mut by_name.wildcards } else { &mut by_name.exact };
                 known.entry(exact).or_insert_with(|| Arc::clone(&certificate));
@@ -167,23 +167,11 @@ impl<'m> Traffic<'m> {
             let Parent::Gateway { name, listener: section, port: number } = parent else { continue };
             let is_it = |gateway: &Gateway| gateway.object.name == *name && api(gateway) == route.api;
             let mut is_taken = false;
-            for (port, building) in ports.iter_mut() {
-                let fits = |open: &&Open<'_>| {
-                    is_it(open.gateway)
-                        && number.is_none_or(|number| number == *port)
-                        && section.as_ref().is_none_or(|section| *section == open.listener.name)
-                        && self.admits(open, &route.object.name.namespace)
-                };
+            for building in ports.values_mut() {
                 let mut found: BTreeSet<Arc<str>> = BTreeSet::new();
-                for open in building.opens.iter().filter(fits) {
-                    let of_listener = hosts(open.listener);
-                    let own = |(namespace, host): &(Option<Text>, Arc<str>)| {
-                        let is_own = namespace.as_ref().is_none_or(|of| *of == route.object.name.namespace);
-                        is_own.then(|| Arc::clone(host))
-                    };
-                    for host in of_listener.iter().filter_map(own) {
-                        found.extend(meet(&host, &route.hostnames));
-                    }
+                for Open { gateway, listener } in building.opens.iter().filter(|open| is_it(open.gateway)) {
+                    let meant = (section.as_deref(), *number);
+                    found.extend(admission::admit(self.world, (gateway, listener), meant, route).unwrap_or_default());
                 }
                 is_taken |= !found.is_empty();
                 building.routes.extend(found.into_iter().map(|host| (host, route)));
@@ -197,18 +185,6 @@ impl<'m> Traffic<'m> {
             } else if !self.translator.customs.gateways.values().any(|gateway| is_it(gateway)) {
                 let problem = format!("there is no Gateway {name}; the route does not hold for it");
                 issues.push(Issue::new(&route.object, parents_field(route), problem, "create it, or correct the name"));
-            }
-        }
-    }
-
-    /// May routes of a namespace attach?
-    fn admits(&self, open: &Open<'_>, namespace: &Text) -> bool {
-        match &open.listener.routes {
-            AllowedRoutes::All => true,
-            AllowedRoutes::Same => *namespace == open.gateway.object.name.namespace,
-            AllowedRoutes::Selected(labels) => {
-                let of = self.world.namespaces().get(&Name::new("", namespace.clone()));
-                of.is_some_and(|of| super::upstream::has_all(&of.metadata.labels, labels))
             }
         }
     }
@@ -292,58 +268,7 @@ fn field(gateway: &Gateway) -> &'static str {
     }
 }
 
-/// The hosts of a listener, `*` for all, each with the namespace whose routes alone are taken for it, if it names one.
-fn hosts(listener: &Listener) -> Vec<(Option<Text>, Arc<str>)> {
-    if listener.hostnames.is_empty() {
-        return vec![(None, "*".into())];
-    }
-    let host = |host: &Arc<str>| match host.split_once('/') {
-        None => (None, host.to_ascii_lowercase().into()),
-        Some(("*", host)) => (None, host.to_ascii_lowercase().into()),
-        Some((namespace, host)) => (Some(namespace.into()), host.to_ascii_lowercase().into()),
-    };
-    listener.hostnames.iter().map(host).collect()
-}
-
 /// The name, or the end of names if the host begins with a star.
 fn split(host: &str) -> (Arc<str>, bool) {
     host.strip_prefix('*').map_or_else(|| (host.into(), false), |end| (end.into(), true))
-}
-
-/// The hosts that both a listener's host and a route's hosts cover. A route without hosts takes the listener's.
-fn meet(listener: &Arc<str>, route: &[String]) -> Vec<Arc<str>> {
-    if route.is_empty() {
-        return vec![Arc::clone(listener)];
-    }
-    let covers = |wide: &str, host: &str| {
-        wide == host || wide.strip_prefix('*').is_some_and(|end| host.len() > end.len() && host.ends_with(end))
-    };
-    let narrower = |host: &String| -> Option<Arc<str>> {
-        if covers(listener, host) {
-            Some(host.as_str().into())
-        } else {
-            covers(host, listener).then(|| Arc::clone(listener))
-        }
-    };
-    route.iter().filter_map(narrower).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_meet_where_both_cover() {
-        for (listener, route, expected) in [
-            ("*", &[][..], &["*"][..]),
-            ("a.example", &[], &["a.example"]),
-            ("*", &["a.example", "*.example"], &["a.example", "*.example"]),
-            ("*.example", &["a.example", "example", "*.b.example", "*"], &["a.example", "*.b.example", "*.example"]),
-            ("a.example", &["b.example"], &[]),
-        ] {
-            let route: Vec<String> = route.iter().map(|host| (*host).to_owned()).collect();
-            let met = meet(&listener.into(), &route);
-            assert_eq!(met.iter().map(|host| &**host).collect::<Vec<_>>(), expected, "{listener} {route:?}");
-        }
-    }
 }

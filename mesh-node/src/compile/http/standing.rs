@@ -6,12 +6,12 @@
 //! functions by which ports are compiled.
 //! Source: Gateway API `RouteConditionReason`, "ParentReference"; GEP-1294.
 
-use super::attach;
 use super::upstream::{Absent, port_of};
+use super::{admission, attach};
 use crate::model::http::{BackendTarget, HttpRoute, HttpTarget, Parent};
 use crate::model::{
-    AllowedRoutes, Attachment, Gateway, GatewayClass, GatewayStanding, Issue, Listener, Name, ObjectRef, Reason,
-    RouteStanding, Service,
+    Attachment, Gateway, GatewayClass, GatewayStanding, Issue, Listener, Name, ObjectRef, Reason, RouteStanding,
+    Service,
 };
 use crate::translate::{Translator, Unit};
 use crate::world::{CustomKind, Kind, World};
@@ -34,8 +34,7 @@ impl<'w> Standings<'w> {
     /// Is the class of this name the mesh's?
     #[must_use]
     pub fn is_own_class(&self, class: &str) -> bool {
-        let controller = self.translator.customs.classes.get(&Name::new("", class));
-        controller.is_some_and(|controller| controller.as_str() == self.controller)
+        admission::is_class_of(self.translator, class, self.controller)
     }
 
     /// How a route of the Gateway API stands; `None` if there is no such route.
@@ -103,36 +102,18 @@ impl<'w> Standings<'w> {
         route: &HttpRoute,
         (listener, port): (Option<&str>, Option<u16>),
     ) -> Option<attach::Refusal> {
-        let named = |of: &&Listener| {
-            listener.is_none_or(|listener| listener == of.name) && port.is_none_or(|port| port == of.port)
-        };
-        let named: Vec<&Listener> = gateway.listeners.iter().filter(named).collect();
-        if named.is_empty() {
-            let problem = format!("no listener of {} is the one that is meant", gateway.object);
-            return Some((Reason::NoMatchingParent, problem, "name one of its listeners, or none"));
-        }
-        let allowed: Vec<_> = named.into_iter().filter(|of| self.allows(gateway, of, route)).collect();
-        if allowed.is_empty() {
-            let problem = format!("no listener of {} takes routes of this namespace", gateway.object);
-            return Some((Reason::NotAllowed, problem, "let `allowedRoutes` of a listener allow it"));
-        }
-        if !allowed.iter().any(|of| shares_host(of, route)) {
-            let problem = format!("no listener of {} serves a host of the route", gateway.object);
-            return Some((Reason::NoMatchingHost, problem, "let hostnames of both overlap"));
-        }
-        None
-    }
-
-    fn allows(&self, gateway: &Gateway, listener: &Listener, route: &HttpRoute) -> bool {
-        let namespace = &route.object.name.namespace;
-        match &listener.routes {
-            AllowedRoutes::Same => *namespace == gateway.object.name.namespace,
-            AllowedRoutes::All => true,
-            AllowedRoutes::Selected(labels) => {
-                let of = self.world.namespaces().get(&Name::new("", namespace.clone()));
-                of.is_some_and(|of| super::upstream::has_all(&of.metadata.labels, labels))
-            }
-        }
+        let admit = |of: &Listener| admission::admit(self.world, (gateway, of), (listener, port), route);
+        let refusals: Result<Vec<_>, _> = gateway.listeners.iter().map(|of| admit(of).map_or_else(Ok, Err)).collect();
+        // The listener that came closest tells what to change.
+        let reasons = [
+            (Reason::NoMatchingHost, "serves a host of the route", "let hostnames of both overlap"),
+            (Reason::NotAllowed, "takes routes of this namespace", "let `allowedRoutes` of a listener allow it"),
+            (Reason::NoMatchingParent, "is the one that is meant", "name one of its listeners, or none"),
+        ];
+        let refusals = refusals.ok()?;
+        let closest = reasons.into_iter().find(|(reason, ..)| refusals.contains(reason)).unwrap_or(reasons[2]);
+        let (reason, lacking, cure) = closest;
+        Some((reason, format!("no listener of {} {lacking}", gateway.object), cure))
     }
 
     /// Backends and mirrors that are not there.
@@ -163,15 +144,4 @@ impl<'w> Standings<'w> {
         let absent = (*port).and_then(|port| port_of(&service, port).err())?;
         Some((host, absent))
     }
-}
-
-/// Is there a host that both serve?
-fn shares_host(listener: &Listener, route: &HttpRoute) -> bool {
-    let covers = |wide: &str, narrow: &str| {
-        wide == narrow
-            || wide.strip_prefix('*').is_some_and(|suffix| suffix.starts_with('.') && narrow.ends_with(suffix))
-    };
-    listener.hostnames.is_empty()
-        || route.hostnames.is_empty()
-        || listener.hostnames.iter().any(|of| route.hostnames.iter().any(|host| covers(of, host) || covers(host, of)))
 }
