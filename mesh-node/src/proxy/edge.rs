@@ -131,13 +131,11 @@ impl ResolvesServerCert for Shown {
 
 /// TLS 1.2 and 1.3 with these certificates, for HTTP/2 and HTTP/1.1.
 fn config(certificates: &ByHost<Arc<Certificate>>) -> Option<ServerConfig> {
-    // Chain and key were found to belong together when they were read.
-    let shown = |(name, certificate): (&Arc<str>, &Arc<Certificate>)| {
-        Some((Arc::clone(name), Arc::new(certificate.certified().ok()?)))
-    };
+    let shown =
+        |(name, certificate): (&Arc<str>, &Arc<Certificate>)| (Arc::clone(name), Arc::clone(certificate.certified()));
     let shown = Shown(ByHost {
-        exact: certificates.exact.iter().filter_map(shown).collect(),
-        wildcards: certificates.wildcards.iter().filter_map(shown).collect(),
+        exact: certificates.exact.iter().map(shown).collect(),
+        wildcards: certificates.wildcards.iter().map(shown).collect(),
     });
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;

@@ -44,11 +44,21 @@ pub struct EdgePort {
 }
 
 /// A certificate that is shown to whoever comes from outside.
-#[derive(Debug, PartialEq, Eq)]
+///
+/// **Shape**: equal if chain and key are.
+#[derive(Debug)]
 pub struct Certificate {
-    chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    certified: Arc<CertifiedKey>,
 }
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.certified.cert == other.certified.cert && self.key == other.key
+    }
+}
+
+impl Eq for Certificate {}
 
 /// Why a certificate cannot be shown.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,17 +82,16 @@ impl Certificate {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(CertificateError::Chain)?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| CertificateError::Key)?;
-        let certificate = Self { chain, key };
-        certificate.certified()?;
-        Ok(certificate)
+        let provider = aws_lc_rs::default_provider();
+        let certified =
+            CertifiedKey::from_der(chain, key.clone_key(), &provider).map_err(|_| CertificateError::Pair)?;
+        Ok(Self { key, certified: Arc::new(certified) })
     }
 
     /// The same as TLS uses it.
-    ///
-    /// **Errors**: chain and key do not belong together.
-    pub fn certified(&self) -> Result<CertifiedKey, CertificateError> {
-        let provider = aws_lc_rs::default_provider();
-        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).map_err(|_| CertificateError::Pair)
+    #[must_use]
+    pub const fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
     }
 }
 
