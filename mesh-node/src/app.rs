@@ -152,16 +152,27 @@ async fn rotate_shared(ca: Ca, shared: SharedCa) -> Result<String, AppError> {
     Ok(identity::signer::rotate(client, &shared.namespace, root, SystemTime::now()).await?)
 }
 
-/// Serves this node's pods until told to stop.
-async fn daemon(run: Run) -> Result<(), AppError> {
-    telemetry::log::init(run.log, &run.log_filter)?;
-    let mut signals = Signals::new().map_err(AppError::Runtime)?;
-    let descriptors = sys::limit::raise_open_files().map_err(AppError::Runtime)?;
+/// What each long-lived program of the mesh begins with.
+struct Begun {
+    signals: Signals,
+    metrics: Metrics,
+    listeners: admin::Listeners,
+}
+
+/// Begins to log, to count and to listen: a wrong address ends the start before anything is touched.
+fn begin((log, filter): (telemetry::log::Format, &str), admin: &config::Admin) -> Result<Begun, AppError> {
+    telemetry::log::init(log, filter)?;
+    let signals = Signals::new().map_err(AppError::Runtime)?;
     let metrics = Metrics::default();
     telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
-    // Listening first: a wrong address ends the start before anything is touched.
-    let admin_listeners = listen(&run.admin)?;
+    let listeners = listen(admin)?;
+    Ok(Begun { signals, metrics, listeners })
+}
 
+/// Serves this node's pods until told to stop.
+async fn daemon(run: Run) -> Result<(), AppError> {
+    let Begun { mut signals, metrics, listeners } = begin((run.log, &run.log_filter), &run.admin)?;
+    let descriptors = sys::limit::raise_open_files().map_err(AppError::Runtime)?;
     let access = AccessLog::start(run.access_log, &metrics)?;
     let tracer = Tracer::start(trace_settings(&run), &metrics)?;
     let origin = Origin::of(&run).await?;
@@ -209,7 +220,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let own = api.clone().zip(run.daemon_set.as_deref()).map(|(api, name)| ending::Own::watch(api, name));
     let chain = joining::start(&run.chain, &run.state_dir, &run.cni_socket, &metrics)?;
     let source = joining::Watched { inner: control.inspect(), chain: chain.clone() };
-    let admin = admin::serve(admin_listeners, Arc::new(source), &metrics)?;
+    let admin = admin::serve(listeners, Arc::new(source), &metrics)?;
     let published = control.published();
     telemetry::spawn("control", control.run(Inputs { changes, requests, reports, listening }));
     tracing::info!(node = run.node_name, version = env!("CARGO_PKG_VERSION"), "the daemon has started");

@@ -4,7 +4,7 @@
 //! Out: a running reporter, which writes statuses when it is elected.
 //! Invariant: on SIGTERM another reporter leads at once.
 
-use super::{AppError, CHANGES, Signals, listen};
+use super::{AppError, Begun, CHANGES, begin};
 use crate::admin::{self, What};
 use crate::cluster::lease::{self, Election};
 use crate::config::Report;
@@ -28,11 +28,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 ///
 /// **Errors**: what is configured cannot be used.
 pub(super) async fn report(run: Report) -> Result<(), AppError> {
-    telemetry::log::init(run.log, &run.log_filter)?;
-    let mut signals = Signals::new().map_err(AppError::Runtime)?;
-    let metrics = Metrics::default();
-    telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
-    let listeners = listen(&run.admin)?;
+    let Begun { mut signals, metrics, listeners } = begin((run.log, &run.log_filter), &run.admin)?;
     let client = cluster::client(run.kubeconfig.as_deref()).await?;
     let (changed, changes) = mpsc::channel(CHANGES);
     let synced = kube::watch(kube::Config::of_standings(client.clone()), changed, &metrics);

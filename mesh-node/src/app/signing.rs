@@ -4,13 +4,13 @@
 //! Out: a running signer, which leads when it is elected.
 //! Invariant: on SIGTERM another signer leads at once.
 
-use super::{AppError, Signals, listen};
+use super::{AppError, Begun, begin};
 use crate::admin::{self, What};
 use crate::cluster;
 use crate::config::Sign;
 use crate::identity::Clock;
 use crate::identity::signer::{Settings, Signer};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::Metrics;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -19,11 +19,7 @@ use std::sync::Arc;
 ///
 /// **Errors**: what is configured cannot be used.
 pub(super) async fn sign(run: Sign) -> Result<(), AppError> {
-    telemetry::log::init(run.log, &run.log_filter)?;
-    let mut signals = Signals::new().map_err(AppError::Runtime)?;
-    let metrics = Metrics::default();
-    telemetry::process::register(&metrics, env!("CARGO_PKG_VERSION"));
-    let listeners = listen(&run.admin)?;
+    let Begun { mut signals, metrics, listeners } = begin((run.log, &run.log_filter), &run.admin)?;
     let client = cluster::client(run.kubeconfig.as_deref()).await?;
     let settings = Settings {
         namespace: run.namespace,
