@@ -20,7 +20,7 @@ use std::ops::Range;
 use tokio::net::TcpStream;
 
 /// The most of an application's bytes that one frame carries.
-const MAX_DATA: usize = MAX_PAYLOAD - 1;
+pub(crate) const MAX_DATA: usize = MAX_PAYLOAD - 1;
 /// DATA frames handed on in one write.
 const BATCH: usize = 2 * RECORDS;
 /// Bytes in the record of a frame without content.
@@ -341,11 +341,37 @@ pub(crate) enum Event {
     Closed,
 }
 
-/// Whether a key update, the one handshake message that may come, asks that we do the same.
-pub(crate) fn asks_for_update(message: &[u8]) -> Result<bool, WireError> {
-    match message {
-        [24, 0, 0, 1, asked @ (0 | 1)] => Ok(*asked == 1),
-        _ => Err(WireError::OutOfOrder),
+/// What a record says.
+pub(crate) enum Said {
+    /// An application's bytes: all but the first of the payload.
+    Data,
+    /// A control frame.
+    Control(Control),
+    /// Farewell.
+    Closed,
+    /// What follows is sealed by the next keys.
+    NewKeys {
+        /// The same is asked of us.
+        asked: bool,
+    },
+}
+
+impl Said {
+    /// What a record with this payload says.
+    ///
+    /// **Errors**: nothing that may be said; or the peer refuses us.
+    pub(crate) fn by(content: Content, payload: &[u8]) -> Result<Self, WireError> {
+        Ok(match (content, payload) {
+            (Content::Application, payload) => match Frame::decode(payload)? {
+                Frame::Data => Self::Data,
+                Frame::Control(control) => Self::Control(control),
+            },
+            (Content::Alert, [_, 0]) => Self::Closed,
+            (Content::Alert, [_, code]) => return Err(WireError::Alert(*code)),
+            // A key update is the one message of a handshake that may come.
+            (Content::Handshake, [24, 0, 0, 1, asked @ (0 | 1)]) => Self::NewKeys { asked: *asked == 1 },
+            (Content::Alert | Content::Handshake, _) => return Err(WireError::OutOfOrder),
+        })
     }
 }
 
@@ -399,21 +425,14 @@ impl Receiver<'_> {
         while batch.count < BATCH && batch.then.is_none() {
             let Some((content, range)) = self.open_record()? else { break };
             let payload = self.held.buffer.as_ref().map_or(&[][..], |buffer| &buffer[range.clone()]);
-            match content {
-                Content::Application => match Frame::decode(payload)? {
-                    Frame::Data => {
-                        batch.data[batch.count] = range.start + 1..range.end;
-                        batch.count += 1;
-                    }
-                    Frame::Control(control) => batch.then = Some(Event::Control(control)),
-                },
-                Content::Alert => match payload {
-                    [_, 0] => batch.then = Some(Event::Closed),
-                    [_, code] => return Err(WireError::Alert(*code)),
-                    _ => return Err(WireError::OutOfOrder),
-                },
-                Content::Handshake => {
-                    let asked = asks_for_update(payload)?;
+            match Said::by(content, payload)? {
+                Said::Data => {
+                    batch.data[batch.count] = range.start + 1..range.end;
+                    batch.count += 1;
+                }
+                Said::Control(control) => batch.then = Some(Event::Control(control)),
+                Said::Closed => batch.then = Some(Event::Closed),
+                Said::NewKeys { asked } => {
                     let secrets = self.shared.keys.borrow_mut().next_rx().map_err(WireError::Keys)?;
                     *self.opener = Opener::new(secrets)?;
                     self.shared.answer_update.set(self.shared.answer_update.get() || asked);

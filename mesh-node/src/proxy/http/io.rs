@@ -10,11 +10,11 @@
 #[cfg(test)]
 mod tests;
 
-use crate::proxy::frame::{Control, DATA, DRAIN, FIN, Frame};
+use crate::proxy::frame::{Control, DATA, DRAIN, FIN};
 use crate::proxy::io as sockets;
 use crate::proxy::tls::handshake::Keys;
-use crate::proxy::tls::record::{self, Content, HEADER, MAX_PAYLOAD, MAX_PEER_RECORD, Opener, Sealer, TAIL};
-use crate::proxy::wire::{self, CLOSE_NOTIFY, KEY_UPDATE, Wire, WireError};
+use crate::proxy::tls::record::{self, Content, HEADER, MAX_PEER_RECORD, Opener, Sealer, TAIL};
+use crate::proxy::wire::{CLOSE_NOTIFY, KEY_UPDATE, MAX_DATA, Said, Wire, WireError};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,8 +27,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsStream;
 
-/// The most of hyper's bytes that one frame carries.
-const MAX_DATA: usize = MAX_PAYLOAD - 1;
 /// Sealed bytes that may wait for the socket before more are taken.
 const MAX_UNSENT: usize = 64 * 1024;
 /// Bytes that are read at once.
@@ -180,25 +178,19 @@ impl MeshStream {
         let start = self.unopened;
         self.unopened += length;
         let payload = start + range.start..start + range.end;
-        match content {
-            Content::Application => match Frame::decode(&self.received[payload.clone()])? {
-                Frame::Data => self.plain = payload.start + 1..payload.end,
-                Frame::Control(Control::Fin) => self.ended = true,
-                Frame::Control(Control::Reset(_)) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
-                Frame::Control(Control::Drain) => match std::mem::replace(&mut self.draining, Draining::Done) {
-                    Draining::Heeds(drain) => drain.give(),
-                    Draining::Tells(_) | Draining::Done => return Err(WireError::OutOfOrder),
-                },
-                Frame::Control(Control::Open(_) | Control::Accept) => return Err(WireError::OutOfOrder),
+        match Said::by(content, &self.received[payload.clone()])? {
+            Said::Data => self.plain = payload.start + 1..payload.end,
+            Said::Control(Control::Fin) => self.ended = true,
+            Said::Control(Control::Reset(_)) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+            Said::Control(Control::Drain) => match std::mem::replace(&mut self.draining, Draining::Done) {
+                Draining::Heeds(drain) => drain.give(),
+                Draining::Tells(_) | Draining::Done => return Err(WireError::OutOfOrder),
             },
+            Said::Control(Control::Open(_) | Control::Accept) => return Err(WireError::OutOfOrder),
             // A farewell before FIN is a node that goes: what it said so far is not the whole.
-            Content::Alert => match self.received[payload] {
-                [_, 0] => return Err(WireError::Closed),
-                [_, code] => return Err(WireError::Alert(code)),
-                _ => return Err(WireError::OutOfOrder),
-            },
-            Content::Handshake => {
-                self.answer_update |= wire::asks_for_update(&self.received[payload])?;
+            Said::Closed => return Err(WireError::Closed),
+            Said::NewKeys { asked } => {
+                self.answer_update |= asked;
                 self.opener = Opener::new(self.keys.next_rx().map_err(WireError::Keys)?)?;
             }
         }
