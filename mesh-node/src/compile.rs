@@ -12,6 +12,7 @@ mod directory;
 mod edge;
 mod hosts;
 mod http;
+mod policy;
 
 pub use http::Standings;
 
@@ -74,6 +75,7 @@ pub struct Compiler {
     translator: Translator,
     directory: Builder,
     routing: http::Live,
+    policies: policy::Live,
     /// The workloads that are scheduled to this node or have a sandbox here.
     here: BTreeMap<Name, Arc<Workload>>,
     pods: BTreeMap<PodKey, Arc<LocalPod>>,
@@ -89,6 +91,7 @@ impl Compiler {
             translator: Translator::new(names),
             directory: Builder::default(),
             routing: http::Live::default(),
+            policies: policy::Live::default(),
             here: BTreeMap::new(),
             pods: BTreeMap::new(),
             edge: None,
@@ -115,17 +118,23 @@ impl Compiler {
                 issues.push(origin.clone());
             }
         });
-        let stale = self.translator.learn(world, touched);
+        let mut stale = self.translator.learn(world, touched);
         for origin in issues.drain(..) {
             let faults = world.faults_of(&origin).to_vec();
             self.translator.issues.set(Unit::Faults(origin), faults);
         }
-        let is_here = self.compile_workloads(world, &stale);
-        if is_here || stale.sandboxes {
+        if self.policies.learn(&self.translator, &stale) {
+            stale.workloads.extend(world.pod_names().cloned());
+        }
+        let is_here = self.compile_workloads(world, &stale) || stale.sandboxes;
+        if is_here {
             self.compile_pods(world);
             self.routing.set_clients(http::clients(&self.pods, &self.here));
         }
         self.compile_services(world, &stale);
+        let Self { translator, directory, policies, pods, here, .. } = self;
+        let here = policy::Here { may_be_others: is_here, pods, workloads: here };
+        policies.compile((world, &stale), (translator, directory), here);
     }
 
     /// Returns whether one of them is of this node.
@@ -142,7 +151,10 @@ impl Compiler {
                 workloads.extend(workload);
             }
             let policies = MtlsPolicies::new(self.translator.policies_for(&namespace));
-            workloads.iter().for_each(|workload| self.directory.put_workload(workload, || policies.modes(workload)));
+            let asked = self.policies.asked();
+            for workload in &workloads {
+                self.directory.put_workload((world, workload), asked, || policies.modes(workload));
+            }
         }
         is_here
     }
@@ -212,6 +224,7 @@ impl Compiler {
         }
         NodeSnapshot {
             pods: self.pods.clone(),
+            policies: Arc::clone(self.policies.published()),
             directory: Arc::new(self.directory.directory()),
             edge: self.edge.clone(),
             issues: self.translator.issues.list(),

@@ -12,7 +12,8 @@ pub mod http;
 pub use addresses::AddressList;
 
 use crate::model::http::AppProtocol;
-use crate::model::{Announced, Identity, Issue, MtlsMode, Name, Text, Visibility};
+use crate::model::{Announced, Identity, Issue, MtlsMode, Name, Subject, Text, Visibility};
+use crate::policy::Chains;
 use crate::share::AddressMap;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +29,8 @@ pub struct NodeSnapshot {
     pub pods: BTreeMap<PodKey, Arc<LocalPod>>,
     /// Who is where, for judging connections.
     pub directory: Arc<Directory>,
+    /// What policies say of the pods of this node. One that is missing is told nothing and tells nothing.
+    pub policies: Arc<BTreeMap<PodKey, PodPolicies>>,
     /// What this node lets in from outside the mesh; `None` without gateways.
     pub edge: Option<Arc<edge::Edge>>,
     /// What is wrong in users' objects, ordered.
@@ -41,6 +44,15 @@ impl NodeSnapshot {
         let edge = || self.edge.as_ref().filter(|_| **key == *EDGE).map(|edge| &edge.workload);
         self.pods.get(key).map(|pod| &pod.workload).or_else(edge)
     }
+}
+
+/// What policies say of a pod; pods of which they say the same share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodPolicies {
+    /// Of what arrives for it.
+    pub inbound: Arc<Chains>,
+    /// Of what leaves it.
+    pub outbound: Arc<Chains>,
 }
 
 /// The key of this node's edge among those of pods; no sandbox has it.
@@ -174,6 +186,8 @@ pub struct WorkloadEntry {
     pub takes_mutual_tls: bool,
     /// Its labels in telemetry.
     pub labels: Arc<WorkloadLabels>,
+    /// By what policies know it.
+    pub subject: Arc<Subject>,
 }
 
 /// The mutual-TLS modes of a workload's ports.

@@ -39,7 +39,7 @@ fn every_rule() -> Value {
     json!([
         rule("", &["namespaces", "pods", "services", "serviceaccounts"]),
         rule("discovery.k8s.io", &["endpointslices"]),
-        rule("security.istio.io", &["peerauthentications"]),
+        rule("security.istio.io", &["peerauthentications", "authorizationpolicies", "requestauthentications"]),
         rule(
             "gateway.networking.k8s.io",
             &["httproutes", "grpcroutes", "gateways", "gatewayclasses", "referencegrants"],

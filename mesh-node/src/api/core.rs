@@ -4,6 +4,7 @@
 //! Source: the Kubernetes API reference, `core/v1`.
 
 use super::meta::{ObjectMeta, nullable};
+use crate::model::Labels;
 use serde::{Deserialize, Serialize};
 
 /// A namespace.
@@ -198,6 +199,9 @@ pub struct ServiceSpec {
     /// Its ports.
     #[serde(default, deserialize_with = "nullable")]
     pub ports: Vec<ServicePort>,
+    /// The labels of the pods behind it; without any, endpoints are given by hand.
+    #[serde(default, deserialize_with = "nullable")]
+    pub selector: Labels,
     /// `None` or `ClientIP`.
     #[serde(default, deserialize_with = "nullable")]
     pub session_affinity: String,

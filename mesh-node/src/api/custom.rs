@@ -1,9 +1,9 @@
-//! Objects whose spec is kept as it came: routes, gateways, traffic policies, outside hosts, network policies.
+//! Objects whose spec is kept as it came: routes, gateways, traffic policies, outside hosts, policies.
 //!
 //! Out: [`Custom`], an object of any such kind, with what is [`Reported`] of it; [`CustomKind`], the kinds and where they are found.
 //! Invariant: the whole spec is kept, so that a field nobody knows is seen and refused.
-//! Source: Gateway API `gateway.networking.k8s.io`; Istio `networking.istio.io`; Kubernetes `networking.k8s.io/v1.NetworkPolicy`;
-//! `policy.networking.k8s.io`.
+//! Source: Gateway API `gateway.networking.k8s.io`; Istio `networking.istio.io`, `security.istio.io`; Kubernetes
+//! `networking.k8s.io/v1.NetworkPolicy`; `policy.networking.k8s.io`.
 
 mod calico;
 
@@ -93,15 +93,20 @@ pub enum CustomKind {
     ClusterNetworkPolicy,
     /// A kind of Calico's, in one of its two places.
     Calico(CalicoKind, CalicoStore),
+    /// Istio `AuthorizationPolicy`.
+    AuthorizationPolicy,
+    /// Istio `RequestAuthentication`.
+    RequestAuthentication,
 }
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ISTIO: &str = "networking.istio.io";
+const ISTIO_SECURITY: &str = "security.istio.io";
 const ISTIO_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 impl CustomKind {
     /// Every kind.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::Gateway,
@@ -131,6 +136,8 @@ impl CustomKind {
         Self::Calico(CalicoKind::NetworkSet, CalicoStore::Native),
         Self::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Crd),
         Self::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Native),
+        Self::AuthorizationPolicy,
+        Self::RequestAuthentication,
     ];
 
     /// The kind as users write it. Two are called `Gateway`, others `NetworkPolicy`; their groups differ.
@@ -150,6 +157,8 @@ impl CustomKind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::Calico(kind, _) => kind.name(),
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::RequestAuthentication => "RequestAuthentication",
         }
     }
 
@@ -170,7 +179,9 @@ impl CustomKind {
             | Self::WorkloadEntry
             | Self::Sidecar
             | Self::NetworkPolicy
-            | Self::ClusterNetworkPolicy => self.name(),
+            | Self::ClusterNetworkPolicy
+            | Self::AuthorizationPolicy
+            | Self::RequestAuthentication => self.name(),
         }
     }
 
@@ -190,6 +201,7 @@ impl CustomKind {
             Self::NetworkPolicy => "networking.k8s.io",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io",
             Self::Calico(_, store) => store.group(),
+            Self::AuthorizationPolicy | Self::RequestAuthentication => ISTIO_SECURITY,
         }
     }
 
@@ -208,6 +220,7 @@ impl CustomKind {
             Self::NetworkPolicy => &["v1"],
             Self::ClusterNetworkPolicy => &["v1alpha2"],
             Self::Calico(_, store) => store.versions(),
+            Self::AuthorizationPolicy | Self::RequestAuthentication => &["v1", "v1beta1"],
         }
     }
 
@@ -228,6 +241,8 @@ impl CustomKind {
             Self::NetworkPolicy => "networkpolicies",
             Self::ClusterNetworkPolicy => "clusternetworkpolicies",
             Self::Calico(kind, _) => kind.plural(),
+            Self::AuthorizationPolicy => "authorizationpolicies",
+            Self::RequestAuthentication => "requestauthentications",
         }
     }
 
@@ -247,7 +262,9 @@ impl CustomKind {
             | Self::WorkloadEntry
             | Self::IstioGateway
             | Self::Sidecar
-            | Self::NetworkPolicy => false,
+            | Self::NetworkPolicy
+            | Self::AuthorizationPolicy
+            | Self::RequestAuthentication => false,
         }
     }
 

@@ -13,8 +13,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The annotations that are kept are those that start with one of these: Calico's, and what nodes announce.
-const KEPT_ANNOTATIONS: [&str; 3] = ["cni.projectcalico.org/", CalicoObject::METADATA, ANNOUNCEMENT];
+/// The annotations that are kept are those that start with one of these: Calico's, what nodes announce, and by what Istio's policies
+/// are tried.
+const KEPT_ANNOTATIONS: [&str; 4] =
+    ["cni.projectcalico.org/", CalicoObject::METADATA, ANNOUNCEMENT, "istio.io/dry-run"];
 
 /// Names, labels and owners of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

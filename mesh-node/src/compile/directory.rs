@@ -8,14 +8,16 @@
 
 use super::Settings;
 use super::http::PortTraffic;
+use super::policy::{self, Asked, Population};
 use crate::model::http::AppProtocol;
-use crate::model::{Announced, Endpoint, Identity, Name, Service, ServicePort, Text, Workload};
+use crate::model::{Announced, Endpoint, Identity, Name, Service, ServicePort, Subject, Text, Workload};
 use crate::policy::Modes;
 use crate::share::{AddressMap, Claims, Interner, Map};
 use crate::snapshot::{
     AddressList, Directory, EndpointOf, Hosts, InboundModes, ServiceEntry, ServiceName, ServicePortEntry,
     WorkloadEntry, WorkloadLabels,
 };
+use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,6 +32,9 @@ pub(super) struct Builder {
     entries: Interner<Arc<WorkloadEntry>>,
     identities: Interner<Arc<Identity>>,
     labels: Interner<Arc<WorkloadLabels>>,
+    subjects: Interner<Arc<Subject>>,
+    /// The subjects that addresses lead to.
+    population: Population,
     texts: Interner<Text>,
     services: Map<Name, Compiled>,
     /// The services that an endpoint belongs to.
@@ -110,7 +115,15 @@ impl Builder {
 
     /// Nobody has this address, until a workload that has it is put.
     pub(super) fn clear_workload(&mut self, address: &IpAddr) {
-        self.directory.workloads.remove(address);
+        if let Some(known) = self.directory.workloads.get(address) {
+            self.population.remove(&known.subject);
+            self.directory.workloads.remove(address);
+        }
+    }
+
+    /// The subjects that addresses lead to.
+    pub(super) fn population(&mut self) -> &mut Population {
+        &mut self.population
     }
 
     /// No service has this address, until a service that has it is put.
@@ -118,8 +131,13 @@ impl Builder {
         self.directory.services.remove(address);
     }
 
-    /// The workload is this. Addresses that it no longer has were cleared.
-    pub(super) fn put_workload(&mut self, workload: &Workload, modes: impl FnOnce() -> Modes) {
+    /// The workload is this. Addresses that it no longer has were cleared. `asked` says which labels are part of its subject.
+    pub(super) fn put_workload(
+        &mut self,
+        (world, workload): (&World, &Workload),
+        asked: &Asked,
+        modes: impl FnOnce() -> Modes,
+    ) {
         // An address of the node is not one pod's; nobody there has an identity to prove.
         if workload.host_network || workload.addresses.is_empty() {
             return;
@@ -130,16 +148,21 @@ impl Builder {
             InboundModes { default: modes.default, ports: modes.ports.into() }
         });
         let labels = self.workload_labels(workload);
+        let subject = policy::subject(world, workload, asked, |text| self.texts.share(text));
         let entry = self.entries.share(WorkloadEntry {
             identity: self.identities.share(workload.identity.clone()),
             inbound,
             takes_mutual_tls: workload.announced.takes_mutual_tls(),
             labels: self.labels.share(labels),
+            subject: self.subjects.share(subject),
         });
         for address in &workload.addresses {
-            if self.at(address).is_none_or(|known| !Arc::ptr_eq(known, &entry)) {
-                self.directory.workloads.insert(*address, Arc::clone(&entry));
+            if self.at(address).is_some_and(|known| Arc::ptr_eq(known, &entry)) {
+                continue;
             }
+            self.clear_workload(address);
+            self.population.add(&entry.subject);
+            self.directory.workloads.insert(*address, Arc::clone(&entry));
         }
     }
 

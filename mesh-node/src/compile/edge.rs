@@ -47,5 +47,7 @@ pub fn workload(settings: &Settings) -> WorkloadEntry {
             canonical_revision: "latest".into(),
             principal: identity.principal().into(),
         }),
+        // It is no pod: selectors select none of it, and its identity says who it is.
+        subject: Arc::default(),
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 mod announced;
 mod history;
 mod hosts;
+mod policies;
 mod routes;
 mod scale;
 mod standing;

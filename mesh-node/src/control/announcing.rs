@@ -66,6 +66,7 @@ mod tests {
                 canonical_revision: Text::new(),
                 principal: Text::new(),
             }),
+            subject: Arc::default(),
         };
         LocalPod {
             key: "c0ffee".into(),

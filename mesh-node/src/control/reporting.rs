@@ -138,7 +138,9 @@ impl Reporting {
             | CustomKind::Sidecar
             | CustomKind::NetworkPolicy
             | CustomKind::ClusterNetworkPolicy
-            | CustomKind::Calico(..) => None,
+            | CustomKind::Calico(..)
+            | CustomKind::AuthorizationPolicy
+            | CustomKind::RequestAuthentication => None,
         };
         Some((revision.clone(), status?))
     }

@@ -51,6 +51,8 @@ pub struct Subject {
     pub namespace_labels: Arc<Labels>,
     /// Labels of its service account.
     pub account_labels: Arc<Labels>,
+    /// The names of its containers' ports. No selector looks at them, but who is meant by a name is the same question.
+    pub ports: Box<[(Text, u16)]>,
 }
 
 /// What of a [`Subject`] is looked at.
@@ -169,6 +171,20 @@ impl Selector {
         }
     }
 
+    /// Shows every key that is looked at.
+    pub fn each_key(&self, show: &mut impl FnMut(&Key)) {
+        match self {
+            Self::All(several) | Self::Any(several) => several.iter().for_each(|one| one.each_key(show)),
+            Self::Not(one) => one.each_key(show),
+            Self::Has(key)
+            | Self::Is(key, _)
+            | Self::In(key, _)
+            | Self::Contains(key, _)
+            | Self::StartsWith(key, _)
+            | Self::EndsWith(key, _) => show(key),
+        }
+    }
+
     /// The one namespace that everything it selects is in, where the expression says so plainly. Others need not be looked at.
     #[must_use]
     pub fn namespace(&self) -> Option<&Arc<str>> {
@@ -202,6 +218,7 @@ mod tests {
             labels: (&*own).into(),
             namespace_labels: labels(&[("team", "red")]),
             account_labels: labels(&[("tier", "front")]),
+            ports: Box::default(),
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! Out: [`Chains`]: what holds for a workload in one direction.
 //! **Shape**: a chain is tiers, a tier is policies, a policy is rules, each in the order in which they are asked.
-//! Invariant: selectors, services and names of ports have become groups, addresses and numbers.
+//! Invariant: selectors and services have become groups and addresses.
 
 use super::group::Group;
 use crate::model::policy::{Action, End, PortRange, Prefixes, RuleOrigin, Side, Texts, TierKey};
-use crate::model::{Name, ObjectRef};
+use crate::model::{Name, ObjectRef, Text};
 use http::HeaderName;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,8 +109,8 @@ pub enum Check {
     Endpoint(Arc<[SocketAddr]>),
     /// The address of that end is among these.
     Address(Side, Prefixes),
-    /// The port of that end is among these.
-    Port(Side, Box<[PortRange]>),
+    /// The port of that end is among these, by number, or by the name that whoever is there gives it.
+    Port(Side, Box<[PortRange]>, Box<[Text]>),
     /// The protocol is one of these numbers of IANA, in order.
     Protocol(Box<[u8]>),
     /// The principal of the source.

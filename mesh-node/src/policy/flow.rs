@@ -20,6 +20,8 @@ pub struct Flow<'a> {
     pub source: Party<'a>,
     /// Who was dialled.
     pub destination: Party<'a>,
+    /// Is one end the node that the other runs on? Policies of the network do not come between a pod and its node.
+    pub with_node: bool,
     /// IANA's number of what carries it.
     pub protocol: u8,
     /// Who the source proved to be.

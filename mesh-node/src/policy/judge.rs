@@ -5,13 +5,13 @@
 //! Invariant: the same for the data plane, the command line and the tests; nothing is looked up, and nothing allocated but for a
 //! header of several values.
 //! Invariant: what is not understood, or speaks of HTTP where none is read, is met in rules that deny and in no other.
-//! Source: Calico's tiers; Istio `AuthorizationPolicy`, "evaluation" and "dependency on mTLS".
+//! Source: Calico's tiers; Kubernetes `NetworkPolicy`, which leaves a pod's own node alone; Istio `AuthorizationPolicy`, "evaluation" and "dependency on mTLS".
 
 use super::chain::{Atom, Both, Chains, Check, Policy, Rule, Tier};
 use super::flow::{Flow, Party, Request, Spoken};
 use super::path::Readings;
-use crate::model::policy::{Action, End, RuleOrigin, Side, Texts};
-use crate::model::{Identity, Name, ObjectRef};
+use crate::model::policy::{Action, End, PortRange, RuleOrigin, Side, Texts};
+use crate::model::{Identity, Name, ObjectRef, Text};
 use http::{HeaderMap, HeaderName};
 use std::fmt;
 
@@ -83,7 +83,7 @@ pub enum Told<'c> {
     Trial(Verdict<'c>),
 }
 
-/// Judges it; tells what it is besides.
+/// Judges it; tells what it is besides. What is allowed while nothing is read on it may be allowed, no more.
 pub fn judge<'c>(chains: &'c Chains, flow: &Flow<'_>, mut tell: impl FnMut(Told<'c>)) -> Verdict<'c> {
     let verdict = both(&chains.enforced, flow, &mut |origin| tell(Told::Rule(origin)));
     if let Some(trial) = &chains.trial {
@@ -95,14 +95,9 @@ pub fn judge<'c>(chains: &'c Chains, flow: &Flow<'_>, mut tell: impl FnMut(Told<
     verdict
 }
 
-/// Can it be allowed, whatever is read on it?
-#[must_use]
-pub fn may_be_allowed(chains: &Chains, flow: &Flow<'_>) -> bool {
-    both(&chains.enforced, &Flow { spoken: Spoken::Unread, ..*flow }, &mut |_| {}).is_allowed
-}
-
 fn both<'c>(both: &'c Both, flow: &Flow<'_>, tell: &mut impl FnMut(&'c RuleOrigin)) -> Verdict<'c> {
-    let network = chain(&both.network, flow, tell);
+    let network = if flow.with_node { &[][..] } else { &both.network };
+    let network = chain(network, flow, tell);
     if !network.is_allowed {
         return network;
     }
@@ -194,9 +189,9 @@ fn is_met(atom: &Atom, flow: &Flow<'_>, denies: bool) -> Met {
             to.port.map_or(unclear, |port| plainly(found(port)))
         }
         Check::Address(side, prefixes) => plainly(prefixes.contains(party(flow, *side).address)),
-        Check::Port(side, ranges) => {
-            let port = party(flow, *side).port;
-            port.map_or(unclear, |port| plainly(ranges.iter().any(|range| range.contains(&port))))
+        Check::Port(side, ranges, names) => {
+            let party = party(flow, *side);
+            party.port.map_or(unclear, |port| plainly(is_port(party, port, (ranges, names))))
         }
         Check::Protocol(numbers) => plainly(numbers.contains(&flow.protocol)),
         Check::Principal(texts) => plainly(flow.proof.is_some_and(|proof| texts.matches(proof.principal))),
@@ -256,6 +251,12 @@ fn party<'f, 'a>(flow: &'f Flow<'a>, side: Side) -> &'f Party<'a> {
         Side::Source => &flow.source,
         Side::Destination => &flow.destination,
     }
+}
+
+fn is_port(party: &Party<'_>, port: u16, (ranges, names): (&[PortRange], &[Text])) -> bool {
+    let named = || party.subject.iter().flat_map(|subject| &subject.ports).filter(|(_, number)| *number == port);
+    ranges.iter().any(|range| range.contains(&port))
+        || (!names.is_empty() && named().any(|(name, _)| names.contains(name)))
 }
 
 fn is_among(identity: &Identity, names: &[Name]) -> bool {

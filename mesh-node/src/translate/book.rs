@@ -28,6 +28,8 @@ pub enum Unit {
     Routing,
     /// The forms in which an object is stored.
     Stored(ObjectRef),
+    /// A policy, where it meets what it refers to.
+    Policy(ObjectRef),
 }
 
 /// What is compiled together of traffic.

@@ -1,7 +1,7 @@
 //! What objects of custom kinds mean.
 //!
 //! In:  an object of such a kind, or that it is gone.
-//! Out: [`Customs`]: routes, traffic policies, hosts, gateways and network policies in the mesh's own words.
+//! Out: [`Customs`]: routes, traffic policies, hosts, gateways and policies in the mesh's own words.
 //! Invariant: each is the reading of its object alone, but for routes, which are read in the light of all grants, and for objects of
 //! Calico's that are stored more than once.
 
@@ -17,7 +17,7 @@ use crate::model::{ExternalService, Gateway, Issue, Name, ObjectRef, WorkloadEnt
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Routes, traffic policies, hosts, gateways and network policies.
+/// Routes, traffic policies, hosts, gateways and policies.
 #[derive(Clone, Debug, Default)]
 pub struct Customs {
     /// Every object that routes HTTP.
@@ -130,6 +130,18 @@ impl Customs {
             CustomKind::GatewayClass => {
                 let controller = object.map(|object| gateway::class(&log, object));
                 put(&mut self.classes, name.clone(), controller)
+            }
+            CustomKind::AuthorizationPolicy => {
+                let root = &settings.root_namespace;
+                put(&mut self.policies, reference(), object.map(|object| istio::policy(&log, object, root)))
+            }
+            CustomKind::RequestAuthentication => {
+                let root = &settings.root_namespace;
+                put(
+                    &mut self.policies,
+                    reference(),
+                    object.and_then(|object| istio::request_authentication(&log, object, root)),
+                )
             }
             CustomKind::Sidecar => {
                 object.into_iter().for_each(|object| istio::sidecar(&log, object));

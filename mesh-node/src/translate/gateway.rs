@@ -84,7 +84,9 @@ pub(super) fn survey(log: &Log, kind: CustomKind) {
         | CustomKind::Sidecar
         | CustomKind::NetworkPolicy
         | CustomKind::ClusterNetworkPolicy
-        | CustomKind::Calico(..) => {}
+        | CustomKind::Calico(..)
+        | CustomKind::AuthorizationPolicy
+        | CustomKind::RequestAuthentication => {}
     }
 }
 

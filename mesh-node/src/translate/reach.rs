@@ -9,7 +9,7 @@ use super::kube::{pod, service};
 use super::{Translator, Unit, istio};
 use crate::api::core::{Namespace, Pod, Service};
 use crate::api::discovery::EndpointSlice;
-use crate::model::{Name, ObjectRef, PeerAuthentication};
+use crate::model::{Labels, Name, ObjectRef, PeerAuthentication};
 use crate::world::{CalicoKind, CustomKind, Key, Kind, Object, World};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -72,8 +72,12 @@ impl Translator {
                 }
                 (Key::Sandboxes(name), _) => self.reach_of_sandboxes(world, &name, &mut stale),
                 (Key::Object(Kind::Secret, _), _) => stale.gateways = true,
-                // Of accounts only the names matter, which pods have; faults and sources are nothing to translate.
-                (Key::Object(Kind::ServiceAccount, _) | Key::Faults(_) | Key::Sources, _) => {}
+                (Key::Object(Kind::ServiceAccount, name), before) => {
+                    let before = before.map(|before| Arc::clone(&before.metadata().labels)).unwrap_or_default();
+                    self.reach_of_account(world, &name, &before, &mut stale);
+                }
+                // Faults and sources are nothing to translate.
+                (Key::Faults(_) | Key::Sources, _) => {}
             }
         }
         if grants {
@@ -102,7 +106,10 @@ impl Translator {
                 stale.gateways |= is_other
             }
             CustomKind::Sidecar => {}
-            CustomKind::NetworkPolicy | CustomKind::ClusterNetworkPolicy => stale.policies.extend(learnt.others),
+            CustomKind::NetworkPolicy
+            | CustomKind::ClusterNetworkPolicy
+            | CustomKind::AuthorizationPolicy
+            | CustomKind::RequestAuthentication => stale.policies.extend(learnt.others),
             CustomKind::Calico(kind, _) => match kind {
                 CalicoKind::NetworkPolicy
                 | CalicoKind::GlobalNetworkPolicy
@@ -123,14 +130,23 @@ impl Translator {
         }
     }
 
-    /// Its pods, if it says something else of them, and gateways, to which its routes may attach.
+    /// Its pods, if its labels are others: policies select by them.
+    fn reach_of_account(&self, world: &World, name: &Name, before: &Labels, stale: &mut Stale) {
+        let now = world.service_accounts().get(name).map(|now| Arc::clone(&now.metadata.labels)).unwrap_or_default();
+        if *before != *now {
+            stale.workloads.extend(world.pods_in(&name.namespace).cloned());
+        }
+    }
+
+    /// Its pods and sets of addresses, if it says something else of them, and gateways, to which its routes may attach.
     fn reach_of_namespace(&mut self, world: &World, name: &Name, before: Option<&Namespace>, stale: &mut Stale) {
         let now = world.namespaces().get(name);
         let issues = now.map_or_else(Vec::new, |now| pod::namespace_issues(name, now));
         self.issues.set(Unit::Object(Kind::Namespace, name.clone()), issues);
-        // Its labels may say whether its routes attach.
-        stale.gateways |= before.map(|before| &before.metadata.labels) != now.map(|now| &now.metadata.labels);
-        if before.is_some_and(pod::is_in_mesh) != now.is_some_and(|now| pod::is_in_mesh(now)) {
+        // Its labels may say whether its routes attach, whether its pods are in the mesh, and which policies select them.
+        if before.map(|before| &before.metadata.labels) != now.map(|now| &now.metadata.labels) {
+            stale.gateways = true;
+            stale.address_sets = true;
             stale.workloads.extend(world.pods_in(&name.name).cloned());
         }
     }

@@ -68,6 +68,8 @@ struct Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PackedService {
     shape: Arc<Shape>,
+    /// One word wide; nothing without labels.
+    selector: Option<Box<PackedLabels>>,
     cluster_ips: Addresses,
     creation_timestamp: Text,
     rest: Option<Box<Rest>>,
@@ -77,7 +79,7 @@ pub(super) struct PackedService {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Shape {
     labels: PackedLabels,
-    /// Without the addresses that [`Addresses`] holds.
+    /// Without the addresses that [`Addresses`] holds, and without the selector, which each service has for itself.
     spec: ServiceSpec,
     status: ServiceStatus,
 }
@@ -204,9 +206,12 @@ impl Packer {
         if cluster_ips != Addresses::None {
             (spec.cluster_ip, spec.cluster_ips) = Default::default();
         }
+        let selector = std::mem::take(&mut spec.selector);
+        let selector = (!selector.is_empty()).then(|| Box::new(self.labels(&selector)));
         let shape = Shape { labels: self.labels(&metadata.labels), spec, status };
         let packed = PackedService {
             shape: self.shapes.share(shape),
+            selector,
             cluster_ips,
             creation_timestamp: self.texts.share(std::mem::take(&mut metadata.creation_timestamp)),
             rest: Rest::of(metadata),
@@ -290,6 +295,8 @@ impl PackedService {
         if let Some(addresses) = self.cluster_ips.texts() {
             (spec.cluster_ip, spec.cluster_ips) = addresses;
         }
+        let selector = self.selector.iter().flat_map(|labels| labels.iter());
+        spec.selector = selector.map(|(key, value)| (key.to_string(), value.to_string())).collect();
         Service { metadata, spec, status }
     }
 }

@@ -124,6 +124,7 @@ fn endpoint(rng: &mut Rng) -> (Subject, Labels) {
         account_labels: around(rng, account.is_some()),
         namespace,
         account,
+        ports: Box::default(),
     };
     let as_calico = as_calico(&subject, own);
     (subject, as_calico)

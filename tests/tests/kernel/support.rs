@@ -190,6 +190,7 @@ pub(crate) fn local_pod(name: &str, netns: &str, addresses: &[IpAddr]) -> LocalP
                 canonical_revision: Text::new(),
                 principal: Text::new(),
             }),
+            subject: Arc::default(),
         }),
     }
 }

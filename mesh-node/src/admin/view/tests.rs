@@ -28,6 +28,7 @@ fn node() -> NodeSnapshot {
             canonical_revision: "v1".into(),
             principal: "cluster.local/ns/default/sa/reviews".into(),
         }),
+        subject: Arc::default(),
     });
     let name = Arc::new(ServiceName {
         host: "reviews.default.svc.cluster.local".into(),
@@ -63,6 +64,7 @@ fn node() -> NodeSnapshot {
     };
     NodeSnapshot {
         pods: [(Arc::clone(&pod.key), Arc::new(pod))].into(),
+        policies: Arc::default(),
         directory: Arc::new(Directory {
             workloads: [(address, entry)].into_iter().collect(),
             services: [("10.96.0.10".parse().expect("an address"), service)].into_iter().collect(),

@@ -4,7 +4,7 @@
 //! versions, deletions, repetitions, keys that are gone in the end, all interleaved at random.
 
 use super::{Compiler, compiled, settings};
-use crate::api::core::{Namespace, Pod, PodIp, Service, ServicePort};
+use crate::api::core::{Container, ContainerPort, Namespace, Pod, PodIp, Service, ServiceAccount, ServicePort};
 use crate::api::discovery::{Conditions, Endpoint, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL};
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::{ObjectMeta, OwnerReference};
@@ -23,7 +23,7 @@ mod customs;
 mod policies;
 
 fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::all().filter(|kind| *kind != Kind::ServiceAccount)
+    Kind::all()
 }
 
 fn pick<'a, T>(rng: &mut Rng, choices: &'a [T]) -> &'a T {
@@ -50,6 +50,7 @@ fn labels(rng: &mut Rng) -> Labels {
         ("app", "b"),
         ("tier", "web"),
         ("version", "v1"),
+        ("pod-template-hash", "x"),
         ("istio.io/dataplane-mode", "ambient"),
         ("istio.io/dataplane-mode", "ambient"),
         ("istio.io/dataplane-mode", "ambient"),
@@ -77,7 +78,13 @@ fn pod(rng: &mut Rng, mut metadata: ObjectMeta) -> Pod {
     }
     let mut pod = Pod { metadata, ..Pod::default() };
     pod.spec.node_name = pick(rng, &[None, Some("one"), Some("one"), Some("one"), Some("two")]).map(str::to_owned);
-    pod.spec.service_account_name = pick(rng, &["", "sa", "bad/sa"]).to_string();
+    pod.spec.service_account_name = pick(rng, &["", "n0", "n1", "bad/sa"]).to_string();
+    let port = |rng: &mut Rng| ContainerPort {
+        name: "http".to_owned(),
+        container_port: rng.u16(8080..8082),
+        protocol: String::new(),
+    };
+    pod.spec.containers = some(rng, 1, |rng| Container { ports: some(rng, 1, port), ..Container::default() });
     pod.spec.host_network = rng.u8(..10) == 0;
     pod.status.phase = pick(rng, &["", "Running", "Running", "Failed"]).to_string();
     pod.status.pod_ips = some(rng, 2, |rng| PodIp { ip: address(rng) });
@@ -89,6 +96,7 @@ fn service(rng: &mut Rng, metadata: ObjectMeta) -> Service {
     service.spec.kind = pick(rng, &["", "ClusterIP", "LoadBalancer", "ExternalName"]).to_string();
     service.spec.cluster_ip = if rng.u8(..4) == 0 { "None".to_owned() } else { address(rng) };
     service.spec.external_ips = some(rng, 1, address);
+    service.spec.selector = if rng.bool() { labels(rng) } else { Labels::new() };
     service.spec.traffic_distribution = pick(rng, &["", "", "PreferSameZone", "PreferSameNode", "Odd"]).to_string();
     service.spec.internal_traffic_policy = pick(rng, &["", "Local", "Odd"]).to_string();
     service.spec.session_affinity = pick(rng, &["", "ClientIP"]).to_string();
@@ -146,10 +154,17 @@ fn peer_authentication(rng: &mut Rng, metadata: ObjectMeta) -> PeerAuthenticatio
     PeerAuthentication { metadata, spec }
 }
 
-/// Is it about network policies? There are so many of their kinds that others would hardly change.
+/// Does it matter for who may speak to whom, and for nothing else? There are so many of these kinds that others would hardly change.
 fn is_of_policies(key: &Key) -> bool {
-    let Key::Object(Kind::Custom(kind), _) = key else { return false };
-    matches!(kind, CustomKind::NetworkPolicy | CustomKind::ClusterNetworkPolicy | CustomKind::Calico(..))
+    use CustomKind::{AuthorizationPolicy, Calico, ClusterNetworkPolicy, NetworkPolicy, RequestAuthentication};
+    let Key::Object(kind, _) = key else { return false };
+    let Kind::Custom(kind) = kind else { return *kind == Kind::ServiceAccount };
+    matches!(kind, NetworkPolicy | ClusterNetworkPolicy | Calico(..) | AuthorizationPolicy | RequestAuthentication)
+}
+
+/// Do policies look at objects of this kind?
+fn is_for_policies(kind: Kind) -> bool {
+    matches!(kind, Kind::Namespace | Kind::Pod | Kind::Service | Kind::EndpointSlice)
 }
 
 /// What changes tell of.
@@ -193,7 +208,8 @@ fn word(rng: &mut Rng, key: &Key) -> Change {
                 Kind::Secret => Object::Secret(secret(rng, metadata)),
                 Kind::PeerAuthentication => Object::PeerAuthentication(peer_authentication(rng, metadata)),
                 Kind::Custom(kind) => Object::Custom(*kind, customs::custom(rng, *kind, metadata)),
-                Kind::Namespace | Kind::ServiceAccount => Object::Namespace(Namespace { metadata }),
+                Kind::Namespace => Object::Namespace(Namespace { metadata }),
+                Kind::ServiceAccount => Object::ServiceAccount(ServiceAccount { metadata }),
             }))
         }
         Key::Sandbox(container_id) => Change::Attach(Attachment {
@@ -308,7 +324,9 @@ fn assert_same(now: &NodeSnapshot, fresh: &NodeSnapshot, context: &str) {
         let endpoints = directory.endpoints.iter().map(|entry| format!("{entry:?}"));
         let hosts = directory.hosts.exact.iter().chain(&directory.hosts.wildcards).map(|entry| format!("{entry:?}"));
         let edge = snapshot.edge.iter().flat_map(|edge| &edge.ports).map(|port| format!("{port:?}"));
+        let policies = snapshot.policies.iter().map(|entry| format!("{entry:?}"));
         let all = issues.chain(pods).chain(workloads).chain(services).chain(endpoints).chain(hosts).chain(edge);
+        let all = all.chain(policies);
         all.collect::<BTreeSet<String>>()
     };
     let (now, fresh) = (lines(now), lines(fresh));
@@ -325,10 +343,10 @@ fn fresh(world: &World) -> Compiler {
 #[test]
 fn each_step_of_a_history_compiles_to_what_its_world_does() {
     let (keys, kinds): (_, Vec<_>) = (keys(), kinds().collect());
-    let is_common = |key: &&Key| !matches!(key, Key::Object(Kind::Custom(_) | Kind::Secret, _));
+    let is_common = |key: &&Key| !matches!(key, Key::Object(Kind::Custom(_) | Kind::Secret, _)) && !is_of_policies(key);
     let common: Vec<&Key> = keys.iter().filter(is_common).collect();
     let (of_policies, others): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(|key| is_of_policies(key));
-    let (mut steps, mut kept, mut pods, mut routed, mut hosts) = (0, 0, 0, 0, 0);
+    let (mut steps, mut kept, mut pods, mut routed, mut hosts, mut judged) = (0, 0, 0, 0, 0, 0);
     for seed in 0..120 {
         let mut rng = Rng::with_seed(seed);
         let mut world = World::default();
@@ -339,9 +357,9 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
             let most = *pick(&mut rng, &[1, 1, 3, 40]);
             for _ in 0..rng.usize(1..=most) {
                 // Pods, services and their slices meet everything else, so they change as often as all of it.
-                let key = match rng.u8(..8) {
-                    0..=3 => *pick(&mut rng, &common),
-                    4..=6 => *pick(&mut rng, &others),
+                let key = match rng.u8(..16) {
+                    0..=7 => *pick(&mut rng, &common),
+                    8..=14 => *pick(&mut rng, &others),
                     _ => *pick(&mut rng, &of_policies),
                 };
                 let change = match rng.u8(..20) {
@@ -366,6 +384,7 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
             steps += 1;
             pods += now.pods.len();
             hosts += now.directory.hosts.exact.len();
+            judged += now.policies.values().filter(|policies| !policies.inbound.is_empty()).count();
             let ports = now.directory.services.values().flat_map(|service| &service.ports);
             routed += ports.filter(|port| port.routes.is_some() || port.upstream.is_some()).count();
             let same = |address| now.directory.workloads.get(&address).zip(before.directory.workloads.get(&address));
@@ -375,9 +394,12 @@ fn each_step_of_a_history_compiles_to_what_its_world_does() {
         }
     }
     // The histories are about something, and what did not change was not made anew.
-    let told =
-        format!("{steps} steps, {kept} kept, {pods} pods, {routed} ports with routes or policies, {hosts} hosts");
+    let told = format!(
+        "{steps} steps, {kept} kept, {pods} pods, {judged} of them with policies, {routed} ports with routes or policies, \
+         {hosts} hosts"
+    );
     assert!(steps > 2_000 && kept > steps * 2 && pods > 1_000 && routed > steps && hosts > steps, "{told}");
+    assert!(judged > 200, "{told}");
 }
 
 /// Words of one kind again and again, so that its indexes meet every way in which its objects can change.
@@ -388,7 +410,7 @@ fn no_kind_leaves_a_trace() {
         let of_kind: Vec<_> = keys.iter().filter(|key| matches!(key, Key::Object(of, _) if *of == kind)).collect();
         let mut rng = Rng::with_seed(1);
         // Nothing but policies looks at policies.
-        let with_policies = of_kind.iter().any(|key| is_of_policies(key));
+        let with_policies = is_for_policies(kind) || of_kind.iter().any(|key| is_of_policies(key));
         let there = keys.iter().filter(|key| with_policies || !is_of_policies(key));
         let mut world = arrive(there.map(|key| word(&mut rng, key)).collect::<Vec<_>>());
         let mut compiler = fresh(&world);

@@ -85,6 +85,7 @@ impl Asked {
         Flow {
             source: Party { address: self.source, port: None, subject: self.subject.as_ref() },
             destination: Party { address: [10, 0, 0, 2].into(), port: Some(self.port), subject: None },
+            with_node: false,
             protocol: TCP,
             proof: self.identity.as_ref().map(|identity| Proof { identity, principal: &self.principal }),
             sni: None,
@@ -101,7 +102,7 @@ fn verdict(chains: &Chains, flow: &Flow<'_>) -> (bool, String) {
 #[test]
 fn the_first_rule_that_is_met_and_decides_decides() {
     let log = |name: &str| rule(name, Action::Log, Vec::new());
-    let at = |port: u16| vec![is(Check::Port(Side::Destination, ports(port..=port)))];
+    let at = |port: u16| vec![is(Check::Port(Side::Destination, ports(port..=port), Box::default()))];
     let chains = network(vec![
         tier(
             "first",
@@ -146,8 +147,19 @@ fn both_chains_must_allow() {
 }
 
 #[test]
+fn the_network_does_not_come_between_a_pod_and_its_node() {
+    let ended = |end| Box::from([tier("t", end, vec![policy("p", Vec::new())])]);
+    let asked = Asked::by(None);
+    let flow = Flow { with_node: true, ..asked.flow(Spoken::Opaque) };
+    let network = Both { network: ended(End::Deny), mesh: Box::default() };
+    assert!(verdict(&Chains { enforced: network, ..Chains::default() }, &flow).0);
+    let mesh = Both { network: Box::default(), mesh: ended(End::Deny) };
+    assert!(!verdict(&Chains { enforced: mesh, ..Chains::default() }, &flow).0);
+}
+
+#[test]
 fn a_condition_is_all_of_its_clauses_of_each_any_alternative_of_each_all_tests() {
-    let port = |port: u16| is(Check::Port(Side::Destination, ports(port..=port)));
+    let port = |port: u16| is(Check::Port(Side::Destination, ports(port..=port), Box::default()));
     let from = |text| is(Check::Address(Side::Source, addresses(text)));
     for (clauses, met) in [
         (vec![], true),
@@ -157,7 +169,7 @@ fn a_condition_is_all_of_its_clauses_of_each_any_alternative_of_each_all_tests()
         (vec![one_of(vec![vec![port(1), from("10.0.0.0/8")], vec![port(8080), from("11.0.0.0/8")]])], false),
         (vec![one_of(vec![vec![port(8080)]]), one_of(vec![vec![from("10.0.0.0/8")]])], true),
         (vec![one_of(vec![vec![port(8080)]]), one_of(vec![vec![from("11.0.0.0/8")]])], false),
-        (vec![one_of(vec![vec![is_not(Check::Port(Side::Destination, ports(1..=9)))]])], true),
+        (vec![one_of(vec![vec![is_not(Check::Port(Side::Destination, ports(1..=9), Box::default()))]])], true),
     ] {
         let chains =
             network(vec![tier("t", End::Deny, vec![policy("p", vec![rule("p", Action::Allow, clauses.clone())])])]);
@@ -199,7 +211,7 @@ fn what_is_not_understood_or_read_is_met_by_rules_that_deny_alone() {
         Check::Header(HeaderName::from_static("x"), exact("y")),
         Check::ForwardedFor(addresses("10.0.0.0/8")),
     ];
-    let always = [Check::Unknown, Check::Sni(exact("web")), Check::Port(Side::Source, ports(1..=9))];
+    let always = [Check::Unknown, Check::Sni(exact("web")), Check::Port(Side::Source, ports(1..=9), Box::default())];
     let asked = Asked::by(None);
     let cases = opaque.into_iter().map(|check| (check, Spoken::Opaque));
     let cases = cases
@@ -309,9 +321,25 @@ fn members_of_a_group_are_met_by_who_is_there() {
 }
 
 #[test]
+fn a_port_has_the_name_that_whoever_is_there_gives_it() {
+    let subject = Arc::new(Subject { ports: [("http".into(), 8080)].into(), ..Subject::default() });
+    let chains = only(
+        Action::Allow,
+        End::Deny,
+        vec![is(Check::Port(Side::Destination, Box::default(), ["web".into(), "http".into()].into()))],
+    );
+    for (port, subject, allowed) in [(8080, Some(&subject), true), (80, Some(&subject), false), (8080, None, false)] {
+        let asked = Asked { port, ..Asked::by(None) };
+        let flow = asked.flow(Spoken::Opaque);
+        let flow = Flow { destination: Party { subject, ..flow.destination }, ..flow };
+        assert_eq!(verdict(&chains, &flow).0, allowed, "{port} {subject:?}");
+    }
+}
+
+#[test]
 fn what_nothing_that_is_read_can_allow_is_known_at_once() {
     let admin = || is(Check::Path(prefix("/admin")));
-    let other_port = || is(Check::Port(Side::Destination, ports(1..=9)));
+    let other_port = || is(Check::Port(Side::Destination, ports(1..=9), Box::default()));
     for (chains, may) in [
         (only(Action::Allow, End::Deny, vec![admin()]), true),
         (only(Action::Allow, End::Deny, vec![admin(), other_port()]), false),
@@ -322,7 +350,7 @@ fn what_nothing_that_is_read_can_allow_is_known_at_once() {
         (only(Action::Log, End::Deny, vec![admin()]), false),
         (only(Action::Deny, End::Allow, vec![is_not(Check::Http)]), true),
     ] {
-        assert_eq!(may_be_allowed(&chains, &Asked::by(None).flow(Spoken::Opaque)), may, "{chains:?}");
+        assert_eq!(verdict(&chains, &Asked::by(None).flow(Spoken::Unread)).0, may, "{chains:?}");
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Resource {
 }
 
 /// Every kind that is watched.
-pub(super) const RESOURCES: [Resource; 35] = [
+pub(super) const RESOURCES: [Resource; 37] = [
     Resource {
         kind: Kind::Namespace,
         group: "",
@@ -99,6 +99,8 @@ pub(super) const RESOURCES: [Resource; 35] = [
     custom(CustomKind::Calico(CalicoKind::NetworkSet, CalicoStore::Native)),
     custom(CustomKind::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Crd)),
     custom(CustomKind::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Native)),
+    custom(CustomKind::AuthorizationPolicy),
+    custom(CustomKind::RequestAuthentication),
 ];
 
 /// The kinds by which it is judged how routes and gateways stand.

@@ -6,7 +6,7 @@
 //! them says so here.
 //! Invariant: a pod that is scheduled nowhere, or here, is kept whole.
 
-use crate::api::core::Pod;
+use crate::api::core::{Container, Pod};
 use crate::api::discovery::SERVICE_NAME_LABEL;
 use crate::api::meta::ObjectMeta;
 use crate::model::Labels;
@@ -42,12 +42,16 @@ fn named(metadata: &ObjectMeta) -> ObjectMeta {
     ObjectMeta { name: metadata.name.clone(), namespace: metadata.namespace.clone(), ..ObjectMeta::default() }
 }
 
-/// Sandboxes, probes and the names of ports are the business of a pod's own node; that an object is the same as before is
-/// read of its fields.
+/// Sandboxes and probes are the business of a pod's own node, policies speak of the names of its ports; that an object is the same as
+/// before is read of its fields.
 fn slim_elsewhere(pod: &mut Pod) {
     pod.metadata.uid.clear();
     pod.metadata.creation_timestamp.clear();
-    pod.spec.containers.clear();
+    for container in &mut pod.spec.containers {
+        let ports = std::mem::take(&mut container.ports).into_iter();
+        *container = Container { ports: ports.filter(|port| !port.name.is_empty()).collect(), ..Container::default() };
+    }
+    pod.spec.containers.retain(|container| !container.ports.is_empty());
     pod.spec.init_containers.clear();
     let has_address = !pod.status.pod_ip.is_empty() || !pod.status.pod_ips.is_empty();
     // An annotation of addresses precedes the status; an empty one takes back what the status says.

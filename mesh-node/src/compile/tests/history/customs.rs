@@ -133,6 +133,36 @@ fn service_entry(rng: &mut Rng) -> Value {
     spec
 }
 
+fn authorization_policy(rng: &mut Rng) -> Value {
+    let rules = some(rng, 2, |rng| {
+        let mut rule = json!({});
+        let namespace = *pick(rng, &["shop", "bank", "*"]);
+        optional(
+            rng,
+            &mut rule,
+            "from",
+            |rng| json!([{"source": {*pick(rng, &["namespaces", "notNamespaces", "odd"]): [namespace]}}]),
+        );
+        optional(
+            rng,
+            &mut rule,
+            "to",
+            |rng| json!([{"operation": {"ports": [number(rng).to_string()], "paths": ["/a*"]}}]),
+        );
+        rule
+    });
+    let mut spec = json!({"action": *pick(rng, &["ALLOW", "DENY", "AUDIT", "CUSTOM"]), "rules": rules});
+    match rng.u8(..4) {
+        0 => spec["selector"] = json!({"matchLabels": labels(rng)}),
+        1 => {
+            spec["targetRefs"] =
+                json!([{"kind": *pick(rng, &["Service", "Service", "Gateway"]), "name": format!("n{}", rng.u8(..4))}])
+        }
+        _ => {}
+    }
+    spec
+}
+
 /// An object of this kind.
 pub(super) fn custom(rng: &mut Rng, kind: CustomKind, mut metadata: ObjectMeta) -> Custom {
     let spec = match kind {
@@ -169,6 +199,12 @@ pub(super) fn custom(rng: &mut Rng, kind: CustomKind, mut metadata: ObjectMeta) 
             json!({"selector": {"istio": selector}, "servers": [{"port": {"number": number(rng), "protocol": "HTTP", "name": "h"}, "hosts": [host(rng)]}]})
         }
         CustomKind::GatewayClass => json!({"controllerName": *pick(rng, &[CONTROLLER, CONTROLLER, "other/one"])}),
+        CustomKind::AuthorizationPolicy => authorization_policy(rng),
+        CustomKind::RequestAuthentication => {
+            let mut spec = json!({"jwtRules": some(rng, 1, |_| json!({"issuer": "x"}))});
+            optional(rng, &mut spec, "selector", |rng| json!({"matchLabels": labels(rng)}));
+            spec
+        }
         CustomKind::Sidecar => json!({"odd": rng.u8(..2)}),
         CustomKind::NetworkPolicy => policies::kubernetes(rng),
         CustomKind::ClusterNetworkPolicy => policies::cluster(rng),
@@ -177,5 +213,9 @@ pub(super) fn custom(rng: &mut Rng, kind: CustomKind, mut metadata: ObjectMeta) 
             policies::calico(rng, kind)
         }
     };
+    let mut metadata = metadata;
+    if kind == CustomKind::AuthorizationPolicy && rng.u8(..4) == 0 {
+        metadata.annotations.insert("istio.io/dry-run".to_owned(), "true".to_owned());
+    }
     Custom { metadata, spec: spec.as_object().expect("made as one").clone(), reported: None }
 }

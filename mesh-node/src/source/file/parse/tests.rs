@@ -96,6 +96,8 @@ fn what_a_mesh_should_enforce_but_cannot_is_refused_aloud() {
         "
 {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: deny, namespace: shop}}
 ---
+{apiVersion: security.istio.io/v2, kind: AuthorizationPolicy, metadata: {name: newer, namespace: shop}}
+---
 {apiVersion: networking.k8s.io/v1beta1, kind: NetworkPolicy, metadata: {name: np}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: ignored}}
@@ -111,9 +113,10 @@ fn what_a_mesh_should_enforce_but_cannot_is_refused_aloud() {
 {apiVersion: example.org/v1, kind: Service, metadata: {name: ignored}}
 ",
         &expect![[r#"
+            AuthorizationPolicy shop/deny
             HTTPRoute default/r
             AdminNetworkPolicy anp, kind: AdminNetworkPolicy of policy.networking.k8s.io/v1alpha1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
-            AuthorizationPolicy shop/deny, kind: AuthorizationPolicy of security.istio.io/v1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
+            AuthorizationPolicy shop/newer, kind: AuthorizationPolicy of security.istio.io/v2 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             HostEndpoint hep, kind: HostEndpoint of projectcalico.org/v3 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             NetworkPolicy np, kind: NetworkPolicy of networking.k8s.io/v1beta1 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it
             PeerAuthentication p, kind: PeerAuthentication of security.istio.io/v9 is not supported; nothing of it is enforced, traffic is treated as if it were absent; remove it, or do not rely on it

@@ -12,6 +12,7 @@ fn pod() -> Subject {
         labels: (&*labels(&[("app", "web"), ("in", "x"), ("has", "y"), ("empty", "")])).into(),
         namespace_labels: labels(&[("team", "red")]),
         account_labels: labels(&[("rank", "high")]),
+        ports: Box::default(),
     }
 }
 
