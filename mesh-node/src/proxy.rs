@@ -7,9 +7,11 @@
 //! Invariant: memory is bounded: an idle connection holds no buffer, a stuck one at most two, of one record each once
 //! its pod has many.
 
+mod authorize;
 mod buffer;
 mod connect;
 mod edge;
+mod facts;
 mod feed;
 pub mod frame;
 mod http;
@@ -25,6 +27,7 @@ mod refusal;
 mod relay;
 mod report;
 mod tls;
+mod verdicts;
 mod wire;
 mod worker;
 

@@ -6,12 +6,13 @@
 //! Invariant: every worker listens, and the kernel spreads connections over them: the edge is no one thread's.
 //! Invariant: connections are bounded at each port, in number and in the time for which nothing is asked on them.
 
+use super::facts::Facts;
 use super::http::{self, Entry, Transport};
 use super::io;
 use super::live::OneMore;
 use super::refusal::{self, Refusal};
 use super::report::Report;
-use super::worker::{Facts, Pod, Way, Worker, accept};
+use super::worker::{Pod, Way, Worker, accept};
 use crate::snapshot::ByHost;
 use crate::snapshot::edge::{Certificate, EdgePort};
 use crate::sys::socket;

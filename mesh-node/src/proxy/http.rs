@@ -33,9 +33,10 @@ pub(crate) use io::Transport;
 pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
 
 use super::edge::Gate;
-use super::live::{OneMore, Registration};
+use super::facts::Facts;
+use super::live::{Cancelled, OneMore, Registration};
 use super::refusal;
-use super::worker::{Facts, Pod, Worker};
+use super::worker::{Pod, Worker};
 use crate::telemetry::{self, Security, Side};
 use ::http::{Request, Response};
 use arrived::Arrived;
@@ -101,6 +102,8 @@ pub(crate) struct Downstream {
     /// What was dialled.
     original: SocketAddr,
     entry: Entry,
+    /// By what the connection is ended.
+    cancelled: Rc<Cancelled>,
     /// What a port without routes amounts to, as of the last request.
     plain: RefCell<Option<Plain>>,
     /// Is HTTP/2 spoken?
@@ -134,7 +137,8 @@ pub(crate) async fn serve_outbound(
     (client, original): (SocketAddr, SocketAddr),
     registration: Registration<Facts>,
 ) {
-    let down = Rc::new(Downstream { entry, ..Downstream::new((worker, pod), client, original) });
+    let cancelled = Rc::clone(registration.cancelled());
+    let down = Rc::new(Downstream { entry, ..Downstream::new((worker, pod), (client, original), cancelled) });
     let requests = Rc::clone(&down);
     let service = service_fn(move |request| request::serve(Rc::clone(&requests), request));
     carry(&down, transport, service, (&registration, &Notify::new())).await;
@@ -144,12 +148,12 @@ pub(crate) async fn serve_outbound(
 pub(crate) async fn serve_inbound(
     (worker, pod): (Rc<Worker>, Rc<Pod>),
     (transport, application): (Transport, TcpStream),
-    (client, local): (SocketAddr, SocketAddr),
-    (security, facts): (Security, Facts),
+    ends: (SocketAddr, SocketAddr),
+    security: Security,
     registration: Registration<Facts>,
 ) {
-    let down = Rc::new(Downstream::new((worker, pod), client, local));
-    let arrived = Rc::new(Arrived::new(Rc::clone(&down), (security, facts), application));
+    let down = Rc::new(Downstream::new((worker, pod), ends, Rc::clone(registration.cancelled())));
+    let arrived = Rc::new(Arrived::new(Rc::clone(&down), (security, registration.facts()), application));
     let closed = Rc::clone(&arrived.closed);
     let service = service_fn(move |request| arrived::serve(Rc::clone(&arrived), request));
     carry(&down, transport, service, (&registration, &closed)).await;
@@ -217,10 +221,15 @@ where
 }
 
 impl Downstream {
-    fn new((worker, pod): (Rc<Worker>, Rc<Pod>), client: SocketAddr, original: SocketAddr) -> Self {
+    fn new(
+        (worker, pod): (Rc<Worker>, Rc<Pod>),
+        (client, original): (SocketAddr, SocketAddr),
+        cancelled: Rc<Cancelled>,
+    ) -> Self {
         let (plain, is_http2, is_used) = (RefCell::default(), Cell::new(false), Cell::new(false));
         let (under_way, rested) = (Cell::new(0), Cell::new(Instant::now()));
-        Self { worker, pod, client, original, entry: Entry::Pod, plain, is_http2, under_way, rested, is_used }
+        let entry = Entry::Pod;
+        Self { worker, pod, client, original, entry, cancelled, plain, is_http2, under_way, rested, is_used }
     }
 
     /// A request has come.

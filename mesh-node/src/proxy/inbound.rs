@@ -2,7 +2,8 @@
 //!
 //! In:  an arriving connection, whose local address is the pod's own.
 //! Out: its streams carried to the pod's application, which sees the client's address.
-//! Phases: identify (plain text or mutual TLS, and who), authorize, connect, relay, record.
+//! Phases: identify (plain text or mutual TLS, and who), authorize, connect, look, relay, record.
+//! Invariant: what policies deny reaches no application; where a connection is looked at, it was connected by then, and reset.
 //! Invariant: in STRICT mode no byte of plain text reaches the application, except of the node's kubelet on the ports
 //! of the pod's probes.
 //! Invariant: nothing ever waits for a client to speak first, unless that client must.
@@ -13,7 +14,9 @@ pub(super) mod hello;
 mod look;
 pub(super) mod streams;
 
+use super::authorize::{self, Arrival, Tell};
 use super::connect;
+use super::facts::{Carries, Facts, Way};
 use super::feed::Feed;
 use super::http::{self, Transport};
 use super::io;
@@ -24,9 +27,10 @@ use super::relay::{self, Ended};
 use super::report::Report;
 use super::tls::handshake::{self, Session};
 use super::wire::Wire;
-use super::worker::{Facts, Pod, Worker};
+use super::worker::{Pod, Worker};
 use crate::identity::{self, Peer};
 use crate::model::MtlsMode;
+use crate::policy::Spoken;
 use crate::snapshot::NodeSnapshot;
 use crate::sys::netlink::Routing;
 use crate::sys::socket;
@@ -70,7 +74,8 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     let early = pod.is_strict(&snapshot, local.port());
     drop(snapshot);
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
-    let plain = |pod: &Pod| pod.live.register(Facts::InboundPlain { port: local.port(), early });
+    let arrival = Arrival { source: client.ip(), local, identity: None };
+    let plain = |pod: &Pod| pod.live.register(Facts::arrived(arrival.clone(), Way::Plain { early }));
     // Each way in memory of its own, which is as large as that way needs.
     match speaks {
         Speaks::Plain => {
@@ -78,7 +83,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
             Box::pin(in_plain((worker, pod), (downstream, None), registration, report)).await;
         }
         Speaks::Probe => {
-            let registration = pod.live.register(Facts::InboundProbe { port: local.port() });
+            let registration = pod.live.register(Facts::arrived(arrival, Way::Probe));
             Box::pin(in_plain((worker, pod), (downstream, None), registration, report)).await;
         }
         Speaks::MutualTls { unmarked } => over_mesh(worker, pod, (downstream, unmarked), report).await,
@@ -122,10 +127,14 @@ fn speaks(
     // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
     let mark = socket::syn_dscp(downstream).ok().flatten();
     let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
+    let is_probe = || !meshed && is_probe(pod, snapshot, (client, local));
+    // Where plain text is taken, it matters for policies alone who asks.
+    let is_judged = authorize::policies(pod, snapshot).is_none_or(|policies| !policies.inbound.is_empty());
     match (pod.mode(feed, snapshot, local.port()), mark) {
-        (MtlsMode::Disable, _) => Speaks::Plain,
         (MtlsMode::Strict | MtlsMode::Permissive, Some(DSCP_MESH)) => Speaks::MutualTls { unmarked: false },
-        (MtlsMode::Strict, _) if !meshed && is_probe(pod, snapshot, (client, local)) => Speaks::Probe,
+        (MtlsMode::Strict, _) if is_probe() => Speaks::Probe,
+        (MtlsMode::Disable | MtlsMode::Permissive, _) if is_judged && is_probe() => Speaks::Probe,
+        (MtlsMode::Disable, _) => Speaks::Plain,
         (MtlsMode::Strict, Some(_)) if !meshed => Speaks::Forbidden,
         (MtlsMode::Strict, mark) => Speaks::MutualTls { unmarked: mark.is_some() },
         (MtlsMode::Permissive, _) if meshed => Speaks::Unclear,
@@ -148,6 +157,17 @@ async fn in_plain(
     registration: Registration<Facts>,
     mut report: Report,
 ) {
+    let ends = (report.source, report.destination);
+    let facts = registration.facts();
+    let admitted = admit((&worker, &pod), &worker.feed.snapshot(), &facts, &ends.1);
+    let look = match admitted {
+        Ok(look) => look,
+        Err(refusal) => {
+            upstream.into_iter().for_each(io::reset);
+            return refuse(downstream, report, refusal);
+        }
+    };
+    registration.change(facts.clone().carrying(look.carries()));
     let connected = match upstream {
         Some(upstream) => Ok(upstream),
         None => connect::to_application(&pod.sockets, report.source.ip(), report.destination).await,
@@ -156,28 +176,57 @@ async fn in_plain(
         Ok(upstream) => upstream,
         Err(error) => return refuse(downstream, report, Refusal::connect(&error)),
     };
-    let ends = (report.source, report.destination);
-    let facts = registration.facts();
-    let is_http = match Look::at(&worker.feed.snapshot(), &ends.1, &ends.1) {
-        // The kubelet asks whatever it likes.
-        Look::First | Look::Http if matches!(facts, Facts::InboundProbe { .. }) => false,
+    let is_http = match look {
         Look::Nowhere => false,
         Look::First => look::is_http(&downstream, &upstream).await,
         Look::Http => true,
     };
     if is_http {
-        let judged = (Security::Plain, facts);
         let transport = Transport::plain(downstream);
-        return http::serve_inbound((worker, pod), (transport, upstream), ends, judged, registration).await;
+        return http::serve_inbound((worker, pod), (transport, upstream), ends, Security::Plain, registration).await;
+    }
+    if let Err(refusal) = unread((&worker, &pod), &registration) {
+        io::reset(upstream);
+        return refuse(downstream, report, refusal);
     }
     report.opened();
-    let context = (&pod.buffers, &report.counts, registration.cancelled());
+    let context = (&pod.buffers, &report.counts, &**registration.cancelled());
     let ended = relay::plain(&downstream, &upstream, context).await;
     if !matches!(ended, Ended::Clean) {
         io::reset(downstream);
         io::reset(upstream);
     }
     report.ended(&ended);
+}
+
+/// What is looked at of a connection that may be let in, the client of which says that it dialled `original`.
+///
+/// **Errors**: it may not, whatever it will carry.
+fn admit(
+    ends: (&Worker, &Pod),
+    snapshot: &NodeSnapshot,
+    facts: &Facts,
+    original: &SocketAddr,
+) -> Result<Look, Refusal> {
+    // The kubelet asks whatever it likes.
+    let Some(arrival) = facts.arrival().filter(|_| !facts.is_probe()) else { return Ok(Look::Nowhere) };
+    let look = Look::at(snapshot, &arrival.local, original, arrival.is_read(ends.1, snapshot));
+    match look {
+        Look::Nowhere => arrival.judge(ends, snapshot, Spoken::Opaque, Tell::Everything)?,
+        Look::First => arrival.judge(ends, snapshot, Spoken::Unread, Tell::Denials)?,
+        // Each request is answered for itself.
+        Look::Http => {}
+    }
+    Ok(look)
+}
+
+/// Judges a connection that was looked at for requests, on which it turned out that nobody will read any.
+///
+/// **Errors**: it is not allowed to go on like that.
+fn unread((worker, pod): (&Worker, &Pod), registration: &Registration<Facts>) -> Result<(), Refusal> {
+    let Facts::Inbound { arrival, way, carries: Carries::Requests } = registration.facts() else { return Ok(()) };
+    registration.change(Facts::arrived(arrival.clone(), way));
+    arrival.judge((worker, pod), &worker.feed.snapshot(), Spoken::Opaque, Tell::Everything)
 }
 
 /// Mutual TLS on a connection, then one stream after another.

@@ -4,11 +4,12 @@
 //! Out: the facts for whoever judges, and the signal that ends a connection; counts of what is under way.
 //! Invariant: a connection is listed exactly while its [`Registration`] lives.
 
+use super::refusal::Refusal;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 type Connections<F> = Rc<RefCell<Slab<(F, Rc<Cancelled>)>>>;
 
@@ -35,10 +36,11 @@ impl<F> Live<F> {
     }
 
     /// Ends the connections for which `verdict` gives a reason; returns how many.
-    pub(crate) fn end(&self, verdict: impl Fn(&F) -> Option<&'static str>) -> usize {
+    pub(crate) fn end(&self, verdict: impl Fn(&F) -> Option<Refusal>) -> usize {
         let live = self.0.borrow();
-        let doomed = live.iter().filter_map(|(_, (facts, cancelled))| Some((cancelled, verdict(facts)?)));
-        doomed.map(|(cancelled, reason)| cancelled.cancel(reason)).count()
+        let open = live.iter().filter(|(_, (_, cancelled))| cancelled.cause().is_none());
+        let doomed = open.filter_map(|(_, (facts, cancelled))| Some((cancelled, verdict(facts)?)));
+        doomed.map(|(cancelled, refusal)| cancelled.cancel(refusal)).count()
     }
 }
 
@@ -58,8 +60,13 @@ impl<F> Registration<F> {
         self.live.borrow()[self.key].0.clone()
     }
 
+    /// It is judged by this from now on.
+    pub(crate) fn change(&self, facts: F) {
+        self.live.borrow_mut()[self.key].0 = facts;
+    }
+
     /// The signal that ends this connection.
-    pub(crate) fn cancelled(&self) -> &Cancelled {
+    pub(crate) fn cancelled(&self) -> &Rc<Cancelled> {
         &self.cancelled
     }
 }
@@ -73,31 +80,40 @@ impl<F> Drop for Registration<F> {
 /// A signal that is given at most once, within one thread, to one waiter.
 #[derive(Default)]
 pub(crate) struct Cancelled {
-    reason: Cell<Option<&'static str>>,
+    cause: RefCell<Option<Refusal>>,
     waker: Cell<Option<Waker>>,
 }
 
 impl Cancelled {
-    fn cancel(&self, reason: &'static str) {
-        self.reason.set(Some(reason));
+    fn cancel(&self, refusal: Refusal) {
+        self.cause.replace(Some(refusal));
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    /// Why it was given, if it was.
+    pub(crate) fn cause(&self) -> Option<Refusal> {
+        self.cause.borrow().clone()
+    }
+
+    /// Is it given? If not, whoever asks is woken when it is.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<Refusal> {
+        match self.cause() {
+            Some(refusal) => Poll::Ready(refusal),
+            None => {
+                let known = self.waker.take().filter(|waker| waker.will_wake(context.waker()));
+                self.waker.set(Some(known.unwrap_or_else(|| context.waker().clone())));
+                Poll::Pending
+            }
         }
     }
 
     /// Waits for the signal and returns its reason.
     ///
     /// **Cancel**: safe.
-    pub(crate) async fn wait(&self) -> &'static str {
-        poll_fn(|context| match self.reason.get() {
-            Some(reason) => Poll::Ready(reason),
-            None => {
-                let known = self.waker.take().filter(|waker| waker.will_wake(context.waker()));
-                self.waker.set(Some(known.unwrap_or_else(|| context.waker().clone())));
-                Poll::Pending
-            }
-        })
-        .await
+    pub(crate) async fn wait(&self) -> Refusal {
+        poll_fn(|context| self.poll(context)).await
     }
 }
 
@@ -131,9 +147,13 @@ mod tests {
     async fn only_the_condemned_are_told() {
         let live = Live::default();
         let (first, second) = (live.register(1), live.register(2));
-        assert_eq!(live.end(|&facts| (facts == 2).then_some("policy_changed")), 1);
-        assert_eq!(second.cancelled().wait().await, "policy_changed");
-        assert_eq!(first.cancelled().reason.get(), None);
+        let refusal = Refusal::new("policy_changed", "it was");
+        assert_eq!(live.end(|&facts| (facts == 2).then(|| refusal.clone())), 1);
+        assert_eq!(second.cancelled().wait().await, refusal);
+        assert_eq!(first.cancelled().cause(), None);
+        assert_eq!(live.end(|_| Some(refusal.clone())), 1, "nobody is told twice");
+        first.change(3);
+        assert_eq!(first.facts(), 3);
         drop(second);
         assert_eq!(live.len(), 1);
     }

@@ -2,6 +2,7 @@
 //!
 //! Out: `mesh_proxy_*`.
 
+use super::verdicts::Verdicts;
 use crate::telemetry::{Metrics, Security, Side};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -51,6 +52,8 @@ pub(crate) struct ProxyMetrics {
     /// How many workers cannot listen on which ports of gateways.
     failed: Arc<Mutex<BTreeMap<u16, u32>>>,
     unmarked: Counter,
+    /// What policies decided.
+    pub(crate) verdicts: Verdicts,
     /// Peers whose mark was missing and who were reported.
     reported: Arc<Mutex<HashSet<IpAddr>>>,
 }
@@ -61,7 +64,7 @@ const REPORTED: usize = 4096;
 impl ProxyMetrics {
     /// Registers the counters.
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let own = Self::default();
+        let own = Self { verdicts: Verdicts::new(metrics), ..Self::default() };
         metrics.register(|registry| {
             let help = "Streams served, by the side of the pod and how the network's part was protected";
             registry.register("mesh_proxy_connections", help, own.connections.clone());

@@ -6,8 +6,10 @@
 //! Invariant: no byte leaves before the upstream has proved the identity that discovery gives for it.
 //! Invariant: a refused or unreachable upstream resets the downstream at once.
 
+use super::authorize::{self, Tell};
 use super::buffer::Buffer;
 use super::connect;
+use super::facts::Facts;
 use super::feed::Departure;
 use super::frame::{Control, Open};
 use super::http::{self, Entry, Transport};
@@ -20,7 +22,7 @@ use super::report::Report;
 use super::tls::handshake;
 use super::tls::outside::Server;
 use super::wire::{Event, Wire, WireError};
-use super::worker::{Facts, Pod, Worker};
+use super::worker::{Pod, Worker};
 use crate::identity;
 use crate::model::http::{AppProtocol, UpstreamTls};
 use crate::model::{Identity, MtlsMode};
@@ -87,6 +89,11 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     };
     report.upstream = Some(target.endpoint);
     report.destination_workload.clone_from(&target.workload);
+    let snapshot = worker.feed.snapshot();
+    if let Err(refusal) = authorize::leaving((&worker, &pod), &snapshot, target.endpoint, Tell::Everything) {
+        return refuse(downstream, report, refusal);
+    }
+    drop(snapshot);
     let facts = Facts::Outbound { to: target.endpoint, identity: target.identity.clone() };
     let registration = pod.live.register(facts);
     let captured =
@@ -365,7 +372,10 @@ pub(super) async fn open(
             Ok(Err(Asked::Broken(error))) => return Err(Refusal::wire(&error)),
             Ok(Err(Asked::Refused(reason))) => {
                 let detail = format!("the peer node says: {}", if reason.is_empty() { "reset" } else { &reason });
-                return Err(Refusal::new(refusal::PEER_REFUSED, detail));
+                // A denial is told to whoever asks as that.
+                let is_denied = reason == refusal::POLICY_DENIED;
+                let reason = if is_denied { refusal::POLICY_DENIED } else { refusal::PEER_REFUSED };
+                return Err(Refusal::new(reason, detail));
             }
             Err(_) => {
                 let detail = "the peer node did not answer in time";

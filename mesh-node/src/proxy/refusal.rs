@@ -59,6 +59,8 @@ pub(crate) const NOT_TLS: &str = "not_tls";
 pub(crate) const NO_COMMON_PROTOCOL: &str = "no_common_protocol";
 /// The certificate's identity is not the one that discovery gives for the source address.
 pub(crate) const SOURCE_IDENTITY: &str = "source_identity";
+/// A policy denies it.
+pub(crate) const POLICY_DENIED: &str = "policy_denied";
 /// Discovery knows no workload at the source address.
 pub(crate) const UNKNOWN_SOURCE: &str = "unknown_source";
 /// The certificate expired while its connection was open.

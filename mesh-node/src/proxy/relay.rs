@@ -13,6 +13,7 @@ use super::buffer::Buffers;
 use super::frame::Control;
 use super::io;
 use super::live::Cancelled;
+use super::refusal::Refusal;
 use super::wire::{Batch, Event, Receiver, Sender, Wire, WireError, read_application};
 use std::cell::Cell;
 use std::io::IoSliceMut;
@@ -54,7 +55,7 @@ pub(crate) enum Ended {
     /// The connection between the nodes failed.
     Failed(WireError),
     /// It was ended here, for this reason.
-    Cancelled(&'static str),
+    Cancelled(Box<Refusal>),
 }
 
 /// What stops one direction.
@@ -99,7 +100,10 @@ pub(crate) async fn over_wire(
     };
     let (ended, tell) = match outcome {
         Ok(()) => return Ended::Clean,
-        Err(Broken::Cancelled(reason)) => (Ended::Cancelled(reason), Some(reason)),
+        Err(Broken::Cancelled(refusal)) => {
+            let reason = refusal.reason;
+            (Ended::Cancelled(refusal), Some(reason))
+        }
         Err(Broken::Stop(Stop::Application)) => (Ended::Reset, Some("")),
         Err(Broken::Stop(Stop::Refused(reason))) if reason.is_empty() => (Ended::Reset, None),
         Err(Broken::Stop(Stop::Refused(reason))) => (Ended::Refused(reason), None),
@@ -183,7 +187,7 @@ pub(crate) async fn plain(dialler: &TcpStream, dialled: &TcpStream, context: (&B
     let down = pin!(copy(dialled, dialler, buffers, &counts.response));
     match both(up, down, cancelled).await {
         Ok(()) => Ended::Clean,
-        Err(Broken::Cancelled(reason)) => Ended::Cancelled(reason),
+        Err(Broken::Cancelled(refusal)) => Ended::Cancelled(refusal),
         Err(Broken::Stop(_)) => Ended::Reset,
     }
 }
@@ -253,14 +257,14 @@ pub(crate) async fn over_tls(
     });
     match both(up, down, cancelled).await {
         Ok(()) => Ended::Clean,
-        Err(Broken::Cancelled(reason)) => Ended::Cancelled(reason),
+        Err(Broken::Cancelled(refusal)) => Ended::Cancelled(refusal),
         Err(Broken::Stop(_)) => Ended::Reset,
     }
 }
 
 enum Broken {
     Stop(Stop),
-    Cancelled(&'static str),
+    Cancelled(Box<Refusal>),
 }
 
 /// Runs both directions until both are done, one stops, or the stream is cancelled.
@@ -273,7 +277,7 @@ async fn both(
     while !(up_done && down_done) {
         tokio::select! {
             biased;
-            reason = cancelled.wait() => return Err(Broken::Cancelled(reason)),
+            refusal = cancelled.wait() => return Err(Broken::Cancelled(Box::new(refusal))),
             result = &mut down, if !down_done => {
                 result.map_err(Broken::Stop)?;
                 down_done = true;

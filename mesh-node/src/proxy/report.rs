@@ -83,7 +83,7 @@ impl Report {
                 Some(Refusal::new(refusal::PEER_REFUSED, format!("the peer node says: {reason}")))
             }
             Ended::Failed(error) => Some(Refusal::wire(error)),
-            Ended::Cancelled(reason) => Some(Refusal::new(reason, "the open connection was judged again")),
+            Ended::Cancelled(refusal) => Some(Refusal::clone(refusal)),
         };
         self.finish(refusal);
     }

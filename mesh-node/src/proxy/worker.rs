@@ -10,6 +10,7 @@ mod handshakes;
 use super::buffer::Buffers;
 use super::connect::Sockets;
 use super::edge::{Doors, Gate};
+use super::facts::Facts;
 use super::feed::{Departure, Feed};
 use super::http::{PodHttp, Seen};
 use super::live::{Live, OneMore};
@@ -21,7 +22,7 @@ use super::tls::outside::Outside;
 use super::{Config, Observers, PodTraffic, Totals, edge, inbound, io, outbound};
 use crate::identity::Keyring;
 use crate::model::{Identity, MtlsMode};
-use crate::snapshot::{EDGE, NodeSnapshot, PodKey, WorkloadEntry};
+use crate::snapshot::{EDGE, NodeSnapshot, PodKey, PodPolicies, WorkloadEntry};
 use crate::sys::netns::NetNs;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::edges::{EdgeCache, EdgeLabels};
@@ -99,68 +100,9 @@ pub(crate) struct Pod {
     pub(crate) buffers: Buffers,
     /// What the pod's connections amount to, idle wires included.
     pub(crate) totals: Arc<Totals>,
+    /// What policies were said to say of the pod last.
+    pub(crate) policies: RefCell<Option<PodPolicies>>,
     stopping: watch::Sender<bool>,
-}
-
-/// By what an open connection was judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Facts {
-    /// Arrived in plain text on this port.
-    InboundPlain {
-        /// The pod's port.
-        port: u16,
-        /// Did its port demand mutual TLS already? It was let in because the pod was joining or leaving the mesh, and goes on like
-        /// those that were begun before.
-        early: bool,
-    },
-    /// Arrived in plain text from the node itself, on a port where the kubelet asks after the pod.
-    InboundProbe {
-        /// The pod's port.
-        port: u16,
-    },
-    /// Arrived over mutual TLS.
-    InboundMesh {
-        /// The client's address.
-        source: IpAddr,
-        /// Who it proved to be.
-        identity: Arc<Identity>,
-    },
-    /// Requests that are judged one by one.
-    Http,
-    /// Left for an endpoint.
-    Outbound {
-        /// The endpoint.
-        to: SocketAddr,
-        /// Who it proved to be; `None` in plain text.
-        identity: Option<Arc<Identity>>,
-    },
-}
-
-impl Facts {
-    /// Why the connection may not go on under `snapshot`; `None` if it may. An address that discovery no longer
-    /// gives to anyone does not condemn: the pod behind it is gone, and so will the connection be.
-    pub(crate) fn verdict(&self, snapshot: &NodeSnapshot, pod: Option<&PodKey>) -> Option<&'static str> {
-        let differs = |address: &IpAddr, identity: &Identity| {
-            snapshot.directory.workloads.get(address).is_some_and(|workload| *workload.identity != *identity)
-        };
-        match self {
-            Self::InboundPlain { port, early } => {
-                let strict = snapshot.pods.get(pod?)?.mode(*port) == MtlsMode::Strict;
-                (strict && !early).then_some(refusal::MTLS_REQUIRED)
-            }
-            Self::InboundProbe { port } => {
-                let pod = snapshot.pods.get(pod?)?;
-                let strict = pod.mode(*port) == MtlsMode::Strict;
-                (strict && !pod.probe_ports.contains(port)).then_some(refusal::MTLS_REQUIRED)
-            }
-            Self::Http => None,
-            Self::InboundMesh { source, identity } => differs(source, identity).then_some(refusal::SOURCE_IDENTITY),
-            Self::Outbound { to, identity } => {
-                let identity = identity.as_ref()?;
-                differs(&to.ip(), identity).then_some(refusal::UPSTREAM_IDENTITY)
-            }
-        }
-    }
 }
 
 impl Pod {
@@ -236,6 +178,7 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         http: PodHttp::default(),
         buffers: buffers.share(),
         totals: Arc::default(),
+        policies: RefCell::default(),
         stopping: watch::Sender::new(false),
     });
     let pods = HashMap::from([(Arc::clone(&edge.key), Rc::clone(&edge))]);
@@ -308,6 +251,7 @@ impl Worker {
             http: PodHttp::default(),
             buffers: self.buffers.share(),
             totals: traffic.totals,
+            policies: RefCell::new(self.feed.snapshot().policies.get(&traffic.key).cloned()),
             stopping: watch::Sender::new(false),
         });
         for (listener, side) in traffic.listeners {
@@ -338,7 +282,7 @@ impl Worker {
                 tokio::time::sleep(IDLE_CHECK).await;
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     for pod in &pods {
-                        pod.live.end(|_| Some(refusal::DRAINED));
+                        pod.live.end(|_| Some(Refusal::new(refusal::DRAINED, "the daemon or the pod stops")));
                     }
                     // One turn for the connections to say so.
                     tokio::time::sleep(IDLE_CHECK).await;
@@ -353,7 +297,7 @@ impl Worker {
     /// Cuts whatever a pod has, kept connections of other pods to it as well.
     fn part(&self, pod: Rc<Pod>, done: oneshot::Sender<()>) {
         self.dispose(pod.stop());
-        pod.live.end(|_| Some(refusal::POD_GONE));
+        pod.live.end(|_| Some(Refusal::new(refusal::POD_GONE, "the pod is gone")));
         telemetry::spawn_local("part", async move {
             let deadline = Instant::now() + PARTING;
             loop {
@@ -403,7 +347,10 @@ impl Worker {
         let departure = self.feed.departure();
         for pod in self.pods.borrow().values() {
             pod.http.pool.keep(|place| place.is_current(&snapshot, departure));
-            let ended = pod.live.end(|facts| facts.verdict(&snapshot, Some(&pod.key)));
+            if let Some(policies) = snapshot.policies.get(&pod.key) {
+                pod.policies.replace(Some(policies.clone()));
+            }
+            let ended = pod.live.end(|facts| facts.verdict((self, pod), &snapshot));
             if ended > 0 {
                 let name = snapshot.pods.get(&pod.key).map(|local| local.name.to_string());
                 tracing::info!(pod = name, sandbox = %pod.key, ended, "open connections are no longer allowed");

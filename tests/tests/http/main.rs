@@ -3,6 +3,7 @@
 mod arriving;
 mod edge;
 mod outside;
+mod policy;
 mod protocols;
 mod resilience;
 mod rollouts;

@@ -1,5 +1,6 @@
 //! What daemons do when something is against them: pods that leave, peers that lie, roots that change, ends, floods.
 
+mod claims;
 mod endings;
 mod hostile;
 mod leaving;

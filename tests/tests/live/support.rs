@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -185,18 +185,25 @@ impl Stolen {
         Ok(identity::peer(&self.chain)?.not_after < std::time::SystemTime::now())
     }
 
-    /// Opens a stream to `to` with it, from the address of a pod, as a daemon would.
+    /// A session with it, as a daemon has with another at this address.
     ///
-    /// **Errors**: the handshake or the stream was refused.
-    pub(crate) fn use_from(&self, from: &Pod, to: SocketAddr) -> Result<()> {
-        let mut stream = connect_as(from, to, Guise { marked: true, uncaptured: true, ..Guise::default() })?;
+    /// **Errors**: the certificate cannot be used.
+    pub(crate) fn session(&self, with: IpAddr) -> Result<ClientConnection> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Gullible))
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        let mut tls = ClientConnection::new(Arc::new(config), ServerName::from(to.ip()))?;
+        Ok(ClientConnection::new(Arc::new(config), ServerName::from(with))?)
+    }
+
+    /// Opens a stream to `to` with it, from the address of a pod, as a daemon would.
+    ///
+    /// **Errors**: the handshake or the stream was refused.
+    pub(crate) fn use_from(&self, from: &Pod, to: SocketAddr) -> Result<()> {
+        let mut stream = connect_as(from, to, Guise { marked: true, uncaptured: true, ..Guise::default() })?;
+        let mut tls = self.session(to.ip())?;
         let mut tls = rustls::Stream::new(&mut tls, &mut stream);
         tls.write_all(&Control::Open(to.into()).encode())?;
         let mut record = [0; 1024];

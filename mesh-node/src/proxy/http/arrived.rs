@@ -16,9 +16,13 @@ use super::io::Transport;
 use super::request::{Asking, Client, conclude, identify};
 use super::resend::Resend;
 use super::speak::{Sender, speak};
+use crate::policy::Spoken;
+use crate::proxy::authorize::{Head, Tell, policies};
 use crate::proxy::connect;
+use crate::proxy::facts::{Carries, Facts};
+use crate::proxy::live::Registration;
 use crate::proxy::refusal::{self, Refusal};
-use crate::proxy::worker::Facts;
+use crate::snapshot::NodeSnapshot;
 use crate::telemetry::{self, Security};
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
 use http::uri::Scheme;
@@ -134,14 +138,13 @@ pub(super) async fn serve(
     let (mut head, body) = request.into_parts();
     name_host(&mut head, &arrived.down);
     let snapshot = arrived.down.worker.feed.snapshot();
-    let identity = match &arrived.facts {
-        Facts::InboundMesh { identity, .. } => Some(&**identity),
-        Facts::InboundPlain { .. } | Facts::InboundProbe { .. } | Facts::Http | Facts::Outbound { .. } => None,
-    };
+    let identity = arrived.facts.arrival().and_then(|arrival| arrival.identity.as_deref());
     let mut exchange = Exchange::inbound(&arrived.down, &head, &snapshot, (arrived.security, identity));
+    let asked = identify(head, &mut exchange);
+    let allowed = asked.and_then(|asking| authorize(&arrived, &snapshot, asking, &mut exchange));
     drop(snapshot);
-    let answered = match identify(head, &mut exchange) {
-        Ok(asking) => answer(&arrived, &mut exchange, asking, body).await,
+    let answered = match allowed {
+        Ok(asking) => judged(&arrived, &mut exchange, asking, body).await,
         Err(refusal) => Err(refusal),
     };
     let is_last = match &answered {
@@ -158,6 +161,49 @@ pub(super) async fn serve(
         response.headers_mut().insert(UNSENT, HeaderValue::from_static("1"));
     }
     Ok(response)
+}
+
+/// The request, if policies allow it. It is judged again while it lasts.
+fn authorize(
+    arrived: &Arrived,
+    snapshot: &NodeSnapshot,
+    asking: Asking,
+    exchange: &mut Exchange,
+) -> Result<Asking, Refusal> {
+    let down = &arrived.down;
+    let Some(arrival) = arrived.facts.arrival() else { return Ok(asking) };
+    let is_free = policies(&down.pod, snapshot).is_some_and(|policies| policies.inbound.is_empty());
+    // An upgraded connection may outlive any policy.
+    if is_free && !asking.changes {
+        return Ok(asking);
+    }
+    let head = Head::of(&asking.head, asking.authority.as_str());
+    arrival.judge((&down.worker, &down.pod), snapshot, Spoken::Http(&head.request()), Tell::Everything)?;
+    let facts = arrived.facts.clone().carrying(Carries::Request(Rc::new(head)));
+    exchange.judged = Some(down.pod.live.register(facts));
+    Ok(asking)
+}
+
+/// The application's answer, unless the request is no longer allowed before it comes.
+async fn judged(
+    arrived: &Arrived,
+    exchange: &mut Exchange,
+    asking: Asking,
+    body: Incoming,
+) -> Result<(Answered, bool), Refusal> {
+    let Some(cancelled) = exchange.judged.as_ref().map(|judged| Rc::clone(judged.cancelled())) else {
+        return answer(arrived, exchange, asking, body).await;
+    };
+    let (answered, is_last) = tokio::select! {
+        biased;
+        refusal = cancelled.wait() => return Err(refusal),
+        answered = answer(arrived, exchange, asking, body) => answered?,
+    };
+    let answered = match answered {
+        Answered::Response(response) => Answered::Response(response.map(|body| body.unless(Some(&cancelled)))),
+        upgrade @ Answered::Upgrade { .. } => upgrade,
+    };
+    Ok((answered, is_last))
 }
 
 /// HTTP/1.0 has requests that name no host; they are for whatever was dialled.
@@ -207,7 +253,9 @@ async fn answer(
             Answered::Response(response)
         }
         Handed::Over(response, upstream) => {
-            Answered::Upgrade { response, upstream, facts: arrived.facts.clone(), held: None }
+            let judged = exchange.judged.as_ref().map(Registration::facts);
+            let facts = judged.unwrap_or_else(|| arrived.facts.clone());
+            Answered::Upgrade { response, upstream, facts, held: None }
         }
     };
     Ok((answered, is_last))

@@ -9,13 +9,13 @@ use super::body::Payload;
 use super::pool::{self, Bounds, Lease, Peer, Place, Turn};
 use super::upstream::{EndpointStanding, Standing};
 use crate::model::http::{AppProtocol, UpstreamTls};
-use crate::proxy::feed::Departure;
+use crate::proxy::authorize::{self, Tell};
 use crate::proxy::live::OneMore;
 use crate::proxy::outbound;
 use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::tls::outside::Server;
 use crate::snapshot::http::Upstream;
-use crate::snapshot::{NodeSnapshot, PodKey, WorkloadEntry};
+use crate::snapshot::{NodeSnapshot, WorkloadEntry};
 use crate::telemetry::{self, Security};
 use http::uri::Scheme;
 use http::{Request, Response, Version};
@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Timeout,
     /// As much as the user allows is under way already.
     Overflow,
+    /// A policy denies it, which is no failure.
+    Denied,
 }
 
 /// A failed attempt.
@@ -90,14 +92,16 @@ pub(crate) struct Aim {
 impl Aim {
     /// The endpoint, as the snapshot knows it, for one of this node's pods.
     ///
-    /// **Errors**: nothing names the server that TLS is to prove.
+    /// **Errors**: a policy does not let the pod go there; nothing names the server that TLS is to prove.
     pub(crate) fn new(
         (upstream, standing): (&Arc<Upstream>, &Rc<Standing>),
-        (pod, endpoint): (&PodKey, SocketAddr),
-        (snapshot, departure): (&NodeSnapshot, Departure),
+        (down, endpoint): (&Downstream, SocketAddr),
+        snapshot: &NodeSnapshot,
         Wanted { version, may_upgrade, host }: Wanted<'_>,
     ) -> Result<Self, Refusal> {
-        let (workload, identity) = outbound::from(pod, snapshot, endpoint, departure);
+        let (worker, pod) = (&down.worker, &down.pod);
+        authorize::leaving((worker, pod), snapshot, endpoint, Tell::Everything)?;
+        let (workload, identity) = outbound::from(&pod.key, snapshot, endpoint, worker.feed.departure());
         let peer = match (&upstream.tls, identity) {
             (UpstreamTls::Mesh, Some(identity)) => Peer::Mesh(identity),
             (UpstreamTls::Mesh, None) | (UpstreamTls::Disable, _) => Peer::Plain,
@@ -202,9 +206,12 @@ impl Aim {
             idle: limits.idle_timeout,
             requests: limits.requests_per_connection,
         };
-        pool::open((&down.worker, &down.pod), &self.place, (bounds, &self.standing), self.may_upgrade)
-            .await
-            .map_err(|refusal| Failure { kind: Kind::Connect, refusal, unsent: None })
+        pool::open((&down.worker, &down.pod), &self.place, (bounds, &self.standing), self.may_upgrade).await.map_err(
+            |refusal| {
+                let kind = if refusal.reason == refusal::POLICY_DENIED { Kind::Denied } else { Kind::Connect };
+                Failure { kind, refusal, unsent: None }
+            },
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 //! Invariant: bytes and trailers pass as they come, one frame at a time: who reads slowly slows down who sends.
 //! Invariant: what is kept of a request for another attempt is bounded by [`MAX_KEPT`]; beyond it there is none.
 
+use crate::proxy::live::Cancelled;
 use crate::telemetry::http::GrpcStatus;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -24,6 +25,9 @@ pub(crate) enum BodyError {
     /// The time for the whole exchange is over.
     #[error("the request's timeout passed")]
     Timeout,
+    /// It is no longer allowed.
+    #[error("a policy ended the exchange")]
+    Denied,
     /// Its beginning is no longer kept.
     #[error("the beginning of the message is no longer there")]
     Forgotten,
@@ -94,6 +98,8 @@ pub(crate) struct Payload {
     passed: Rc<Passed>,
     /// When it must have passed.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// By what it is broken off.
+    cancelled: Option<Rc<Cancelled>>,
     /// Dropped with it: whoever waits for its end.
     _end: Option<Box<dyn std::any::Any>>,
 }
@@ -240,10 +246,14 @@ impl Drop for Kept {
 }
 
 impl Payload {
+    fn of(source: Source, passed: Rc<Passed>) -> Self {
+        Self { source, passed, deadline: None, cancelled: None, _end: None }
+    }
+
     /// These bytes.
     pub(crate) fn bytes(bytes: Bytes) -> Self {
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
-        Self { source: Source::Bytes(bytes), passed: Rc::default(), deadline: None, _end: None }
+        Self::of(Source::Bytes(bytes), Rc::default())
     }
 
     /// Nothing.
@@ -253,12 +263,12 @@ impl Payload {
 
     /// What comes, counted in `passed`.
     pub(crate) fn incoming(incoming: Incoming, passed: Rc<Passed>) -> Self {
-        Self { source: Source::Incoming(incoming), passed, deadline: None, _end: None }
+        Self::of(Source::Incoming(incoming), passed)
     }
 
     /// What `keeper` has and gets, from the beginning.
     pub(crate) fn kept(keeper: &Rc<Keeper>) -> Self {
-        Self { source: Source::Kept(Rc::clone(keeper), 0), passed: Rc::default(), deadline: None, _end: None }
+        Self::of(Source::Kept(Rc::clone(keeper), 0), Rc::default())
     }
 
     /// The same, counted in `passed`.
@@ -270,6 +280,12 @@ impl Payload {
     /// The same, which breaks off at `deadline`.
     pub(crate) fn until(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        self
+    }
+
+    /// The same, which breaks off when this is given.
+    pub(crate) fn unless(mut self, cancelled: Option<&Rc<Cancelled>>) -> Self {
+        self.cancelled = cancelled.map(Rc::clone);
         self
     }
 
@@ -303,6 +319,9 @@ impl Body for Payload {
         if own.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
             own.passed.late.set(true);
             return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
+        if own.cancelled.as_ref().is_some_and(|cancelled| cancelled.poll(context).is_ready()) {
+            return Poll::Ready(Some(Err(BodyError::Denied)));
         }
         let frame = match &mut own.source {
             Source::Bytes(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),

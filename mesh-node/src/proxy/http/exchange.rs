@@ -9,6 +9,8 @@ use super::attempt::Held;
 use super::body::{Messages, Passed};
 use super::headers::FORWARDED_FOR;
 use crate::model::Identity;
+use crate::proxy::facts::Facts;
+use crate::proxy::live::Registration;
 use crate::proxy::refusal::{self, Refusal};
 use crate::snapshot::http::{RouteOrigin, Upstream};
 use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
@@ -75,6 +77,8 @@ pub(crate) struct Exchange {
     pub(crate) response: Rc<Passed>,
     /// What serves it until its end.
     pub(crate) held: Option<Held>,
+    /// By what it is judged again while it lasts.
+    pub(crate) judged: Option<Registration<Facts>>,
 }
 
 impl Exchange {
@@ -131,15 +135,19 @@ impl Exchange {
             request: passed(head),
             response: passed(head),
             held: None,
+            judged: None,
         }
     }
 }
 
 impl Exchange {
     /// Why it was not served, or not as the application wanted.
-    fn conclude(&mut self) -> Option<Refusal> {
+    fn conclude(&self) -> Option<Refusal> {
         let response = &self.response;
-        let refusal = self.refusal.take();
+        let judged = || self.judged.as_ref().and_then(|judged| judged.cancelled().cause());
+        // What ended it, or the connection that it was on, says more than that it was not served.
+        let cut = || if response.whole.get() { None } else { judged().or_else(|| self.down.cancelled.cause()) };
+        let refusal = self.refusal.clone().or_else(cut);
         refusal.or_else(|| {
             if response.late.get() {
                 Some(Refusal::new(refusal::REQUEST_TIMEOUT, "the response took too long"))

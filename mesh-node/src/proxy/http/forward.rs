@@ -13,9 +13,9 @@ use super::resend::Resend;
 use super::upstream::{Standing, Went};
 use super::{affinity, headers, mirror, retry};
 use crate::model::http::{HttpFilters, Share};
+use crate::proxy::facts::Facts;
 use crate::proxy::live::OneMore;
 use crate::proxy::refusal::{self, Refusal};
-use crate::proxy::worker::Facts;
 use crate::snapshot::NodeSnapshot;
 use crate::snapshot::http::{Destination, Endpoints, Upstream};
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -90,8 +90,7 @@ pub(super) async fn forward(
         exchange.attempts += 1;
         let made = exchange.attempts;
         let endpoint = endpoint(way.upstream, &standing, (affinity.key, &tried), down.original).await?;
-        let known = (snapshot, down.worker.feed.departure());
-        let aim = Aim::new((way.upstream, &standing), (&down.pod.key, endpoint), known, request.wanted())?;
+        let aim = Aim::new((way.upstream, &standing), (&down, endpoint), snapshot, request.wanted())?;
         note(exchange, &aim);
         let limit = way.filters.attempt_timeout.map(|limit| Instant::now() + limit);
         let limit = [deadline, limit].into_iter().flatten().min();
@@ -105,7 +104,7 @@ pub(super) async fn forward(
                 plan.wants_instead(made, status, headers, request.method())
             }
             Err(failure) => {
-                if failure.kind != Kind::Overflow {
+                if !matches!(failure.kind, Kind::Overflow | Kind::Denied) {
                     judge(&standing, &aim, Went::Unanswered);
                 }
                 plan.wants_after(made, failure.kind, request.method())

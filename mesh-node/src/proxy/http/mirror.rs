@@ -37,8 +37,9 @@ pub(crate) fn send(down: &Rc<Downstream>, to: &Destination, copy: Option<(reques
                 Endpoints::Dns(names) => standing.resolve(names, &[], down.original.is_ipv6()).await,
             };
             let wanted = Wanted { version: head.version, may_upgrade: false, host: authority.host() };
-            let knowing = (&*down.worker.feed.snapshot(), down.worker.feed.departure());
-            let aim = Aim::new((&upstream, &standing), (&down.pod.key, endpoint?), knowing, wanted).ok()?;
+            let snapshot = down.worker.feed.snapshot();
+            let aim = Aim::new((&upstream, &standing), (&down, endpoint?), &snapshot, wanted).ok()?;
+            drop(snapshot);
             headers::address(&mut head, aim.place.version, &shadow(&authority), &aim.scheme());
             let answer = aim.send(&down, Request::from_parts(head, body)).await.ok()?;
             let mut body = answer.response.into_body();

@@ -53,6 +53,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 pub(crate) fn status(reason: &str) -> StatusCode {
     match reason {
         refusal::BAD_REQUEST => StatusCode::BAD_REQUEST,
+        refusal::POLICY_DENIED => StatusCode::FORBIDDEN,
         refusal::NO_ROUTE => StatusCode::NOT_FOUND,
         refusal::NO_BACKEND => StatusCode::INTERNAL_SERVER_ERROR,
         refusal::REQUEST_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
@@ -77,6 +78,8 @@ fn grpc_status(status: StatusCode) -> u16 {
 fn message(refusal: &Refusal) -> String {
     match refusal.reason {
         refusal::BAD_REQUEST | refusal::FAULT => refusal.detail.clone(),
+        // As Envoy words it, for whoever looks for that.
+        refusal::POLICY_DENIED => "RBAC: access denied".to_owned(),
         // Addresses and names of the cluster are for its operators, in the log.
         reason => reason.replace('_', " "),
     }

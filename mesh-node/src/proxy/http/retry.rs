@@ -59,7 +59,7 @@ impl<'a> Plan<'a> {
         }
         made <= self.attempts
             && self.on.iter().any(|on| match (on, kind) {
-                (RetryOn::ServerError | RetryOn::GatewayError, Kind::Overflow) => false,
+                (_, Kind::Denied) | (RetryOn::ServerError | RetryOn::GatewayError, Kind::Overflow) => false,
                 (RetryOn::ServerError | RetryOn::GatewayError, _) => true,
                 (RetryOn::ConnectFailure | RetryOn::ResetBeforeRequest | RetryOn::Reset, Kind::Connect) => true,
                 (RetryOn::Reset, Kind::Reset { .. } | Kind::RefusedStream | Kind::Timeout) => true,
@@ -124,6 +124,7 @@ mod tests {
         assert!(default.wants_after(1, Kind::Reset { reused: true }, &Method::GET));
         assert!(!default.wants_after(2, Kind::Reset { reused: true }, &Method::GET));
         assert!(!default.wants_after(1, Kind::Timeout, &Method::GET));
+        assert!(!default.wants_after(1, Kind::Denied, &Method::GET));
         let none = HeaderMap::new();
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         assert!(default.wants_instead(1, unavailable, &none, &Method::GET));

@@ -5,7 +5,7 @@
 //! Invariant: from there on nothing is understood and everything is carried; the exchange ends with the connection.
 
 use super::exchange::Exchange;
-use crate::proxy::worker::Facts;
+use crate::proxy::facts::Facts;
 use crate::telemetry;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;

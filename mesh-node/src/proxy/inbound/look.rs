@@ -7,6 +7,7 @@
 
 use crate::model::http::AppProtocol;
 use crate::proxy::buffer::Buffers;
+use crate::proxy::facts::Carries;
 use crate::proxy::frame::Control;
 use crate::proxy::http::{Sniffed, begins_as_http};
 use crate::proxy::io;
@@ -27,18 +28,28 @@ pub(crate) enum Look {
 }
 
 impl Look {
-    /// What is looked at of a connection to this port of a pod, which the client dialled as `original`.
-    pub(crate) fn at(snapshot: &NodeSnapshot, local: &SocketAddr, original: &SocketAddr) -> Self {
+    /// What is looked at of a connection to this port of a pod, which the client says that it dialled as `original`. Where a policy
+    /// asks what requests are, `is_asked`, what the client says decides nothing, and a port of which nobody says anything is looked at.
+    pub(crate) fn at(snapshot: &NodeSnapshot, local: &SocketAddr, original: &SocketAddr, is_asked: bool) -> Self {
         let directory = &snapshot.directory;
         // Of two services that one port belongs to, the one that was dialled may know that it is no HTTP.
         let dialled = directory.services.get(&original.ip()).and_then(|service| service.port(original.port()));
-        if dialled.is_some_and(|port| port.protocol == AppProtocol::Opaque) {
+        if !is_asked && dialled.is_some_and(|port| port.protocol == AppProtocol::Opaque) {
             return Self::Nowhere;
         }
         match directory.endpoints.get(local).map(|endpoint| endpoint.protocol) {
             Some(AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc) => Self::Http,
             Some(AppProtocol::Undeclared) => Self::First,
+            None if is_asked => Self::First,
             Some(AppProtocol::Opaque) | None => Self::Nowhere,
+        }
+    }
+
+    /// What a connection carries that is looked at like this, as far as that is known at its start.
+    pub(crate) fn carries(self) -> Carries {
+        match self {
+            Self::Nowhere => Carries::Opaque,
+            Self::First | Self::Http => Carries::Requests,
         }
     }
 }

@@ -6,7 +6,10 @@
 //! Invariant: a wire ends with the certificate that opened it; a stream that meets its end was not acted on.
 
 use super::look::{self, First, Look};
+use super::{admit, unread};
+use crate::proxy::authorize::Arrival;
 use crate::proxy::connect;
+use crate::proxy::facts::{Carries, Facts, Way};
 use crate::proxy::frame::{Control, Open};
 use crate::proxy::http::{self, Transport};
 use crate::proxy::io;
@@ -16,7 +19,7 @@ use crate::proxy::refusal::{self, Refusal};
 use crate::proxy::relay::{self, Ended, Role};
 use crate::proxy::report::Report;
 use crate::proxy::wire::{Batch, Event, Wire, WireError};
-use crate::proxy::worker::{Facts, Pod, Worker};
+use crate::proxy::worker::{Pod, Worker};
 use crate::snapshot::NodeSnapshot;
 use crate::telemetry::Security;
 use std::net::SocketAddr;
@@ -27,7 +30,7 @@ use tokio::net::TcpStream;
 
 /// Serves a wire until either side ends it.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, ends: (SocketAddr, SocketAddr)) {
-    let mut streams = 0_u64;
+    let mut was_used = false;
     loop {
         let asked = tokio::select! {
             biased;
@@ -42,31 +45,33 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
             Ok(None) => return,
             Err(error) => {
                 // A connection on which nothing was ever asked is itself what failed.
-                if streams == 0 {
+                if !was_used {
                     let report = new_report((&worker, &pod), &worker.feed.snapshot(), &peered, ends);
                     report.refused(Refusal::wire(&error));
                 }
                 return;
             }
         };
-        if streams > 0 && peered.expires <= SystemTime::now() {
+        if was_used && peered.expires <= SystemTime::now() {
             // The client saw the certificate valid when it sent OPEN, and may have a new one by now. It opens the
             // stream again on a new wire; if it has none, the handshake refuses it.
             Box::pin(peered.wire.close()).await;
             return;
         }
-        streams += 1;
+        was_used = true;
         let snapshot = worker.feed.snapshot();
         let mut report = new_report((&worker, &pod), &snapshot, &peered, ends);
         if let Some(service) = snapshot.directory.services.get(&original.ip()) {
             report.service = Some(Arc::clone(&service.name));
         }
-        let facts = Facts::InboundMesh { source: ends.0.ip(), identity: Arc::clone(&peered.identity) };
-        let admitted = judge(&snapshot, &peered, &facts);
-        let look = Look::at(&snapshot, &ends.1, &original);
+        let identity = Some(Arc::clone(&peered.identity));
+        let facts = Facts::arrived(Arrival { source: ends.0.ip(), local: ends.1, identity }, Way::Mesh);
+        let admitted = judge(&pod, &snapshot, &peered, &facts);
+        let admitted = admitted.and_then(|()| admit((&worker, &pod), &snapshot, &facts, &original));
         drop(snapshot);
-        let registration = pod.live.register(facts.clone());
-        let Some((application, report)) = connect(&pod, &mut peered, (admitted, report)).await else { return };
+        let registration =
+            pod.live.register(facts.carrying(admitted.as_ref().map_or(Carries::Opaque, |look| look.carries())));
+        let Some((application, look, report)) = connect(&pod, &mut peered, (admitted, report)).await else { return };
         peered.wire.accept();
         let first = match look {
             Look::Nowhere => First::Other(None),
@@ -82,12 +87,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         };
         match first {
             First::Http(opened, ended) => {
-                let transport = Transport::arrived(peered.wire, (opened, ended), heeds_drain);
-                let judged = (Security::MutualTls, facts);
-                let serving = http::serve_inbound((worker, pod), (transport, application), ends, judged, registration);
+                let carried = (Transport::arrived(peered.wire, (opened, ended), heeds_drain), application);
+                let serving = http::serve_inbound((worker, pod), carried, ends, Security::MutualTls, registration);
                 return Box::pin(serving).await;
             }
             First::Other(first) => {
+                if let Err(refusal) = unread((&worker, &pod), &registration) {
+                    io::reset(application);
+                    return Box::pin(refuse(&mut peered, report, refusal)).await;
+                }
                 let carrying = (&mut peered.wire, first);
                 if !stream(&pod, carrying, application, (registration.cancelled(), report)).await {
                     return;
@@ -130,22 +138,27 @@ async fn open(pod: &Pod, peered: &mut Peered) -> Result<Option<Open>, WireError>
 async fn connect(
     pod: &Pod,
     peered: &mut Peered,
-    (admitted, report): (Result<(), Refusal>, Report),
-) -> Option<(TcpStream, Report)> {
+    (admitted, report): (Result<Look, Refusal>, Report),
+) -> Option<(TcpStream, Look, Report)> {
     let connected = match admitted {
-        Ok(()) => connect::to_application(&pod.sockets, report.source.ip(), report.destination)
+        Ok(look) => connect::to_application(&pod.sockets, report.source.ip(), report.destination)
             .await
+            .map(|application| (application, look))
             .map_err(|error| Refusal::connect(&error)),
         Err(refusal) => Err(refusal),
     };
     match connected {
-        Ok(application) => Some((application, report)),
+        Ok((application, look)) => Some((application, look, report)),
         Err(refusal) => {
-            let _peer_may_be_gone = peered.wire.split().0.control(&Control::Reset(refusal.reason.to_owned())).await;
-            report.refused(refusal);
+            Box::pin(refuse(peered, report, refusal)).await;
             None
         }
     }
+}
+
+async fn refuse(peered: &mut Peered, report: Report, refusal: Refusal) {
+    let _peer_may_be_gone = peered.wire.split().0.control(&Control::Reset(refusal.reason.to_owned())).await;
+    report.refused(refusal);
 }
 
 /// Carries one stream; true if the wire can serve another.
@@ -166,12 +179,13 @@ async fn stream(
     clean
 }
 
-fn judge(snapshot: &NodeSnapshot, peered: &Peered, facts: &Facts) -> Result<(), Refusal> {
+/// May whoever is there open a stream, whatever policies say?
+fn judge(pod: &Pod, snapshot: &NodeSnapshot, peered: &Peered, facts: &Facts) -> Result<(), Refusal> {
     if peered.expires <= SystemTime::now() {
         let detail = format!("the certificate of {} expired while the connection was open", peered.identity);
         return Err(Refusal::new(refusal::EXPIRED_CERTIFICATE, detail));
     }
-    match facts.verdict(snapshot, None) {
+    match facts.is_out_of_place(snapshot, pod) {
         Some(reason) => Err(Refusal::new(reason, format!("the connection of {} was judged again", peered.identity))),
         None => Ok(()),
     }
