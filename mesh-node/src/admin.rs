@@ -1,7 +1,7 @@
 //! What the daemon tells people and collectors about itself, over HTTP on loopback.
 //!
 //! In:  a [`Source`], which the control loop supplies.
-//! Out: `/healthz`, `/readyz`, `/metrics`, `/debug/{world,model,snapshot,kernel}`.
+//! Out: `/healthz`, `/readyz`, `/metrics`, `/debug/{world,model,snapshot,kernel,why}`.
 //! Invariant: reachable over loopback and a socket of root's only, but for the metrics, which may have an address of their own;
 //! nothing can be changed here, and nothing secret is shown.
 //! Invariant: a slow or broken client costs one of a fixed number of connections for a limited time.
@@ -16,7 +16,9 @@ pub use listen::{Listeners, listen};
 #[cfg(test)]
 mod tests;
 
+use crate::route::matching::parameter;
 use crate::telemetry::{self, Metrics};
+use crate::why::{Answer, Question, WhyError};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -61,8 +63,16 @@ const MAX_FIELDS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Every path that is served.
-const PATHS: [&str; 7] =
-    ["/healthz", "/readyz", "/metrics", "/debug/world", "/debug/model", "/debug/snapshot", "/debug/kernel"];
+const PATHS: [&str; 8] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/debug/world",
+    "/debug/model",
+    "/debug/snapshot",
+    "/debug/kernel",
+    "/debug/why",
+];
 
 /// What is served where others may ask.
 const PUBLIC: [&str; 1] = ["/metrics"];
@@ -98,6 +108,13 @@ pub trait Source: Send + Sync + 'static {
 
     /// A look inside; see [`view`].
     fn debug(&self, what: What) -> serde_json::Value;
+
+    /// Why something may speak with something, or may not.
+    ///
+    /// **Errors**: the question is not clear.
+    fn why(&self, _question: &Question) -> Result<Answer, WhyError> {
+        Err(WhyError::Elsewhere)
+    }
 }
 
 /// Why the daemon cannot be asked.
@@ -242,15 +259,15 @@ async fn answer<B>(request: &Request<B>, paths: &[&str], source: Arc<dyn Source>
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
-    let path = path.to_owned();
+    let (path, query) = (path.to_owned(), request.uri().query().unwrap_or_default().to_owned());
     // Metrics and views can take many milliseconds of CPU time, which must not hold up the runtime.
-    match tokio::task::spawn_blocking(move || look(&path, source.as_ref())).await {
+    match tokio::task::spawn_blocking(move || look(&path, &query, source.as_ref())).await {
         Ok(response) => response,
         Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the answer could not be made\n".into()),
     }
 }
 
-fn look(path: &str, source: &dyn Source) -> Response<Full<Bytes>> {
+fn look(path: &str, query: &str, source: &dyn Source) -> Response<Full<Bytes>> {
     match path {
         "/readyz" => match source.ready() {
             Ok(()) => json(StatusCode::OK, &view::Readiness { ready: true, missing: Vec::new() }),
@@ -264,7 +281,21 @@ fn look(path: &str, source: &dyn Source) -> Response<Full<Bytes>> {
         "/debug/model" => json(StatusCode::OK, &source.debug(What::Model)),
         "/debug/snapshot" => json(StatusCode::OK, &source.debug(What::Snapshot)),
         "/debug/kernel" => json(StatusCode::OK, &source.debug(What::Kernel)),
+        "/debug/why" => why(query, source),
         _ => reply(StatusCode::OK, TEXT, "ok\n".into()),
+    }
+}
+
+/// `/debug/why`; the question is the parameter `question`, in JSON.
+fn why(query: &str, source: &dyn Source) -> Response<Full<Bytes>> {
+    let question = parameter(query, "question").unwrap_or_default();
+    let unclear = |problem: String| reply(StatusCode::BAD_REQUEST, TEXT, problem + "\n");
+    match serde_json::from_str::<Question>(&question) {
+        Err(error) => unclear(format!("`question` is no question: {error}")),
+        Ok(question) => match source.why(&question) {
+            Err(error) => unclear(error.to_string()),
+            Ok(answer) => json(StatusCode::OK, &answer),
+        },
     }
 }
 

@@ -7,6 +7,7 @@
 //! a daemon is closed, not open.
 
 pub mod ending;
+mod explaining;
 mod issuing;
 mod joining;
 mod reporting;
@@ -31,7 +32,7 @@ use crate::telemetry::tcp::{self, TcpMetrics};
 use crate::telemetry::trace::{self, Tracer};
 use crate::telemetry::{self, Metrics, TelemetryError};
 use crate::world::Change;
-use crate::{cluster, compile, sys, translate};
+use crate::{cluster, compile, sys, translate, why};
 use ending::Ending;
 use mesh_common::cni::{DEFAULT_SOCKET, Response};
 use std::io;
@@ -103,6 +104,15 @@ pub enum AppError {
     /// The daemon's answer.
     #[error("cannot show the status")]
     Status(#[from] admin::status::StatusError),
+    /// The question is not clear.
+    #[error(transparent)]
+    Why(#[from] why::WhyError),
+    /// Something is wrong with the objects.
+    #[error("{issues} issue(s)")]
+    Lint {
+        /// How many.
+        issues: usize,
+    },
     /// The daemon is not well.
     #[error("the probe failed")]
     Probe(#[source] admin::status::StatusError),
@@ -127,6 +137,8 @@ pub fn main(cli: Cli) -> Result<(), AppError> {
             print!("{}", runtime.block_on(admin::status::status(admin_addr))?);
             Ok(())
         }
+        Command::Why(why) => explaining::why(*why, &runtime),
+        Command::Lint(lint) => explaining::lint(lint),
         Command::Ca { command: CaCommand::Rotate { ca, shared } } if shared.in_cluster => {
             let root = runtime.block_on(rotate_shared(ca, shared))?;
             println!("root {root} is trusted within seconds and will sign after the overlap");

@@ -231,6 +231,18 @@ impl Compiler {
         }
     }
 
+    /// The pod at an address, if anybody has it.
+    #[must_use]
+    pub fn pod_at(&self, address: &IpAddr) -> Option<&Name> {
+        self.translator.pod_at(address)
+    }
+
+    /// The addresses that a pod claims to have, be they believed or not.
+    #[must_use]
+    pub fn claims(&self, world: &World, pod: &Name) -> Vec<IpAddr> {
+        self.translator.claims(world, pod)
+    }
+
     /// A workload that is scheduled to this node or has a sandbox here.
     #[must_use]
     pub fn workload(&self, name: &Name) -> Option<&Arc<Workload>> {

@@ -5,6 +5,7 @@
 
 use crate::steer::{Mode, Prefix};
 use crate::telemetry::{access, log, trace};
+use crate::why::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +35,10 @@ pub enum Command {
         #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
         admin_addr: SocketAddr,
     },
+    /// Say why something may speak with something, or may not: routes, protection and policies of every API, with the object that decides.
+    Why(Box<Why>),
+    /// Read a tree of objects and say what of it is not understood, contradicts itself or leads nowhere.
+    Lint(Lint),
     /// Ask the daemon of this pod whether it is well; for probes.
     Probe {
         /// What to ask.
@@ -50,6 +55,71 @@ pub enum Command {
         #[command(subcommand)]
         command: CaCommand,
     },
+}
+
+/// Who asks whom, and for what.
+#[derive(Clone, Debug, Args)]
+pub struct Why {
+    /// Who dials: the namespace/name of a pod, or an address.
+    pub source: Place,
+    /// Whom it dials: the namespace/name of a pod or service, or an address.
+    pub destination: Place,
+    /// The port that it dials; without one the only one that there is.
+    pub port: Option<u16>,
+    /// The method of a request.
+    #[arg(requires = "port")]
+    pub method: Option<String>,
+    /// Its path.
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// The host that it names.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// A header of it, as in `end-user: jason`; may be given several times.
+    #[arg(long = "header", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+    /// Answer in JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Answer from a tree of objects, in YAML or JSON, instead of asking the daemon of this node.
+    #[arg(long)]
+    pub objects: Option<PathBuf>,
+    /// Names that the objects presume.
+    #[command(flatten)]
+    pub names: Names,
+    /// Where the daemon answers.
+    #[arg(long, env = "MESH_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+    pub admin_addr: SocketAddr,
+}
+
+/// A tree of objects to be looked at.
+#[derive(Clone, Debug, Args)]
+pub struct Lint {
+    /// The directory; everything below it is read.
+    pub objects: PathBuf,
+    /// Names that the objects presume.
+    #[command(flatten)]
+    pub names: Names,
+}
+
+/// Names that objects presume, where no daemon knows them.
+#[derive(Clone, Debug, Args)]
+pub struct Names {
+    /// Who vouches for identities.
+    #[arg(long, env = "MESH_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// The suffix of service names.
+    #[arg(long, env = "MESH_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// The namespace whose policies without a selector hold for the whole mesh.
+    #[arg(long, env = "MESH_ROOT_NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+}
+
+/// A header as curl writes it.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is written as in `end-user: jason`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// What a probe asks.

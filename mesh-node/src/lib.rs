@@ -24,6 +24,7 @@ pub mod steer;
 pub mod sys;
 pub mod telemetry;
 pub mod translate;
+pub mod why;
 pub mod world;
 
 #[doc = include_str!("../ARCHITECTURE.md")]

@@ -10,7 +10,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use fetch::{StatusError, fetch, probe};
+pub use fetch::{StatusError, fetch, probe, why};
 pub use page::render;
 
 use super::view::{Readiness, Snapshot};

@@ -33,6 +33,10 @@ impl Source for Daemon {
             What::World | What::Model | What::Kernel => json!({ "what": format!("{what:?}") }),
         }
     }
+
+    fn why(&self, question: &crate::why::Question) -> Result<crate::why::Answer, crate::why::WhyError> {
+        crate::why::ask(&crate::world::World::default(), Default::default(), Default::default(), question)
+    }
 }
 
 struct Admin {

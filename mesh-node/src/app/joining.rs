@@ -9,6 +9,7 @@ use crate::chain::{self, Chain, ChainError, Entry, Method, PLUGIN, UnknownRuntim
 use crate::cluster;
 use crate::config::{self, ChainMode, Run};
 use crate::telemetry::{Metrics, explain};
+use crate::why::{Answer, Question, WhyError};
 use kube::Client;
 use serde_json::Value;
 use std::fmt;
@@ -118,5 +119,9 @@ impl admin::Source for Watched {
 
     fn debug(&self, what: What) -> Value {
         self.inner.debug(what)
+    }
+
+    fn why(&self, question: &Question) -> Result<Answer, WhyError> {
+        self.inner.why(question)
     }
 }

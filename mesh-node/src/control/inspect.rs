@@ -6,12 +6,14 @@
 
 use super::{Parts, Steerer};
 use crate::admin::{self, What, view};
+use crate::compile;
 use crate::identity::Keyring;
 use crate::model::Model;
 use crate::proxy::{Feed, Proxy};
 use crate::snapshot::{LocalPod, PodKey};
 use crate::telemetry::Metrics;
 use crate::translate;
+use crate::why::{self, Answer, Question, WhyError};
 use crate::world::{CustomKind, Kind, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +35,7 @@ pub struct Inspect {
     metrics: Metrics,
     world: Arc<Mutex<World>>,
     names: translate::Settings,
+    node: compile::Settings,
     standing: Mutex<Standing>,
     feed: Arc<Feed>,
     keyring: Keyring,
@@ -46,6 +49,7 @@ impl Inspect {
             metrics: parts.metrics.clone(),
             world,
             names: parts.names.clone(),
+            node: parts.node.clone(),
             standing: Mutex::new(Standing {
                 missing: vec!["the daemon is starting".to_owned()],
                 in_force: BTreeSet::new(),
@@ -121,5 +125,10 @@ impl admin::Source for Inspect {
             What::Snapshot => view::snapshot(&self.feed.snapshot(), |pod| self.pod(pod)),
             What::Kernel => self.steerer.describe(PATIENCE).unwrap_or_else(|| json!({"error": "steering is busy"})),
         }
+    }
+
+    fn why(&self, question: &Question) -> Result<Answer, WhyError> {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        why::ask(&world, self.names.clone(), self.node.clone(), question)
     }
 }

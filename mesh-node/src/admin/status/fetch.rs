@@ -8,6 +8,7 @@
 use super::Status;
 use crate::admin::view::Readiness;
 use crate::telemetry;
+use crate::why::{Answer, Question};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::header::HOST;
@@ -80,6 +81,12 @@ pub enum StatusError {
         /// What is missing.
         missing: String,
     },
+    /// It does not understand the question.
+    #[error("{said}")]
+    Unclear {
+        /// What it says.
+        said: String,
+    },
     /// It takes too long.
     #[error("the daemon at {address} did not answer within {} s", PATIENCE.as_secs())]
     Late {
@@ -98,7 +105,7 @@ pub async fn fetch(address: SocketAddr) -> Result<Status, StatusError> {
 async fn ask(address: SocketAddr) -> Result<Status, StatusError> {
     let readiness = json(address, "/readyz", &[StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE]).await?;
     let snapshot = json(address, "/debug/snapshot", &[StatusCode::OK]).await?;
-    let metrics = get(address, "/metrics", &[StatusCode::OK]).await?;
+    let (_, metrics) = get(address, "/metrics", "", &[StatusCode::OK]).await?;
     Ok(Status::new(address, readiness, snapshot, &String::from_utf8_lossy(&metrics)))
 }
 
@@ -107,8 +114,36 @@ async fn json<T: DeserializeOwned>(
     path: &'static str,
     expected: &[StatusCode],
 ) -> Result<T, StatusError> {
-    let body = get(address, path, expected).await?;
+    let (_, body) = get(address, path, "", expected).await?;
     serde_json::from_slice(&body).map_err(|source| StatusError::Form { path, source })
+}
+
+/// Asks the daemon at `address` why something may speak with something, or may not.
+///
+/// **Errors**: it cannot be reached, takes too long, or does not understand the question.
+pub async fn why(address: SocketAddr, question: &Question) -> Result<Answer, StatusError> {
+    let path = "/debug/why";
+    let question = serde_json::to_vec(question).map_err(|source| StatusError::Form { path, source })?;
+    let query = format!("?question={}", encoded(&question));
+    let asking = get(address, path, &query, &[StatusCode::OK, StatusCode::BAD_REQUEST]);
+    let late = |_| StatusError::Late { address };
+    let (status, body) = tokio::time::timeout(PATIENCE, asking).await.map_err(late)??;
+    if status == StatusCode::BAD_REQUEST {
+        return Err(StatusError::Unclear { said: String::from_utf8_lossy(&body).trim().to_owned() });
+    }
+    serde_json::from_slice(&body).map_err(|source| StatusError::Form { path, source })
+}
+
+/// Bytes as the value of a parameter (RFC 3986, section 2.1).
+fn encoded(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() {
+            text.push(char::from(*byte))
+        } else {
+            text.push_str(&format!("%{byte:02X}"))
+        }
+        text
+    })
 }
 
 /// Asks the daemon at the socket `path` whether it is alive, or also whether it is ready.
@@ -119,7 +154,7 @@ pub async fn probe(path: &Path, ready: bool) -> Result<(), StatusError> {
     let asked = if ready { "/readyz" } else { "/healthz" };
     let ask = async {
         let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-        let (status, body) = exchange(stream, asked, "localhost").await?;
+        let (status, body) = exchange(stream, (asked, ""), "localhost").await?;
         match status {
             StatusCode::OK => Ok(()),
             StatusCode::SERVICE_UNAVAILABLE => {
@@ -136,22 +171,27 @@ pub async fn probe(path: &Path, ready: bool) -> Result<(), StatusError> {
 
 /// One request on a connection of its own, as the daemon serves it.
 #[expect(clippy::disallowed_methods, reason = "no traffic of a pod: a command asks the daemon over loopback")]
-async fn get(address: SocketAddr, path: &'static str, expected: &[StatusCode]) -> Result<Bytes, StatusError> {
+async fn get(
+    address: SocketAddr,
+    path: &'static str,
+    query: &str,
+    expected: &[StatusCode],
+) -> Result<(StatusCode, Bytes), StatusError> {
     let stream = TcpStream::connect(address).await.map_err(|source| StatusError::Connect { address, source })?;
-    let (status, body) = exchange(stream, path, &address.to_string()).await?;
-    if expected.contains(&status) { Ok(body) } else { Err(StatusError::Refused { path, status }) }
+    let (status, body) = exchange(stream, (path, query), &address.to_string()).await?;
+    if expected.contains(&status) { Ok((status, body)) } else { Err(StatusError::Refused { path, status }) }
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    path: &'static str,
+    (path, query): (&'static str, &str),
     host: &str,
 ) -> Result<(StatusCode, Bytes), StatusError> {
     let failed = |source: hyper::Error| StatusError::Exchange { path, source: source.into() };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     // What goes wrong on the connection also ends the request below, which reports it.
     let connection = telemetry::spawn("status connection", connection);
-    let request = Request::get(path).header(HOST, host).body(Empty::<Bytes>::new());
+    let request = Request::get(format!("{path}{query}")).header(HOST, host).body(Empty::<Bytes>::new());
     let request = request.map_err(|source| StatusError::Exchange { path, source: source.into() })?;
     let response = sender.send_request(request).await.map_err(failed)?;
     let status = response.status();

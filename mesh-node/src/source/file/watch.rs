@@ -131,6 +131,16 @@ pub fn watch(config: Config, changes: mpsc::Sender<Change>) -> Result<Watching, 
     Ok(Watching { wake })
 }
 
+/// What the directory holds, once.
+///
+/// **Errors**: the directory cannot be read. Troubles with what is in it become issues.
+pub fn read_once(directory: PathBuf) -> Result<Vec<Change>, FileError> {
+    fs::read_dir(&directory).map_err(|source| FileError::Directory { path: directory.clone(), source })?;
+    let mut changes = Reader::new(Config::new(directory)).look(SystemTime::now());
+    changes.push(Change::Synced(SourceId::Objects));
+    Ok(changes)
+}
+
 /// Does a notice tell of a change? Reading the files causes notices too.
 fn is_change(kind: EventKind) -> bool {
     match kind {

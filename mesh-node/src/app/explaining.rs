@@ -1,0 +1,75 @@
+//! `mesh-node why` and `mesh-node lint`.
+//!
+//! In:  a question, or a tree of objects.
+//! Out: the answer, or the issues, on standard output.
+//! Invariant: nothing is changed, and no daemon is needed where objects are given.
+
+use super::AppError;
+use crate::admin;
+use crate::compile::{self, Compiler};
+use crate::config::{Lint, Names, Why};
+use crate::source::file;
+use crate::translate;
+use crate::why::{self, Question, Request};
+use crate::world::World;
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
+
+/// Answers why.
+///
+/// **Errors**: the objects cannot be read, the daemon does not answer, or the question is not clear.
+pub(super) fn why(why: Why, runtime: &Runtime) -> Result<(), AppError> {
+    let Why { source, destination, port, method, path, host, headers, .. } = why;
+    let request = method.map(|method| Request { method, path, host, headers });
+    let question = Question { source, destination, port, request };
+    let answer = match why.objects {
+        Some(directory) => {
+            let (names, settings) = settings(&why.names);
+            why::ask(&read(directory)?, names, settings, &question)?
+        }
+        None => runtime.block_on(admin::status::why(why.admin_addr, &question))?,
+    };
+    if why.json {
+        let json = serde_json::to_string_pretty(&answer).unwrap_or_default();
+        println!("{json}");
+    } else {
+        print!("{}", why::render(&answer));
+    }
+    Ok(())
+}
+
+/// Lists what is wrong with a tree of objects.
+///
+/// **Errors**: it cannot be read, or something is wrong with it.
+pub(super) fn lint(lint: Lint) -> Result<(), AppError> {
+    let (names, settings) = settings(&lint.names);
+    let world = read(lint.objects)?;
+    let issues = Compiler::of(&world, names, settings).snapshot().issues;
+    for issue in issues.iter() {
+        println!("{issue}");
+    }
+    match issues.len() {
+        0 => Ok(()),
+        issues => Err(AppError::Lint { issues }),
+    }
+}
+
+fn read(directory: PathBuf) -> Result<World, AppError> {
+    let mut world = World::default();
+    for change in file::read_once(directory)? {
+        world.apply(change);
+    }
+    Ok(world)
+}
+
+fn settings(names: &Names) -> (translate::Settings, compile::Settings) {
+    let Names { trust_domain, cluster_domain, root_namespace } = names;
+    let translate = translate::Settings {
+        trust_domain: trust_domain.as_str().into(),
+        root_namespace: root_namespace.clone(),
+        cluster_domain: cluster_domain.clone(),
+        installation: None,
+    };
+    let (cluster_domain, root_namespace) = (cluster_domain.clone(), root_namespace.clone());
+    (translate, compile::Settings { cluster_domain, root_namespace, ..compile::Settings::default() })
+}

@@ -1,0 +1,359 @@
+//! Why something may speak with something, or may not.
+//!
+//! In:  a world; who asks whom, and for what.
+//! Out: an [`Answer`]: where it would go, and every verdict with the object that gives it.
+//! Invariant: nothing is decided here. Routes, modes and policies are those of the snapshot of a node on which both pods run, made
+//! by the compiler of the data plane and judged by its evaluator.
+//! Invariant: pure, and the world is left as it is.
+
+mod end;
+mod page;
+mod route;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+pub use page::render;
+
+use crate::compile::{self, Compiler};
+use crate::model::Name;
+use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
+use crate::translate;
+use crate::world::{Attachment, Change, Object, World};
+use end::{End, Target};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Who asks whom, and for what.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// Who dials.
+    pub source: Place,
+    /// Whom it dials: a pod, else a service of that name, or an address.
+    pub destination: Place,
+    /// The port that it dials; without one the only one that the destination has.
+    pub port: Option<u16>,
+    /// The request, if one is asked about.
+    pub request: Option<Request>,
+}
+
+/// A request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Its method.
+    pub method: String,
+    /// Its path, with its query if it has one.
+    pub path: String,
+    /// The host that it names; by default the destination's.
+    pub host: Option<String>,
+    /// Its headers, by name.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A request that is understood.
+struct Understood {
+    method: Method,
+    host: String,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+}
+
+impl Request {
+    /// What is asked of `target`.
+    fn understood(&self, target: &Target) -> Result<Understood, WhyError> {
+        let wrong = |what: &str| WhyError::Request { what: what.to_owned() };
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let name = HeaderName::from_str(name).map_err(|_| wrong(&format!("`{name}` names no header")))?;
+            let value = HeaderValue::from_str(value).map_err(|_| wrong(&format!("{name} has no such value")))?;
+            headers.append(name, value);
+        }
+        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        if !path.starts_with('/') {
+            return Err(wrong("a path begins with /"));
+        }
+        Ok(Understood {
+            method: self.method.parse().map_err(|_| wrong("the method is none"))?,
+            host: self.host.clone().unwrap_or_else(|| target.host.clone()),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers,
+        })
+    }
+}
+
+/// One end, as people name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Place {
+    /// Something of the cluster: `namespace/name`.
+    Named(Name),
+    /// An address, of whomever.
+    Address(IpAddr),
+}
+
+impl FromStr for Place {
+    type Err = WhyError;
+
+    /// `namespace/name`, or an address.
+    fn from_str(text: &str) -> Result<Self, WhyError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self::Named(Name::new(namespace, name)))
+            }
+            _ => Err(WhyError::Place { text: text.to_owned() }),
+        }
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = WhyError;
+
+    fn try_from(text: String) -> Result<Self, WhyError> {
+        text.parse()
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> Self {
+        place.to_string()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => write!(f, "{name}"),
+            Self::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum WhyError {
+    /// Whoever was asked knows too little.
+    #[error("only the daemon of a node can say why; ask one of those")]
+    Elsewhere,
+    /// It names no end.
+    #[error("`{text}` is neither namespace/name nor an address")]
+    Place {
+        /// What was given.
+        text: String,
+    },
+    /// The request is none.
+    #[error("this is no request: {what}")]
+    Request {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// No object has the name.
+    #[error("there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows")]
+    Unknown {
+        /// The name.
+        name: Name,
+    },
+    /// Who asks has no address.
+    #[error("there is no pod {name} with an address; who asks must be a pod or an address")]
+    NoPod {
+        /// The name.
+        name: Name,
+    },
+    /// The service has no address that can be dialled.
+    #[error("service {name} has no address of its own; name one of its pods")]
+    Headless {
+        /// Its name.
+        name: Name,
+    },
+    /// It is not clear which port is meant.
+    #[error("say which port of {place} is dialled: it has {ports}")]
+    Port {
+        /// What is dialled.
+        place: Place,
+        /// The ports that it has, for people.
+        ports: String,
+    },
+}
+
+/// Where it would go, and what becomes of it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Who asks, for people.
+    pub source: String,
+    /// What is dialled, for people.
+    pub destination: String,
+    /// How it is routed.
+    pub route: Route,
+    /// What becomes of it at each place that it may go to; places at which the same becomes of it stand together.
+    pub ways: Vec<Way>,
+}
+
+impl Answer {
+    /// Is it allowed wherever it may go, and goes somewhere?
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.route.answered.is_none() && !self.ways.is_empty() && self.ways.iter().all(Way::is_allowed)
+    }
+}
+
+/// How something is routed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The rule that says so; `None` where none does.
+    pub rule: Option<String>,
+    /// With what it is answered before it goes anywhere.
+    pub answered: Option<String>,
+    /// Where else it goes.
+    pub notes: Vec<String>,
+}
+
+/// What becomes of it at some places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// Its share, where the route splits: as in `90 of 100`.
+    pub share: Option<String>,
+    /// The places.
+    pub to: Vec<String>,
+    /// What is said of it, in order; the first that denies ends it.
+    pub steps: Vec<Step>,
+}
+
+impl Way {
+    /// Does nothing deny it?
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.steps.iter().all(|step| step.is_allowed)
+    }
+}
+
+/// One verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is asked.
+    pub what: What,
+    /// Is it allowed?
+    pub is_allowed: bool,
+    /// Who says so.
+    pub by: String,
+    /// What is told besides: rules that only tell, and what policies on trial would say.
+    pub told: Vec<String>,
+}
+
+/// What is asked on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// Policies for what leaves the source.
+    Egress,
+    /// How the connection is protected, and whether that is enough.
+    Protection,
+    /// Policies for what arrives at the destination.
+    Ingress,
+}
+
+/// Answers.
+///
+/// **Errors**: the question is not clear.
+pub fn ask(
+    world: &World,
+    names: translate::Settings,
+    settings: compile::Settings,
+    question: &Question,
+) -> Result<Answer, WhyError> {
+    let mut case = Case::new(world, names, settings, &question.source);
+    let source = End::source(&mut case, &question.source)?;
+    let target = end::target(&mut case, question)?;
+    let request = question.request.as_ref().map(|request| request.understood(&target)).transpose()?;
+    let request = request.as_ref();
+    let snapshot = case.compiler.snapshot();
+    let routed = route::find(&snapshot, &source, target.address, request);
+    // Their pods are judged as if they were of this node.
+    let pods: BTreeSet<Name> =
+        routed.ways.iter().flat_map(|way| &way.to).filter_map(|to| case.compiler.pod_at(&to.ip()).cloned()).collect();
+    case.attach(pods);
+    let snapshot = case.compiler.snapshot();
+    let mut ways: Vec<Way> = Vec::new();
+    for route::Way { share, to } in routed.ways {
+        let mut of_share: Vec<Way> = Vec::new();
+        for address in to {
+            let steps = verdict::steps((&snapshot, &case), &source, address, request);
+            let shown = case.place(address);
+            match of_share.iter_mut().find(|way| way.steps == steps) {
+                Some(way) => way.to.push(shown),
+                None => of_share.push(Way { share: share.clone(), to: vec![shown], steps }),
+            }
+        }
+        ways.append(&mut of_share);
+    }
+    Ok(Answer { source: source.shown, destination: target.shown, route: routed.route, ways })
+}
+
+/// A world in which the pods that are asked about run on one node: that of the source, for the sake of distances.
+struct Case {
+    world: World,
+    compiler: Compiler,
+    node: String,
+}
+
+impl Case {
+    fn new(world: &World, names: translate::Settings, settings: compile::Settings, source: &Place) -> Self {
+        let node = match source {
+            Place::Named(pod) => world.pod(pod).and_then(|pod| pod.spec.node_name),
+            Place::Address(_) => None,
+        };
+        let settings = compile::Settings { node: node.unwrap_or(settings.node), ..settings };
+        let node = settings.node.clone();
+        let mut world = world.clone();
+        let others: Vec<_> = world.attachments().map(|one| (one.container_id.clone(), one.ifname.clone())).collect();
+        for (container_id, ifname) in others {
+            world.apply(Change::Detach { container_id, ifname });
+        }
+        let compiler = Compiler::of(&world, names, settings);
+        Self { world, compiler, node }
+    }
+
+    /// Gives pods sandboxes on this node.
+    fn attach(&mut self, pods: impl IntoIterator<Item = Name>) {
+        for pod in pods {
+            if let Some(mut moved) = self.world.pod(&pod) {
+                moved.spec.node_name = Some(self.node.clone());
+                let touched = self.world.learn(Change::Upsert(Box::new(Object::Pod(moved))));
+                self.compiler.learn(&self.world, touched);
+            }
+            let attachment = Attachment {
+                container_id: pod.to_string(),
+                ifname: "eth0".to_owned(),
+                netns: String::new(),
+                addresses: self.compiler.claims(&self.world, &pod),
+                pod_namespace: pod.namespace.to_string(),
+                pod_name: pod.name.to_string(),
+                pod_uid: None,
+            };
+            let touched = self.world.learn(Change::Attach(attachment));
+            self.compiler.learn(&self.world, touched);
+        }
+    }
+
+    /// What is at an address, for people.
+    fn place(&self, address: SocketAddr) -> String {
+        match self.compiler.pod_at(&address.ip()) {
+            Some(pod) => format!("{pod} at {address}"),
+            None => address.to_string(),
+        }
+    }
+}
+
+/// The pod of this name, if its traffic is steered.
+fn pod<'s>(snapshot: &'s NodeSnapshot, name: &Name) -> Option<(&'s PodKey, &'s Arc<LocalPod>)> {
+    snapshot.pods.iter().find(|(_, pod)| pod.name == *name)
+}

@@ -1,0 +1,133 @@
+//! Where something goes that a pod dials.
+
+use super::end::End;
+use super::{Route, Understood, pod};
+use crate::route::matching::{self, Asked};
+use crate::snapshot::http::{self, Destination, Endpoints, Upstream};
+use crate::snapshot::{NodeSnapshot, PodKey, ServicePortEntry};
+use std::net::SocketAddr;
+
+/// How something is routed, and to where.
+#[derive(Default)]
+pub(super) struct Routed {
+    pub(super) route: Route,
+    pub(super) ways: Vec<Way>,
+}
+
+/// Places of one share.
+pub(super) struct Way {
+    pub(super) share: Option<String>,
+    pub(super) to: Vec<SocketAddr>,
+}
+
+/// Finds out.
+pub(super) fn find(snapshot: &NodeSnapshot, source: &End, dialled: SocketAddr, request: Option<&Understood>) -> Routed {
+    let Some(service) = snapshot.directory.services.get(&dialled.ip()) else {
+        return Routed::to(None, vec![dialled]);
+    };
+    let Some(port) = service.port(dialled.port()) else {
+        let ports: Vec<_> = service.ports.iter().map(|port| port.port.to_string()).collect();
+        return Routed::answered(format!("the service has no such port; it has {}", ports.join(", ")));
+    };
+    let steered = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
+    let Some((key, _)) = steered else {
+        let mut routed = Routed::to(None, port.endpoints.iter().collect());
+        routed.route.notes.push("the source is not in the mesh, so that routes are not asked".to_owned());
+        return routed;
+    };
+    match (&port.routes, request) {
+        (Some(routes), Some(request)) => by_table(routes.table(key), request, dialled),
+        (Some(_), None) => {
+            let mut routed = Routed::to(None, places(port, key));
+            routed.route.notes.push("requests are routed: give METHOD and PATH".to_owned());
+            routed
+        }
+        (None, _) => Routed::to(None, places(port, key)),
+    }
+}
+
+impl Routed {
+    fn to(share: Option<String>, to: Vec<SocketAddr>) -> Self {
+        if to.is_empty() {
+            return Self::answered("no endpoint is ready".to_owned());
+        }
+        Self { route: Route::default(), ways: vec![Way { share, to }] }
+    }
+
+    fn answered(answer: String) -> Self {
+        Self { route: Route { answered: Some(answer), ..Route::default() }, ways: Vec::new() }
+    }
+}
+
+/// Where connections to a port go.
+fn places(port: &ServicePortEntry, key: &PodKey) -> Vec<SocketAddr> {
+    match port.upstream_of(key) {
+        Some(upstream) => endpoints(upstream, None).0,
+        None => port.endpoints.iter().collect(),
+    }
+}
+
+fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr) -> Routed {
+    let host = &*request.host;
+    let asked = Asked {
+        method: &request.method,
+        scheme: "http",
+        host: host.rsplit_once(':').map_or(host, |(host, _)| host),
+        path: &request.path,
+        query: &request.query,
+        headers: &request.headers,
+    };
+    let Some(route) = table.routes.iter().find(|route| matching::meets(&asked, &route.condition)) else {
+        return Routed::answered("404: no rule of the routes for this port matches".to_owned());
+    };
+    let origin = &route.action.origin;
+    let mut routed = Routed::default();
+    routed.route.rule = Some(format!("{}, {}", origin.object, origin.rule));
+    let fault = &route.action.filters.fault;
+    if let Some((delay, _)) = fault.delay {
+        routed.route.notes.push(format!("a fault delays it by {} ms, for a share of requests", delay.as_millis()));
+    }
+    if let Some((status, _)) = fault.abort {
+        routed.route.notes.push(format!("a fault answers {status}, for a share of requests"));
+    }
+    match &route.action.target {
+        http::Target::Redirect(redirect) => routed.route.answered = Some(format!("{}: a redirect", redirect.status)),
+        http::Target::Respond { status, .. } => routed.route.answered = Some(status.to_string()),
+        http::Target::Backends(backends) => {
+            let all: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+            for backend in backends.iter().filter(|backend| backend.weight > 0) {
+                let share = (backends.len() > 1).then(|| format!("{} of {all}", backend.weight));
+                match &backend.destination {
+                    Destination::Upstream(upstream) => {
+                        let (to, notes) = endpoints(upstream, Some(dialled));
+                        routed.route.notes.extend(notes);
+                        routed.ways.push(Way { share, to });
+                    }
+                    Destination::Invalid(status) => {
+                        let share = share.unwrap_or_else(|| "all".to_owned());
+                        routed.route.notes.push(format!("{share}: answered {status}, the backend cannot be used"));
+                    }
+                }
+            }
+            if routed.ways.is_empty() {
+                routed.route.answered = Some("500: the rule leads nowhere".to_owned());
+            }
+        }
+    }
+    routed
+}
+
+/// Where an upstream is, and what is to be said of it.
+fn endpoints(upstream: &Upstream, original: Option<SocketAddr>) -> (Vec<SocketAddr>, Vec<String>) {
+    match &upstream.endpoints {
+        Endpoints::Static(all) if all.is_empty() => {
+            (Vec::new(), vec![format!("{} has no ready endpoint", upstream.key)])
+        }
+        Endpoints::Static(all) => (all.iter().map(|endpoint| endpoint.address).collect(), Vec::new()),
+        Endpoints::Dns(names) => {
+            let names: Vec<_> = names.iter().map(|(name, port)| format!("{name}:{port}")).collect();
+            (Vec::new(), vec![format!("{} is wherever {} lead", upstream.key, names.join(", "))])
+        }
+        Endpoints::Original => (original.into_iter().collect(), Vec::new()),
+    }
+}

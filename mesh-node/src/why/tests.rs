@@ -1,0 +1,159 @@
+//! Answers about worlds as users write them.
+
+use super::*;
+use crate::world::fixture;
+
+const SHOP: &str = "
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient, kubernetes.io/metadata.name: shop}}
+---
+kind: Namespace
+metadata: {name: outside, labels: {kubernetes.io/metadata.name: outside}}
+---
+kind: Pod
+metadata: {namespace: shop, name: client, labels: {app: client}}
+spec: {nodeName: a, serviceAccountName: client}
+status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+kind: Pod
+metadata: {namespace: outside, name: stranger}
+spec: {nodeName: a, serviceAccountName: default}
+status: {phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}], conditions: [{type: Ready, status: 'True'}]}
+---
+kind: Pod
+metadata: {namespace: shop, name: web-v1, labels: {app: web, version: v1}}
+spec: {nodeName: b, serviceAccountName: web}
+status: {phase: Running, podIP: 10.0.1.1, podIPs: [{ip: 10.0.1.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+kind: Pod
+metadata: {namespace: shop, name: web-v2, labels: {app: web, version: v2}}
+spec: {nodeName: b, serviceAccountName: web}
+status: {phase: Running, podIP: 10.0.1.2, podIPs: [{ip: 10.0.1.2}], conditions: [{type: Ready, status: 'True'}]}
+---
+kind: Service
+metadata: {namespace: shop, name: web}
+spec:
+  clusterIP: 10.96.0.1
+  clusterIPs: [10.96.0.1]
+  selector: {app: web}
+  ports: [{name: http, protocol: TCP, port: 80, targetPort: 8080}]
+---
+kind: EndpointSlice
+metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, protocol: TCP, port: 8080}]
+endpoints:
+  - {addresses: [10.0.1.1], conditions: {ready: true}, targetRef: {kind: Pod, namespace: shop, name: web-v1}}
+  - {addresses: [10.0.1.2], conditions: {ready: true}, targetRef: {kind: Pod, namespace: shop, name: web-v2}}
+---
+kind: PeerAuthentication
+metadata: {namespace: shop, name: default}
+spec: {mtls: {mode: STRICT}}
+";
+
+const POLICIES: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {namespace: shop, name: v2-is-closed}
+spec:
+  selector: {matchLabels: {version: v2}}
+  action: DENY
+  rules: [{to: [{operation: {paths: [/admin]}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {namespace: shop, name: web}
+spec:
+  host: web
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {namespace: shop, name: web}
+spec:
+  hosts: [web]
+  http:
+    - route:
+        - {destination: {host: web, subset: v1}, weight: 90}
+        - {destination: {host: web, subset: v2}, weight: 10}
+";
+
+fn question(source: &str, destination: &str, request: Option<(&str, &str)>) -> Question {
+    let request = request.map(|(method, path)| Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: None,
+        headers: Vec::new(),
+    });
+    let place = |text: &str| text.parse().expect("a place");
+    Question { source: place(source), destination: place(destination), port: None, request }
+}
+
+fn asked(yaml: &str, question: &Question) -> Result<Answer, WhyError> {
+    ask(&fixture::world(yaml), Default::default(), Default::default(), question)
+}
+
+fn page(yaml: &str, question: &Question) -> String {
+    render(&asked(yaml, question).expect("a clear question"))
+}
+
+#[test]
+fn a_stranger_is_refused_by_the_mode_and_a_pod_of_the_mesh_is_not() {
+    let denied = page(SHOP, &question("outside/stranger", "shop/web", None));
+    assert_eq!(
+        denied,
+        "outside/stranger at 10.0.0.2 -> service shop/web:80\n  \
+         the source is not in the mesh, so that routes are not asked\n  \
+         to shop/web-v1 at 10.0.1.1:8080, shop/web-v2 at 10.0.1.2:8080\n    \
+         protected DENIED by plain text, where PeerAuthentication says STRICT; the source must be in the mesh\nDENIED\n"
+    );
+    let allowed = asked(SHOP, &question("shop/client", "shop/web", None)).expect("a clear question");
+    assert!(allowed.is_allowed(), "{allowed:?}");
+}
+
+#[test]
+fn the_route_and_the_rule_that_decide_are_named() {
+    let world = format!("{SHOP}---{POLICIES}");
+    let told = page(&world, &question("shop/client", "shop/web", Some(("GET", "/admin?x=1"))));
+    assert_eq!(
+        told,
+        "shop/client at 10.0.0.1 -> service shop/web:80\n  \
+         routed by VirtualService shop/web, http[0]\n  \
+         90 of 100 to shop/web-v1 at 10.0.1.1:8080\n    \
+         leaving   allowed by no policy\n    \
+         protected by mutual TLS, as spiffe://cluster.local/ns/shop/sa/client\n    \
+         arriving  allowed by no policy\n  \
+         10 of 100 to shop/web-v2 at 10.0.1.2:8080\n    \
+         leaving   allowed by no policy\n    \
+         protected by mutual TLS, as spiffe://cluster.local/ns/shop/sa/client\n    \
+         arriving  DENIED by AuthorizationPolicy shop/v2-is-closed, rules[0]\nALLOWED to some, DENIED to others\n"
+    );
+    let other = asked(&world, &question("shop/client", "shop/web", Some(("GET", "/")))).expect("a clear question");
+    assert!(other.is_allowed(), "{other:?}");
+    let unsaid = page(&world, &question("shop/client", "10.0.1.2", None));
+    assert!(unsaid.contains("this depends on the request"), "{unsaid}");
+}
+
+#[test]
+fn a_question_that_is_not_clear_says_what_is_missing() {
+    for (source, destination, told) in [
+        ("shop/nobody", "shop/web", "there is no pod shop/nobody with an address"),
+        ("shop/client", "shop/nobody", "there is no pod shop/nobody with an address, and no service"),
+        ("shop/client", "192.0.2.1", "say which port of 192.0.2.1 is dialled: it has none that is known"),
+    ] {
+        let error = asked(SHOP, &question(source, destination, None)).expect_err("it is not clear");
+        assert!(error.to_string().starts_with(told), "{error}");
+    }
+    assert!("web".parse::<Place>().is_err());
+    let error = asked(SHOP, &question("shop/client", "shop/web", Some(("G T", "/")))).expect_err("no method");
+    assert_eq!(error.to_string(), "this is no request: the method is none");
+}
+
+#[test]
+fn the_world_is_left_as_it_is() {
+    let world = fixture::world(SHOP);
+    let before = world.clone();
+    let question = question("shop/client", "shop/web", None);
+    ask(&world, Default::default(), Default::default(), &question).expect("a clear question");
+    assert_eq!(world, before);
+}

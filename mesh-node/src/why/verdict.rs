@@ -1,0 +1,109 @@
+//! What is said of something that goes to a place.
+
+use super::end::End;
+use super::{Case, Step, Understood, What, pod};
+use crate::model::{Identity, MtlsMode};
+use crate::policy::flow::TCP;
+use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
+use crate::snapshot::{LocalPod, NodeSnapshot};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Every verdict on the way, up to the first that denies.
+pub(super) fn steps(
+    (snapshot, case): (&NodeSnapshot, &Case),
+    source: &End,
+    to: SocketAddr,
+    request: Option<&Understood>,
+) -> Vec<Step> {
+    let own = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
+    let there = case.compiler.pod_at(&to.ip()).and_then(|name| pod(snapshot, name)).map(|(_, pod)| pod);
+    let from = source.address_for(to.ip());
+    let subject = |address| snapshot.directory.workloads.get(&address).map(|workload| &workload.subject);
+    let flow = Flow {
+        source: Party { address: from, port: None, subject: subject(from) },
+        destination: Party { address: to.ip(), port: Some(to.port()), subject: subject(to.ip()) },
+        with_node: false,
+        protocol: TCP,
+        proof: None,
+        sni: None,
+        spoken: Spoken::Opaque,
+    };
+    let mut steps = Vec::new();
+    if let Some((key, own)) = own
+        && !own.addresses.contains(&to.ip())
+        && let Some(policies) = snapshot.policies.get(key)
+    {
+        steps.push(step(What::Egress, &policies.outbound, &flow));
+    }
+    let identity = own.map(|(_, own)| &own.workload.identity).filter(|_| expects(snapshot, to));
+    steps.push(protection(identity, there, to.port()));
+    if let Some(there) = there
+        && let Some(policies) = snapshot.policies.get(&there.key)
+    {
+        let principal = identity.map(|identity| identity.principal());
+        let proof = identity.zip(principal.as_deref());
+        let proof = proof.map(|(identity, principal)| Proof { identity, principal });
+        let flow = Flow { proof, ..flow };
+        steps.push(arriving(&policies.inbound, &flow, request));
+    }
+    let denied = steps.iter().position(|step| !step.is_allowed);
+    steps.truncate(denied.map_or(steps.len(), |at| at + 1));
+    steps
+}
+
+/// Does discovery say that mutual TLS is spoken there?
+fn expects(snapshot: &NodeSnapshot, to: SocketAddr) -> bool {
+    let workload = snapshot.directory.workloads.get(&to.ip());
+    workload.is_some_and(|workload| {
+        let mode = workload.inbound.as_ref().map(|modes| modes.mode(to.port()));
+        workload.takes_mutual_tls && mode.is_some_and(|mode| mode != MtlsMode::Disable)
+    })
+}
+
+fn protection(identity: Option<&Arc<Identity>>, there: Option<&Arc<LocalPod>>, port: u16) -> Step {
+    let step = |is_allowed, by: String| Step { what: What::Protection, is_allowed, by, told: Vec::new() };
+    let mode = there.filter(|there| there.enrolled).map(|there| there.mode(port));
+    match (identity, mode) {
+        (Some(identity), _) => step(true, format!("mutual TLS, as {identity}")),
+        (None, Some(MtlsMode::Strict)) => {
+            let by = "plain text, where PeerAuthentication says STRICT; the source must be in the mesh";
+            step(false, by.to_owned())
+        }
+        (None, Some(MtlsMode::Permissive | MtlsMode::Disable)) => step(true, "plain text".to_owned()),
+        (None, None) => {
+            step(true, "plain text; the destination is not in the mesh, and nothing is judged there".to_owned())
+        }
+    }
+}
+
+/// What policies say of what arrives.
+fn arriving(chains: &Chains, flow: &Flow<'_>, request: Option<&Understood>) -> Step {
+    let port = flow.destination.port.unwrap_or_default();
+    let Some(asked) = request else {
+        if !chains.reads_http(port) {
+            return step(What::Ingress, chains, flow);
+        }
+        let mut step = step(What::Ingress, chains, &Flow { spoken: Spoken::Unread, ..*flow });
+        if step.is_allowed {
+            step.told.push("this depends on the request: give METHOD and PATH".to_owned());
+        }
+        return step;
+    };
+    let request = Request::new(asked.method.as_str(), &asked.host, &asked.path, &asked.headers);
+    step(What::Ingress, chains, &Flow { spoken: Spoken::Http(&request), ..*flow })
+}
+
+fn step(what: What, chains: &Chains, flow: &Flow<'_>) -> Step {
+    let mut told = Vec::new();
+    let verdict = judge(chains, flow, |one| {
+        told.push(match one {
+            Told::Rule(origin) => format!("{origin} tells of it"),
+            Told::Trial(verdict) => {
+                let would = if verdict.is_allowed { "allowed" } else { "denied" };
+                format!("with the policies on trial it would be {would} by {}", verdict.by)
+            }
+        });
+    });
+    Step { what, is_allowed: verdict.is_allowed, by: verdict.by.to_string(), told }
+}
