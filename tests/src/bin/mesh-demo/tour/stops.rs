@@ -13,6 +13,10 @@ use std::time::Duration;
 const SUBSETS: super::File = Istio("networking/destination-rule-all.yaml");
 const ALL_V1: super::File = Istio("networking/virtual-service-all-v1.yaml");
 const CLASS: super::File = Own("gateway-class.yaml");
+const NOTHING: super::File = Own("allow-nothing.yaml");
+const PAGE: super::File = Own("productpage-viewer.yaml");
+const DETAILS: super::File = Own("details-viewer.yaml");
+const REVIEWS: super::File = Own("reviews-viewer.yaml");
 
 const JASON: Option<&str> = Some("jason");
 const ANYBODY: Option<&str> = None;
@@ -78,6 +82,18 @@ pub(super) const ALL: &[Stop] = &[
         check: |tour| through_the_edge(tour, 80),
     },
     Stop { title: "the page over TLS", files: &[CLASS, Own("gateway-tls.yaml")], check: over_tls },
+    Stop { title: "nobody may do anything", files: &[NOTHING], check: nothing },
+    Stop { title: "the page may be read, without its parts", files: &[NOTHING, PAGE], check: page_alone },
+    Stop {
+        title: "the page may read details and reviews, by its identity",
+        files: &[NOTHING, PAGE, DETAILS, REVIEWS],
+        check: without_ratings,
+    },
+    Stop {
+        title: "reviews may read ratings: everything is there, and nothing else may be done",
+        files: &[NOTHING, PAGE, DETAILS, REVIEWS, Own("ratings-viewer.yaml")],
+        check: everything_that_is_needed,
+    },
     Stop {
         title: "what is not understood is refused by its name",
         files: &[Istio("policy/productpage_envoy_ratelimit.yaml")],
@@ -246,6 +262,59 @@ fn over_tls(tour: &Tour) -> Result<()> {
         Ok(page.is_ok_and(|page| page.status == 200 && page.details))
     })?;
     println!("      {url} is served, with the certificate of the Secret");
+    Ok(())
+}
+
+/// What a pod gets of a service: the body, and the status in a line of its own.
+fn got(tour: &Tour, by: &str, service: &str, (method, path): (&str, &str)) -> Result<String> {
+    let url = format!("http://{}{path}", tour.stage.address(service)?);
+    let arguments = ["--silent", "--max-time", "10", "--request", method, "--write-out", "\n%{http_code}", &url];
+    tour.stage.pod(by)?.run("curl", arguments)?.success()
+}
+
+const DENIED: &str = "RBAC: access denied\n403";
+
+fn nothing(tour: &Tour) -> Result<()> {
+    let page = || got(tour, "visitor", "productpage", ("GET", "/productpage"));
+    wait::until_true("the page is denied", PATIENCE, || Ok(page()? == DENIED))?;
+    println!("      the page answers 403: RBAC: access denied");
+    Ok(())
+}
+
+fn page_alone(tour: &Tour) -> Result<()> {
+    let alone = |page: &Page| page.status == 200 && !page.details && page.reviews == Reviews::Missing;
+    tour.settled(ANYBODY, "the page comes alone", alone)?;
+    let posted = got(tour, "visitor", "productpage", ("POST", "/productpage"))?;
+    ensure!(posted == DENIED, "POST is answered {posted}");
+    println!("      the page comes without details and reviews; POST is denied");
+    Ok(())
+}
+
+fn without_ratings(tour: &Tour) -> Result<()> {
+    let whole = |page: &Page| page.status == 200 && page.details && page.reviews != Reviews::Missing;
+    tour.settled(ANYBODY, "details and reviews are there", whole)?;
+    let pages = tour.pages(ANYBODY, 30)?;
+    let starless = |page: &Page| matches!(page.reviews, Reviews::Plain | Reviews::WithoutRatings);
+    ensure!(pages.iter().all(|page| whole(page) && starless(page)), "{pages:?}");
+    println!("      details and reviews are there; no version of reviews gets ratings");
+    let visitor = got(tour, "visitor", "details", ("GET", "/details/0"))?;
+    ensure!(visitor == DENIED, "the visitor, who is not the page, got {visitor}");
+    println!("      the visitor, who has another identity than the page, is denied details");
+    Ok(())
+}
+
+fn everything_that_is_needed(tour: &Tour) -> Result<()> {
+    let whole = |page: &Page| page.status == 200 && page.details;
+    let rated = |page: &Page| matches!(page.reviews, Reviews::Plain | Reviews::Black | Reviews::Red);
+    tour.settled(ANYBODY, "ratings are there", |page| whole(page) && rated(page))?;
+    let pages = tour.pages(ANYBODY, 30)?;
+    ensure!(pages.iter().all(|page| whole(page) && rated(page)), "{pages:?}");
+    told("30 pages", &pages);
+    for (service, path) in [("details", "/details/0"), ("reviews", "/reviews/0"), ("ratings", "/ratings/0")] {
+        let visitor = got(tour, "visitor", service, ("GET", path))?;
+        ensure!(visitor == DENIED, "the visitor got {visitor} of {service}");
+    }
+    println!("      the visitor is denied details, reviews and ratings");
     Ok(())
 }
 
