@@ -84,7 +84,18 @@ fn build(debug: bool) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--target", &target, "-p", "mesh-node", "-p", "mesh-cni", "-p", "mesh-tests"])
-        .args(["--bin", "mesh-node", "--bin", "mesh-cni", "--bin", "bookinfo", "--bin", "meshload"])
+        .args([
+            "--bin",
+            "mesh-node",
+            "--bin",
+            "mesh-cni",
+            "--bin",
+            "bookinfo",
+            "--bin",
+            "meshload",
+            "--bin",
+            "httpecho",
+        ])
         .current_dir(env::root())
         // Only of this target: programs that the build runs, and eBPF programs, are built as ever.
         .env(flags_variable(&target), "-C target-feature=+crt-static");
@@ -140,14 +151,15 @@ fn bookinfo(tag: &str, programs: &Path) -> Result<Vec<Image>> {
 
 /// A shell, small clients and servers, and a load.
 fn suites(programs: &Path) -> Result<Image> {
-    let load = Layer::new()
+    let own = Layer::new()
         .copy(&format!("{BIN}/meshload"), &programs.join("meshload"))?
+        .copy(&format!("{BIN}/httpecho"), &programs.join("httpecho"))?
         // What `httpd -h /www` serves: which pod answers, and who it takes the client for.
         .file("/www/cgi-bin/who", 0o755, "#!/bin/sh\necho\necho \"$HOSTNAME $REMOTE_ADDR\"\n");
     Ok(Image {
         reference: "mesh.test/suites:1".to_owned(),
         command: vec!["/bin/sh".to_owned()],
-        layers: vec![cluster::busybox()?, load],
+        layers: vec![cluster::busybox()?, own],
         ..Image::default()
     })
 }

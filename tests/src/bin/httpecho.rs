@@ -1,9 +1,11 @@
 //! An HTTP server that tells each client what it understood, over HTTP/1.1 and HTTP/2 alike.
 //!
 //! In:  requests; a path such as `/status/503` says how to answer.
-//! Out: a JSON object: this server's name, method, path, host, version, headers and body of the request.
+//! Out: a JSON object: this server's name, method, path, host, version, headers and body of the request. Whoever asks for
+//!      health by gRPC is told that the server of this name is well, and that no other is known.
 //! Invariant: every body is read to its end or the connection ends; at SIGTERM nothing is accepted any more, what is
 //! under way is answered, and the program ends within a few seconds.
+//! Source: gRPC, "GRPC Health Checking Protocol", "gRPC over HTTP2".
 
 use bytes::Bytes;
 use clap::Parser;
@@ -134,6 +136,7 @@ async fn answer(
         ["fails", times, ..] if count <= times.parse().unwrap_or(0) => status = StatusCode::SERVICE_UNAVAILABLE,
         ["waits", millis] => tokio::time::sleep(Duration::from_millis(millis.parse().unwrap_or(0))).await,
         ["trailers"] => return Ok(trailers()),
+        ["grpc.health.v1.Health", "Check"] => return Ok(health(&server.name, request).await),
         ["seen", ..] => {
             let seen = server.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             return Ok(Response::new(full(json!(seen).to_string())));
@@ -184,11 +187,31 @@ fn full(text: String) -> Body {
 }
 
 fn trailers() -> Response<Body> {
-    let mut last = hyper::HeaderMap::new();
-    last.insert("x-checksum", HeaderValue::from_static("42"));
-    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(last))];
-    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+    let mut response = Response::new(ending(b"body", "x-checksum", "42"));
     response.headers_mut().insert("trailer", HeaderValue::from_static("x-checksum"));
+    response
+}
+
+/// A body with one trailer.
+fn ending(body: &'static [u8], name: &'static str, value: &'static str) -> Body {
+    let mut last = hyper::HeaderMap::new();
+    last.insert(name, HeaderValue::from_static(value));
+    let frames = [Ok(Frame::data(Bytes::from_static(body))), Ok(Frame::trailers(last))];
+    StreamBody::new(futures_util::stream::iter(frames)).boxed()
+}
+
+/// Says whether the service that is asked for is well: the server itself, or what bears its name.
+async fn health(name: &str, request: Request<Incoming>) -> Response<Body> {
+    // A message is a byte that says it is not compressed, its length, and here one field: the service's name, if any.
+    let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let known = match asked.get(5..) {
+        Some([]) => true,
+        Some([0x0a, _, service @ ..]) => service == name.as_bytes(),
+        Some(_) | None => false,
+    };
+    let (message, status): (&'static [u8], _) = if known { (b"\0\0\0\0\x02\x08\x01", "0") } else { (b"", "5") };
+    let mut response = Response::new(ending(message, "grpc-status", status));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     response
 }
 

@@ -1,6 +1,6 @@
 //! What Kubernetes does with pods that take nothing but mutual TLS.
 
-use crate::support::{Space, client, container, mutual_edges, pod, server};
+use crate::support::{START, Space, client, container, mutual_edges, pod, server};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::wait;
 use serde_json::{Value, json};
@@ -9,9 +9,8 @@ use std::time::Duration;
 /// As long as the kubelet takes to give a probe up: three times a second, and a reserve.
 const PROBED: &str = "--timeout=30s";
 
-/// A pod with a probe of a kind, asked every second.
-fn probed(name: &str, node: &str, probe: Value) -> Value {
-    let mut pod = server(name, node);
+/// A server on port 8080 with a probe of a kind, asked every second.
+fn probed(mut pod: Value, probe: Value) -> Value {
     let main = &mut pod["spec"]["containers"][0];
     for kind in ["readinessProbe", "livenessProbe", "startupProbe"] {
         main[kind] = probe.clone();
@@ -28,11 +27,10 @@ fn probes_of_the_kubelet_pass_and_nobody_else_does() -> Result<()> {
     let outside = Space::new("strict-outside", false)?;
     let [stranger] = outside.pods([client("stranger", "node2")])?;
     let pods = space.pods([
-        probed("by-http", "node1", json!({"httpGet": {"path": "/cgi-bin/who", "port": 8080}})),
-        probed("by-tcp", "node2", json!({"tcpSocket": {"port": 8080}})),
+        probed(server("by-http", "node1"), json!({"httpGet": {"path": "/cgi-bin/who", "port": 8080}})),
+        probed(server("by-tcp", "node2"), json!({"tcpSocket": {"port": 8080}})),
         probed(
-            "by-exec",
-            "node1",
+            server("by-exec", "node1"),
             json!({"exec": {"command": ["wget", "-q", "-O", "-", "http://127.0.0.1:8080/cgi-bin/who"]}}),
         ),
         client("asker", "node2"),
@@ -51,6 +49,37 @@ fn probes_of_the_kubelet_pass_and_nobody_else_does() -> Result<()> {
         ensure!(state == "0 true", "{} with probes: {state}", pod.name);
     }
     Ok(())
+}
+
+#[test]
+fn probes_by_grpc_pass_and_are_heard_to_the_end() -> Result<()> {
+    let space = Space::new("strict-grpc", true)?;
+    space.strict()?;
+    let outside = Space::new("strict-grpc-outside", false)?;
+    let [stranger] = outside.pods([client("stranger", "node1")])?;
+    let asked = |name: &str, node: &str, service: &str| {
+        let health = pod(name, node, &["httpecho", "--name", name]);
+        probed(health, json!({"grpc": {"port": 8080, "service": service}}))
+    };
+    // What it is asked for it does not know, and says so.
+    space.apply(&[asked("ill", "node1", "another")])?;
+    let pods =
+        space.pods([asked("first", "node1", "first"), asked("second", "node2", ""), client("asker", "node2")])?;
+    let [first, second, asker] = &pods;
+    for server in [first, second] {
+        let url = format!("http://{}:8080/", server.address);
+        let ask = ["timeout", "5", "wget", "-q", "-O", "-", &url];
+        let said = space.exec(&asker.name, &ask)?;
+        ensure!(said.contains(&format!("\"server\":\"{}\"", server.name)), "{url} says {said}");
+        ensure!(outside.exec(&stranger.name, &ask).is_err(), "a pod outside the mesh is served by {url}");
+        let path = "--output=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+        let state = space.kubectl(&["get", "pod", &server.name, path])?;
+        ensure!(state == "0 true", "{} with probes: {state}", server.name);
+    }
+    let events = ["get", "events", "--field-selector=involvedObject.name=ill", "--output=jsonpath={.items[*].message}"];
+    wait::until_true("the kubelet hears that a service is not known", START, || {
+        Ok(space.kubectl(&events)?.contains("code = NotFound"))
+    })
 }
 
 #[test]
