@@ -347,7 +347,7 @@ enum Objects {
     /// A directory, watched until this is dropped.
     Files { _watching: file::Watching },
     /// The API server.
-    Cluster { synced: tokio::sync::watch::Receiver<bool> },
+    Cluster,
 }
 
 impl Objects {
@@ -358,18 +358,19 @@ impl Objects {
             }
             Origin::Cluster(client) => {
                 let config = kube::Config::new(client, run.node_name.as_str(), saved_world(run));
-                let synced = kube::watch(config, changed, metrics);
-                Ok(Self::Cluster { synced })
+                let _source_in_sync = kube::watch(config, changed, metrics);
+                Ok(Self::Cluster)
             }
         }
     }
 
     /// Keeps on disk what only the API server knows.
     fn keep(&self, run: &Run, control: &Control) -> Option<Keeper> {
-        let Self::Cluster { synced } = self else { return None };
+        let Self::Cluster = self else { return None };
         let (stop, stopping) = oneshot::channel();
-        let (world, revisions) = (control.world_in_use(), control.revisions());
-        let keeping = kube::keep_saved(saved_world(run), world, revisions, synced.clone(), stopping);
+        // What the source has told may still be on its way to the loop: a world that lacks it must not be saved.
+        let (world, revisions, in_sync) = (control.world_in_use(), control.revisions(), control.in_sync());
+        let keeping = kube::keep_saved(saved_world(run), world, revisions, in_sync, stopping);
         Some(Keeper { stop, keeping: telemetry::spawn("world keeper", keeping) })
     }
 }

@@ -108,8 +108,8 @@ pub struct Control {
     first: watch::Sender<bool>,
     /// How often the objects of each kind have changed.
     revisions: watch::Sender<BTreeMap<Kind, u64>>,
-    /// Has what is not wanted been swept?
-    swept: bool,
+    /// Is everything known that there is to know, and what is not wanted swept?
+    in_sync: watch::Sender<bool>,
     published: Option<Arc<NodeSnapshot>>,
     /// Certificates that became ready, by pod.
     certified: (mpsc::UnboundedSender<PodKey>, mpsc::UnboundedReceiver<PodKey>),
@@ -169,7 +169,7 @@ impl Control {
             listening: false,
             first: watch::Sender::new(false),
             revisions: watch::Sender::default(),
-            swept: false,
+            in_sync: watch::Sender::new(false),
             published: None,
             certified: mpsc::unbounded_channel(),
             retired: mpsc::unbounded_channel(),
@@ -190,6 +190,12 @@ impl Control {
     #[must_use]
     pub fn published(&self) -> watch::Receiver<bool> {
         self.first.subscribe()
+    }
+
+    /// Becomes true once every source has told the loop all it knows, and not while an earlier run's knowledge stands in.
+    #[must_use]
+    pub fn in_sync(&self) -> watch::Receiver<bool> {
+        self.in_sync.subscribe()
     }
 
     /// What is known, as the loop has it.
@@ -327,10 +333,10 @@ impl Control {
     /// Removes what an earlier daemon left of pods that are gone, once all is known that there is to know, and lets go of the
     /// memory that it took to learn it.
     fn sweep(&mut self) {
-        if !self.swept && self.world().in_sync() {
-            self.swept = true;
+        if !*self.in_sync.borrow() && self.world().in_sync() {
             self.parts.steerer.sweep(self.kept());
             sys::memory::trim();
+            self.in_sync.send_replace(true);
         }
     }
 

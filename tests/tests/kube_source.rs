@@ -330,10 +330,9 @@ fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()
     }
     let daemon = api.daemon(&[])?;
     daemon.ready()?;
-    let saved = api.dir().join("state/world/Pod.jsonl");
-    wait::until_true("the pods are saved", PATIENCE, || {
-        Ok(std::fs::read_to_string(&saved).is_ok_and(|text| text.contains("\"web\"") && text.contains("\"gone\"")))
-    })?;
+    for name in ["web", "gone"] {
+        wait_saved(&api, name)?;
+    }
     daemon.terminate()?;
     daemon.wait(PATIENCE)?;
     drop(daemon);
@@ -369,6 +368,47 @@ fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()
     ensure!(response == Response::Ok, "a pod that was not known: {response:?}");
     let check = answer(ask(&api, &Request::Check(web))?)?;
     ensure!(check == Response::Ok, "the pod is as it was: {check:?}");
+    Ok(())
+}
+
+/// Waits until a pod is on disk.
+fn wait_saved(api: &ApiServer, name: &str) -> Result<()> {
+    let saved = api.dir().join("state/world/Pod.jsonl");
+    wait::until_true(&format!("{name} is saved"), PATIENCE, || {
+        Ok(std::fs::read_to_string(&saved).is_ok_and(|text| text.contains(&format!("\"name\":\"{name}\""))))
+    })
+}
+
+#[test]
+fn what_a_daemon_learned_last_is_known_to_the_next_one_however_it_ends() -> Result<()> {
+    let api = api_server("kube-last", &[])?;
+    api.apply(&pod("first"))?;
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    // The world is saved as soon as it is whole. Until it is saved again some seconds pass, in which a daemon is told to stop.
+    wait_saved(&api, "first")?;
+    api.apply(&pod("second"))?;
+    wait_known(&daemon, "Pod", "shop/second", true)?;
+    daemon.terminate()?;
+    daemon.wait(PATIENCE)?;
+    drop(daemon);
+    api.stop();
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    ensure!(knows(&daemon, "Pod", "shop/second")?, "what was learned last before SIGTERM is forgotten");
+
+    // A daemon whose knowledge is of an earlier run saves what it hears, and is killed.
+    resume(&api)?;
+    api.apply(&pod("third"))?;
+    wait_saved(&api, "third")?;
+    api.stop();
+    daemon.kill()?;
+    drop(daemon);
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    for name in ["shop/first", "shop/second", "shop/third"] {
+        ensure!(knows(&daemon, "Pod", name)?, "{name} is forgotten");
+    }
     Ok(())
 }
 

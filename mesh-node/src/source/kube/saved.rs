@@ -116,21 +116,21 @@ impl Saved {
 /// The number of changes of each kind so far.
 pub type Revisions = BTreeMap<Kind, u64>;
 
-/// Saves what changes in `world`, beginning when it is `synced`, until `stopping` is told or dropped; then once more.
+/// Saves what changes in `world`, beginning when it is `in_sync`, until `stopping` is told or dropped; then once more.
 ///
 /// **Cancel**: safe; an earlier file stays whole.
 pub async fn keep_saved(
     directory: PathBuf,
     world: Arc<Mutex<World>>,
     mut revisions: watch::Receiver<Revisions>,
-    mut synced: watch::Receiver<bool>,
+    mut in_sync: watch::Receiver<bool>,
     mut stopping: oneshot::Receiver<()>,
 ) {
-    let is_synced = tokio::select! {
-        synced = synced.wait_for(|synced| *synced) => synced.is_ok(),
+    let is_in_sync = tokio::select! {
+        known = in_sync.wait_for(|in_sync| *in_sync) => known.is_ok(),
         _ = &mut stopping => false,
     };
-    if !is_synced {
+    if !is_in_sync {
         return;
     }
     let mut saved = Revisions::new();
