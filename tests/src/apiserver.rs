@@ -270,7 +270,9 @@ impl ApiServer {
         fs::write(self.kubeconfig(user), config.to_string()).context("cannot write a kubeconfig")
     }
 
-    fn kubectl_command(&self) -> Command {
+    /// `kubectl` as the admin.
+    #[must_use]
+    pub fn kubectl_command(&self) -> Command {
         let mut command = self.0.ns.command(&self.0.tools.kubectl);
         command.arg("--kubeconfig").arg(self.kubeconfig(ADMIN));
         command.arg("--cache-dir").arg(self.dir().join("kubectl"));

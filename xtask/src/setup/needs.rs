@@ -290,7 +290,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
         ..GoTool::plain("echo-client", "tests/tools/istio", "istio.io/istio/pkg/test/echo/cmd/client")
     },
     GoTool {
-        group: Group::Ci,
+        group: Group::Test,
         expected: "5 minutes",
         ..GoTool::plain("helm", "tests/tools/helm", "helm.sh/helm/v3/cmd/helm")
     },
