@@ -17,6 +17,7 @@ mod mounts;
 mod network;
 mod node;
 mod pki;
+mod reboot;
 mod status;
 mod sweep;
 mod up;
@@ -72,6 +73,14 @@ pub(crate) enum Action {
         /// The command.
         #[arg(last = true, required = true)]
         command: Vec<String>,
+    },
+    /// End a node as a power cut would, and boot it: its disk stays, and nothing else.
+    Reboot {
+        /// Which node.
+        node: String,
+        /// Do not wait until its components work.
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Enter a machine's cgroups and network.
     #[command(hide = true)]
@@ -183,6 +192,10 @@ pub(crate) fn run(action: &Action) -> Result<()> {
         Action::Kubectl(rest) => become_program(need_up(&layout)?.kubectl().args(&rest.arguments)),
         Action::Calicoctl(rest) => become_program(need_up(&layout)?.calicoctl().args(&rest.arguments)),
         Action::LoadImage { file } => images::load(need_up(&layout)?, file),
+        Action::Reboot { node, no_wait } => {
+            let _lock = lock(&layout)?;
+            reboot::reboot(need_up(&layout)?, layout::node(node)?, !no_wait)
+        }
         Action::Exec { node, command } => {
             let (program, arguments) = command.split_first().context("no command is given")?;
             become_program(machine::inside(&layout, layout::node(node)?.name, program)?.args(arguments))

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 /// Where the node keeps what it was given.
 pub(super) const KUBERNETES: &str = "/etc/kubernetes";
 
+/// Where the kubelet finds pods by itself.
+pub(super) const STATIC_PODS: &str = "/etc/kubernetes/manifests";
+
 /// The kubelet's configuration, which is YAML as every JSON is.
 pub(super) fn kubelet(layout: &Layout, node: &Node) -> Value {
     json!({
@@ -32,6 +35,8 @@ pub(super) fn kubelet(layout: &Layout, node: &Node) -> Value {
         "clusterDNS": [DNS],
         "clusterDomain": "cluster.local",
         "resolvConf": format!("{KUBERNETES}/resolv.conf"),
+        // Pods that the node runs whatever becomes of the API server.
+        "staticPodPath": STATIC_PODS,
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "failSwapOn": false,
         // The disk is the whole machine's: that it is nearly full is no reason to end pods or forget images.

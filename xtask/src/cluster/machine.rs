@@ -77,11 +77,18 @@ pub(super) fn start(layout: &Layout, machine: &Machine) -> Result<()> {
     let description = dir.join(DESCRIPTION);
     let text = serde_json::to_string_pretty(machine).context("cannot describe a machine")?;
     std::fs::write(&description, text).with_context(|| format!("cannot write {}", description.display()))?;
-    let log = create_log(&layout.log(&machine.name, "machine"))?;
+    boot(layout, &machine.name)
+}
+
+/// Starts a machine that is described already; as [`start`].
+///
+/// **Errors**: a log cannot be written, or the first program not be started.
+pub(super) fn boot(layout: &Layout, name: &str) -> Result<()> {
+    let log = create_log(&layout.log(name, "machine"))?;
     Command::new("setsid")
         .arg(env::own_program()?)
         .args(["cluster", "launch"])
-        .arg(&description)
+        .arg(layout.machine(name).join(DESCRIPTION))
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot share a log")?)
         .stderr(log)

@@ -3,7 +3,7 @@
 //! Invariant: nothing is added to this machine's own network.
 
 use super::Encapsulation;
-use super::layout::{CONTROL, CONTROL_ADDRESS, CONTROL_NETWORK, Layout, NODES, machines};
+use super::layout::{CONTROL, CONTROL_ADDRESS, CONTROL_NETWORK, Layout, NODES, Node};
 use crate::run;
 use anyhow::{Context, Result};
 use std::process::Command;
@@ -12,35 +12,49 @@ use std::process::Command;
 ///
 /// **Errors**: this is not root, or the kernel refuses.
 pub(super) fn make(layout: &Layout, encapsulation: Encapsulation) -> Result<()> {
-    for machine in machines() {
-        run::output(Command::new("ip").args(["netns", "add", &layout.name(machine)]))
-            .context("network namespaces need root and iproute2")?;
-        ip(layout, machine, &["link", "set", "lo", "up"])?;
-        let forward = ["-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"];
-        run::output(layout.in_network(machine, "sysctl").args(forward))?;
-    }
+    namespace(layout, CONTROL)?;
     ip(layout, CONTROL, &["link", "add", "machines", "type", "bridge"])?;
     ip(layout, CONTROL, &["address", "add", CONTROL_NETWORK, "dev", "machines"])?;
     ip(layout, CONTROL, &["link", "set", "machines", "up"])?;
-    for node in NODES {
-        let (own, control) = (layout.name(node.name), layout.name(CONTROL));
-        let device =
-            ["link", "add", "eth0", "netns", &own, "type", "veth", "peer", "name", node.name, "netns", &control];
-        run::output(Command::new("ip").args(device))?;
-        ip(layout, CONTROL, &["link", "set", node.name, "master", "machines", "up"])?;
-        ip(layout, node.name, &["address", "add", &format!("{}/24", node.address), "dev", "eth0"])?;
-        ip(layout, node.name, &["link", "set", "eth0", "up"])?;
-        // Calico's answers to ARP from pods depend on there being one.
-        ip(layout, node.name, &["route", "add", "default", "via", CONTROL_ADDRESS])?;
-        // Tests, and the API server that calls webhooks, reach pods from here.
-        ip(layout, CONTROL, &["route", "add", node.pods, "via", node.address])?;
-        if encapsulation == Encapsulation::None {
-            for other in NODES.iter().filter(|other| other.name != node.name) {
-                ip(layout, node.name, &["route", "add", other.pods, "via", other.address])?;
-            }
+    NODES.iter().try_for_each(|node| join(layout, node, encapsulation))
+}
+
+/// Makes the namespace of a node, which has none, and joins it to the others.
+///
+/// **Errors**: this is not root, or the kernel refuses.
+pub(super) fn join(layout: &Layout, node: &Node, encapsulation: Encapsulation) -> Result<()> {
+    namespace(layout, node.name)?;
+    let (own, control) = (layout.name(node.name), layout.name(CONTROL));
+    let device = ["link", "add", "eth0", "netns", &own, "type", "veth", "peer", "name", node.name, "netns", &control];
+    run::output(Command::new("ip").args(device))?;
+    ip(layout, CONTROL, &["link", "set", node.name, "master", "machines", "up"])?;
+    ip(layout, node.name, &["address", "add", &format!("{}/24", node.address), "dev", "eth0"])?;
+    ip(layout, node.name, &["link", "set", "eth0", "up"])?;
+    // Calico's answers to ARP from pods depend on there being one.
+    ip(layout, node.name, &["route", "add", "default", "via", CONTROL_ADDRESS])?;
+    // Tests, and the API server that calls webhooks, reach pods from here.
+    ip(layout, CONTROL, &["route", "replace", node.pods, "via", node.address])?;
+    if encapsulation == Encapsulation::None {
+        for other in NODES.iter().filter(|other| other.name != node.name) {
+            ip(layout, node.name, &["route", "add", other.pods, "via", other.address])?;
         }
     }
     Ok(())
+}
+
+/// Pulls a node's cable.
+///
+/// **Errors**: the node has none.
+pub(super) fn part(layout: &Layout, node: &Node) -> Result<()> {
+    ip(layout, CONTROL, &["link", "delete", node.name])
+}
+
+fn namespace(layout: &Layout, machine: &str) -> Result<()> {
+    run::output(Command::new("ip").args(["netns", "add", &layout.name(machine)]))
+        .context("network namespaces need root and iproute2")?;
+    ip(layout, machine, &["link", "set", "lo", "up"])?;
+    let forward = ["-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"];
+    run::output(layout.in_network(machine, "sysctl").args(forward)).map(drop)
 }
 
 fn ip(layout: &Layout, machine: &str, arguments: &[&str]) -> Result<()> {

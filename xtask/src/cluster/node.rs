@@ -24,6 +24,7 @@ const DIRECTORIES: &[(&str, &str)] = &[
     ("containerd", "/var/lib/containerd"),
     ("calico", "/var/lib/calico"),
     ("kubernetes", config::KUBERNETES),
+    ("static-pods", config::STATIC_PODS),
     ("cni", "/etc/cni/net.d"),
     ("cni-bin", "/opt/cni/bin"),
     ("mesh", "/var/lib/mesh"),

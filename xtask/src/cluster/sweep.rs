@@ -24,17 +24,7 @@ pub(super) fn sweep(layout: &Layout) -> Result<bool> {
     let mut found = false;
     for machine in machines().filter(|machine| layout.namespace(machine).exists()) {
         found = true;
-        let name = layout.name(machine);
-        wait::until(&format!("every process of {machine} ends"), PATIENCE, || {
-            let processes = processes(&name)?;
-            for process in &processes {
-                // It may have ended by itself.
-                let _ = kill(*process, Signal::SIGKILL);
-            }
-            Ok(processes.is_empty())
-        })?;
-        run::output(Command::new("ip").args(["netns", "del", &name]))
-            .with_context(|| format!("the network namespace {name} is left behind"))?;
+        end(layout, machine)?;
     }
     let names: Vec<_> = machines().map(|machine| layout.name(machine)).collect();
     cgroups::remove(&names)?;
@@ -49,6 +39,24 @@ pub(super) fn sweep(layout: &Layout) -> Result<bool> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot remove the state"),
         Err(_) | Ok(()) => Ok(found),
     }
+}
+
+/// Ends a machine at once: its processes and those of its pods, and its network.
+///
+/// **Errors**: something of it does not go; the error says what.
+pub(super) fn end(layout: &Layout, machine: &str) -> Result<()> {
+    let name = layout.name(machine);
+    wait::until(&format!("every process of {machine} ends"), PATIENCE, || {
+        let processes = processes(&name)?;
+        for process in &processes {
+            // It may have ended by itself.
+            let _ = kill(*process, Signal::SIGKILL);
+        }
+        Ok(processes.is_empty())
+    })?;
+    run::output(Command::new("ip").args(["netns", "del", &name]))
+        .map(drop)
+        .with_context(|| format!("the network namespace {name} is left behind"))
 }
 
 /// The processes in a network namespace. Pods have networks of their own, and end with their node's first process.

@@ -10,6 +10,7 @@ use super::status;
 use super::{Choices, Felix, calico, control, images, network, node, pki, sweep, wait};
 use crate::run;
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum as _;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -81,6 +82,7 @@ fn describe(layout: &Layout, choices: &Choices) -> Value {
         "namespace": layout.namespace(CONTROL),
         "kubectl": layout.tool("kubectl"),
         "calicoctl": layout.tool("calicoctl"),
+        "encapsulation": choices.encapsulation.to_possible_value().map(|value| value.get_name().to_owned()),
         "packet_filter": match choices.felix {
             Felix::Nft => "nft",
             Felix::Legacy => "legacy",
@@ -136,7 +138,9 @@ fn apply(layout: &Layout, manifests: &[&Path]) -> Result<()> {
 }
 
 /// Waits until every component of a node works and Kubernetes says so.
-fn ready(layout: &Layout, node: &str) -> Result<()> {
+///
+/// **Errors**: one does not in time; the error names its log.
+pub(super) fn ready(layout: &Layout, node: &str) -> Result<()> {
     for component in status::NODE_COMPONENTS {
         wait(layout, &format!("{} on {node}", component.name), node, component.name, || {
             Ok(component.is_healthy(layout, node))
