@@ -365,7 +365,11 @@ impl Steering {
     /// Removes map entries and links. Everything is tried; the first error is told.
     fn remove_objects(&mut self, key: &PodKey, addresses: &[IpAddr], cookie: Option<u64>) -> Result<(), SteerError> {
         let mut results = Vec::new();
-        results.extend(cookie.map(|cookie| self.maps.remove_pod(cookie)));
+        // Cookies are counted from boot: a record of an earlier boot may bear that of a pod which is steered now.
+        let is_anothers =
+            |cookie: &u64| self.pods.iter().any(|(other, pod)| other != key && pod.ns.cookie() == *cookie);
+        let own = cookie.filter(|cookie| !is_anothers(cookie));
+        results.extend(own.map(|cookie| self.maps.remove_pod(cookie)));
         results.push(self.pins.remove_pod(key));
         let config = maps::pod(addresses);
         let reused = self.pods.iter().any(|(other, pod)| other != key && pod.config == config);

@@ -110,6 +110,24 @@ fn a_pod_whose_namespace_is_gone_is_forgotten() {
 }
 
 #[test]
+fn a_record_of_an_earlier_boot_takes_nothing_from_the_pod_that_has_its_cookie_now() {
+    let lab = Lab::new("boot");
+    application_everywhere(&lab.b, 8080);
+    let (mut steering, _) = lab.daemon(Mode::Cgroup);
+    let _served = enrol(&mut steering, &lab.a);
+    let records = lab.config(Mode::Cgroup).state_dir.join("pods");
+    let own = std::fs::read_dir(&records).expect("records").next().expect("one").expect("an entry").path();
+    let text = std::fs::read_to_string(own).expect("the record of the pod");
+    let earlier = text.replace(&lab.a.netns, "gone").replace(&lab.a.v4.to_string(), "10.65.7.7");
+    assert_ne!(earlier, text);
+    std::fs::write(records.join("earlier.json"), earlier).expect("a record of an earlier boot");
+    steering.sweep(&BTreeSet::from([Arc::clone(&lab.a.local.key)])).expect("swept");
+    assert!(!records.join("earlier.json").exists(), "the record is swept");
+    assert!(steering.reconcile().made.is_empty(), "something of the pod was swept");
+    assert_answer("daemon-outbound", &lab.a.ns, (lab.b.v4, 8080));
+}
+
+#[test]
 fn a_namespace_of_another_pod_is_never_steered() {
     let lab = Lab::new("wrong");
     let (steering, _) = lab.daemon(Mode::Cgroup);
