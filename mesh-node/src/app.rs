@@ -357,7 +357,9 @@ impl Objects {
                 Ok(Self::Files { _watching: file::watch(file::Config::new(&directory), changed)? })
             }
             Origin::Cluster(client) => {
-                let config = kube::Config::new(client, run.node_name.as_str(), saved_world(run));
+                let secrets = run.edge.certificates.iter().cloned().collect();
+                let config =
+                    kube::Config { secrets, ..kube::Config::new(client, run.node_name.as_str(), saved_world(run)) };
                 let _source_in_sync = kube::watch(config, changed, metrics);
                 Ok(Self::Cluster)
             }

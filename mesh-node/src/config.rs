@@ -3,6 +3,7 @@
 //! Out: [`Cli`]; each module's own configuration is made from it in `app`.
 //! Invariant: the environment is read here and nowhere else; each setting has a flag, a variable and a default.
 
+use crate::model::Name;
 use crate::steer::{Mode, Prefix};
 use crate::telemetry::{access, log, trace};
 use crate::why::Place;
@@ -330,6 +331,21 @@ pub struct Edge {
         value_parser = humantime::parse_duration
     )]
     pub idle_timeout: Duration,
+    /// The Secrets with certificates that listeners of gateways may show, as in `shop/page`. No others are read of the
+    /// Kubernetes API.
+    #[arg(long = "edge-certificate", env = "MESH_EDGE_CERTIFICATES", value_delimiter = ',', value_parser = secret)]
+    pub certificates: Vec<Name>,
+}
+
+fn secret(text: &str) -> Result<Name, String> {
+    let is_name = |text: &str| {
+        let may_be = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        !text.is_empty() && text.bytes().all(may_be)
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Name::new(namespace, name)),
+        Some(_) | None => Err(format!("`{text}` is not of the form `namespace/name`")),
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

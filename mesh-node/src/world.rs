@@ -474,10 +474,10 @@ impl World {
         packed.into_iter().map(|(name, slice)| slice.unpack(&name))
     }
 
-    /// The Secret of this name.
+    /// Every Secret.
     #[must_use]
-    pub fn secret(&self, name: &Name) -> Option<&Arc<Secret>> {
-        self.secrets.get(name)
+    pub fn secrets(&self) -> &BTreeMap<Name, Arc<Secret>> {
+        &self.secrets
     }
 
     /// Every peer-authentication policy.

@@ -91,6 +91,13 @@ impl Cluster {
         &self.nodes
     }
 
+    /// The node of a name.
+    ///
+    /// **Errors**: there is none.
+    pub fn node(&self, name: &str) -> Result<&ClusterNode> {
+        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("there is no node {name}"))
+    }
+
     /// The number of a process of the control machine, such as `kube-apiserver`.
     ///
     /// **Errors**: it does not run.
@@ -127,7 +134,7 @@ impl Cluster {
     ///
     /// **Errors**: it fails or is too slow.
     pub fn calicoctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
-        let mut command = self.inside(&self.calicoctl);
+        let mut command = self.command(&self.calicoctl);
         command.arg("--allow-version-mismatch").args(arguments);
         command.env("DATASTORE_TYPE", "kubernetes").env("KUBECONFIG", &self.kubeconfig);
         execute(&mut command, PATIENCE)?.success()
@@ -159,17 +166,19 @@ impl Cluster {
         arguments: impl IntoIterator<Item = A>,
         log: &Path,
     ) -> Result<Process> {
-        let mut command = self.inside(&self.kubectl);
+        let mut command = self.command(&self.kubectl);
         Process::start(command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments), log)
     }
 
     fn kubectl_command(&self) -> Command {
-        let mut command = self.inside(&self.kubectl);
+        let mut command = self.command(&self.kubectl);
         command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--request-timeout=60s");
         command
     }
 
-    fn inside(&self, program: &Path) -> Command {
+    /// A program where the API server, nodes and pods are reached.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace.display())).arg("--").arg(program);
         command

@@ -412,6 +412,58 @@ fn what_a_daemon_learned_last_is_known_to_the_next_one_however_it_ends() -> Resu
     Ok(())
 }
 
+/// Lets the daemon read these Secrets, as the chart does.
+fn allow_secrets(api: &ApiServer, names: &[&str]) -> Result<()> {
+    let (api_version, metadata) = ("rbac.authorization.k8s.io/v1", json!({"namespace": "shop", "name": "mesh-edge"}));
+    let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["list", "watch"]});
+    api.apply(&json!({"apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": [rule]}))?;
+    api.apply(&json!({
+        "apiVersion": api_version,
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mesh-edge"},
+        "subjects": [{"kind": "User", "name": DAEMON}],
+    }))
+}
+
+#[test]
+fn secrets_are_read_one_by_one_and_are_on_no_disk() -> Result<()> {
+    let api = api_server("kube-secrets", &[])?;
+    allow_secrets(&api, &["page"])?;
+    let secret = |name: &str| {
+        let metadata = json!({"namespace": "shop", "name": name});
+        let data = json!({"tls.crt": "no certificate", "tls.key": "unmistakable"});
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+    };
+    for name in ["page", "other", "unnamed"] {
+        api.apply(&secret(name))?;
+    }
+    let daemon = api.daemon(&["--edge-certificate", "shop/page,shop/other,shop/page"])?;
+    daemon.ready()?;
+    let known = |name: &str| knows(&daemon, "Secret", &format!("shop/{name}"));
+    ensure!(known("page")? && !known("other")? && !known("unnamed")?, "{}", daemon.debug("world")?);
+    wait::until_true("what may not be read is an issue", PATIENCE, || {
+        let issues = daemon.debug("snapshot")?["issues"].to_string();
+        Ok(issues.contains("Secret shop/other") && issues.contains("may not be listed and watched"))
+    })?;
+    api.delete(["secret", "page", "--namespace", "shop"])?;
+    wait_known(&daemon, "Secret", "shop/page", false)?;
+    allow_secrets(&api, &["page", "other"])?;
+    api.apply(&secret("page"))?;
+    for name in ["shop/page", "shop/other"] {
+        wait_known(&daemon, "Secret", name, true)?;
+    }
+
+    api.apply(&pod("last"))?;
+    wait_saved(&api, "last")?;
+    let kept = execute(
+        Command::new("grep").args(["-rl", "-e", "dW5taXN0YWthYmxl", "-e", "unmistakable"]).arg(api.dir().join("state")),
+        PATIENCE,
+    )?;
+    ensure!(kept.status.code() == Some(1), "a key is on the disk: {kept:?}");
+    Ok(())
+}
+
 #[test]
 fn an_api_server_that_cannot_stream_is_listed_in_pages() -> Result<()> {
     /// More than two pages.

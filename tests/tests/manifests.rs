@@ -16,6 +16,7 @@ const SYSTEM: &str = "mesh-system";
 /// Values beside the defaults that users may choose.
 const CHOICES: &[&[&str]] = &[
     &["chain.mode=conflist", "metricsPort=0", "accessLog=off", "image.pullPolicy=Always"],
+    &["edge.certificates[0].namespace=default", "edge.certificates[0].name=page"],
     &["imagePullSecrets[0].name=registry", "signer.replicas=3", "otlpEndpoint=http://192.0.2.1:4318"],
 ];
 

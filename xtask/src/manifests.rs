@@ -1,6 +1,6 @@
 //! Renders the chart to plain manifests, and checks it.
 //!
-//! In:  `manifests/mesh`, Helm as `cargo xtask setup ci` builds it.
+//! In:  `manifests/mesh`, Helm as `cargo xtask setup test` builds it.
 //! Out: `manifests/mesh.yaml`; whether it is what the chart says.
 //! Invariant: the chart is the one source; the rendered file is never edited.
 
@@ -37,6 +37,9 @@ metadata:
     pod-security.kubernetes.io/warn: privileged
 ";
 
+/// A certificate for gateways.
+const PAGE: &[&str] = &["edge.certificates[0].namespace=shop", "edge.certificates[0].name=page"];
+
 /// Values that the chart must take, each with something that must then be rendered.
 const ACCEPTED: &[(&[&str], &str)] = &[
     (&["chain.mode=conflist"], "value: \"conflist\""),
@@ -48,6 +51,9 @@ const ACCEPTED: &[(&[&str], &str)] = &[
     (&["edge.idleTimeoutSeconds=75"], "value: \"75s\""),
     (&["imagePullSecrets[0].name=registry"], "- name: registry"),
     (&["chain.confDir=/var/lib/rancher/k3s/agent/etc/cni/net.d"], "path: /var/lib/rancher/k3s/agent/etc/cni/net.d"),
+    (&["edge.gatewayClass=mesh"], "controllerName: mesh.internal/controller"),
+    (PAGE, "value: \"shop/page\""),
+    (PAGE, "resourceNames:\n      - page\n    verbs: [list, watch]"),
     (&["otlpEndpoint=http://192.0.2.1:4318", "traceSampling=0.5"], "value: \"0.5\""),
 ];
 
@@ -59,6 +65,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("signer.replicas=0", "replicas"),
     ("edge.connections=0", "connections"),
     ("trustDomains=cluster.local", "trustDomains"),
+    ("edge.certificates[0].name=page", "certificates"),
+    ("edge.gatewayClass=Mesh", "gatewayClass"),
     ("otlpEndpoint=collector:4317", "otlpEndpoint"),
     ("traceSampling=101", "traceSampling"),
     ("exemptNamespaces={Kube_System}", "exemptNamespaces"),
@@ -113,7 +121,7 @@ fn template(values: &[&str]) -> Result<String> {
 fn helm() -> Result<Command> {
     let path: PathBuf = env::target_dir().join("tools/helm");
     if !path.is_file() {
-        bail!("Helm is not built: run `cargo xtask setup ci`");
+        bail!("Helm is not built: run `cargo xtask setup test`");
     }
     let mut command = Command::new(path);
     command.current_dir(env::root());

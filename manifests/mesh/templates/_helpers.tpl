@@ -8,3 +8,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "mesh.exempt" -}}
 {{ append .Values.exemptNamespaces .Release.Namespace | uniq | join "," }}
 {{- end }}
+
+{{- define "mesh.edgeNamespaces" -}}
+{{- $namespaces := list }}
+{{- range .Values.edge.certificates }}
+{{- $namespaces = append $namespaces .namespace }}
+{{- end }}
+{{- $namespaces | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{- define "mesh.certificates" -}}
+{{- $names := list }}
+{{- range .Values.edge.certificates }}
+{{- $names = append $names (printf "%s/%s" .namespace .name) }}
+{{- end }}
+{{- $names | uniq | join "," }}
+{{- end }}

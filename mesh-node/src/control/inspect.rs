@@ -94,6 +94,7 @@ impl Inspect {
             (Kind::Pod.name(), world.pod_names().collect()),
             (Kind::Service.name(), world.service_names().collect()),
             (Kind::EndpointSlice.name(), world.endpoint_slice_names().collect()),
+            (Kind::Secret.name(), world.secrets().keys().collect()),
             (Kind::PeerAuthentication.name(), world.peer_authentications().keys().collect()),
         ]);
         objects.extend(

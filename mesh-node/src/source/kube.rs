@@ -18,11 +18,12 @@ mod watch;
 pub use resource::Purpose;
 pub use saved::{Revisions, SavedError, keep_saved};
 
-use crate::model::Issue;
+use crate::model::{Issue, Name};
 use crate::telemetry::{self, Metrics};
 use crate::world::{Change, SourceId};
 use kube::Client;
 use standing::Standing;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,16 +48,18 @@ pub struct Config {
     pub node: Arc<str>,
     /// What the objects are read for.
     pub purpose: Purpose,
+    /// The Secrets that are read beside them, and no others.
+    pub secrets: BTreeSet<Name>,
     /// The saved world stands in for the API server after this long without an answer.
     pub patience: Duration,
 }
 
 impl Config {
-    /// Watches from `node` what `client` reaches; `saved` is the directory of the world of an earlier run.
+    /// Watches from `node` what `client` reaches, and no Secret; `saved` is the directory of the world of an earlier run.
     #[must_use]
     pub fn new(client: Client, node: impl Into<Arc<str>>, saved: impl Into<PathBuf>) -> Self {
-        let (purpose, patience) = (Purpose::Node, Duration::from_secs(5));
-        Self { client, saved: saved.into(), node: node.into(), purpose, patience }
+        let (purpose, secrets, patience) = (Purpose::Node, BTreeSet::new(), Duration::from_secs(5));
+        Self { client, saved: saved.into(), node: node.into(), purpose, secrets, patience }
     }
 
     /// Watches what the standing of routes and gateways depends on. Nothing is saved.
@@ -70,7 +73,7 @@ impl Config {
 /// everything is told.
 pub fn watch(config: Config, changes: mpsc::Sender<Change>, metrics: &Metrics) -> channel::Receiver<bool> {
     let (synced, is_synced) = channel::channel(false);
-    let standing = Arc::new(Standing::new(config.purpose, metrics));
+    let standing = Arc::new(Standing::new(config.purpose, &config.secrets, metrics));
     let source = Source { config, changes, standing, synced, told: Vec::new(), recalled: None };
     telemetry::spawn("kubernetes source", source.run());
     is_synced
@@ -116,10 +119,12 @@ impl Source {
     }
 
     fn begin(&self) -> Vec<JoinHandle<()>> {
-        let resources = self.config.purpose.resources().into_iter();
-        resources
-            .map(|resource| {
-                let watch = Watch::new(&self.config, resource, self.changes.clone(), Arc::clone(&self.standing));
+        let kinds = self.config.purpose.resources().into_iter().map(|resource| (resource, None));
+        let secrets = self.config.secrets.iter().map(|name| (&resource::SECRETS, Some(name.clone())));
+        kinds
+            .chain(secrets)
+            .map(|subject| {
+                let watch = Watch::new(&self.config, subject, self.changes.clone(), Arc::clone(&self.standing));
                 telemetry::spawn("kubernetes watch", watch.run())
             })
             .collect()

@@ -1,8 +1,8 @@
 //! Istio's sample application, as Istio's users apply it.
 
-use crate::support::{Space, metrics};
-use anyhow::{Context, Result, ensure};
-use mesh_tests::{tools, wait};
+use crate::support::{Space, bookinfo, metrics};
+use anyhow::{Result, ensure};
+use mesh_tests::wait;
 use std::collections::BTreeSet;
 
 /// Who calls whom, by service account.
@@ -12,10 +12,7 @@ const EDGES: [(&str, &str); 3] = [("productpage", "details"), ("productpage", "r
 fn the_page_is_served_and_every_edge_is_mutual_tls() -> Result<()> {
     let space = Space::new("bookinfo", true)?;
     space.strict()?;
-    let manifest = tools::istio()?.join("samples/bookinfo/platform/kube/bookinfo.yaml").display().to_string();
-    space.kubectl(&["apply", "--server-side", "-f", &manifest])?;
-    let ready = ["wait", "--for=condition=Available", "deployments", "--all", "--timeout=80s"];
-    space.kubectl(&ready).with_context(|| space.kubectl(&["describe", "pods"]).unwrap_or_default())?;
+    bookinfo(&space)?;
     let [asker] = space.pods([crate::support::client("asker", "node1")])?;
     let capture = space.capture(9080, None)?;
     let mut stars = BTreeSet::new();

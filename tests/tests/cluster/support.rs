@@ -237,15 +237,12 @@ const ROUTES: &str = "httproutes.gateway.networking.k8s.io";
 
 /// Installs the mesh, unless it is there, with the definitions of the policies that it reads.
 pub(crate) fn install(cluster: &Cluster) -> Result<()> {
-    if !cluster.kubectl_tried(["get", "customresourcedefinition", POLICIES])?.status.success() {
-        cluster.apply(&definition(POLICIES)?)?;
-    }
+    define(cluster, POLICIES)?;
     if !cluster.kubectl_tried(["get", "customresourcedefinition", ROUTES])?.status.success() {
         let definitions = tools::gateway_api()?.display().to_string();
         cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &definitions])?;
     }
-    let established =
-        ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", POLICIES, ROUTES];
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", ROUTES];
     cluster.kubectl(established)?;
     let counts =
         "--output=jsonpath={.status.updatedNumberScheduled} {.status.numberReady} {.metadata.deletionTimestamp}";
@@ -273,8 +270,27 @@ pub(crate) fn manifest() -> String {
     root().join("manifests/mesh.yaml").display().to_string()
 }
 
-fn root() -> PathBuf {
+/// The root of the work tree.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Makes one of Istio's kinds known, unless it is.
+pub(crate) fn define(cluster: &Cluster, name: &str) -> Result<()> {
+    if !cluster.kubectl_tried(["get", "customresourcedefinition", name])?.status.success() {
+        cluster.apply(&definition(name)?)?;
+    }
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", name];
+    cluster.kubectl(established).map(drop)
+}
+
+/// Istio's sample application in a namespace, each of its Deployments available.
+pub(crate) fn bookinfo(space: &Space) -> Result<()> {
+    let manifest = tools::istio()?.join("samples/bookinfo/platform/kube/bookinfo.yaml").display().to_string();
+    space.kubectl(&["apply", "--server-side", "-f", &manifest])?;
+    let ready = ["wait", "--for=condition=Available", "deployments", "--all", "--timeout=80s"];
+    space.kubectl(&ready).with_context(|| space.kubectl(&["describe", "pods"]).unwrap_or_default())?;
+    Ok(())
 }
 
 /// One of Istio's resource definitions.
@@ -290,7 +306,8 @@ pub(crate) fn metrics(cluster: &Cluster) -> Result<String> {
     cluster.nodes().iter().map(|node| page(cluster, node)).collect()
 }
 
-fn page(cluster: &Cluster, node: &ClusterNode) -> Result<String> {
+/// The metrics of a node's daemon.
+pub(crate) fn page(cluster: &Cluster, node: &ClusterNode) -> Result<String> {
     cluster.enter(|| {
         let address = SocketAddr::from((node.address(), METRICS));
         let mut stream = TcpStream::connect_timeout(&address, wait::PATIENCE)

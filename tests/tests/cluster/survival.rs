@@ -2,6 +2,8 @@
 //!
 //! Invariant: each of these runs alone, and leaves a cluster with the mesh.
 
+mod edge;
+
 use crate::support::{
     Figures, POLICIES, START, SYSTEM, Space, between, client, install, manifest, mutual_edges, rolled_out, server,
     target,

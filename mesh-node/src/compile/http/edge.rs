@@ -143,8 +143,9 @@ impl<'m> Traffic<'m> {
             let problem = format!("no ReferenceGrant lets it use Secret {name}");
             return Err((problem, "create one in the Secret's namespace"));
         }
-        let Some(secret) = self.world.secret(name) else {
-            let cure = "create it among the objects that are read; daemons read no Secrets of the Kubernetes API";
+        let Some(secret) = self.world.secrets().get(name) else {
+            let cure = "create it, and name it to the daemons: of the Kubernetes API they read the Secrets of \
+                        `MESH_EDGE_CERTIFICATES`, which the chart's `edge.certificates` sets, and no others";
             return Err((format!("Secret {name} is not known"), cure));
         };
         let (chain, key) = secret

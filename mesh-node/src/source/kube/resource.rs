@@ -103,6 +103,23 @@ pub(super) const RESOURCES: [Resource; 37] = [
     custom(CustomKind::RequestAuthentication),
 ];
 
+/// Secrets, each of which is watched by itself: rights may be given to single objects, and to no more is one needed.
+pub(super) const SECRETS: Resource =
+    Resource { kind: Kind::Secret, group: "", versions: &["v1"], plural: "secrets", fields: "", is_custom: false };
+
+/// What one watch follows: all objects of a kind, or the one of this name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    pub(super) kind: Kind,
+    pub(super) only: Option<Name>,
+}
+
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        Self { kind, only: None }
+    }
+}
+
 /// The kinds by which it is judged how routes and gateways stand.
 const OF_STANDINGS: [Kind; 7] = [
     Kind::Namespace,
@@ -154,12 +171,13 @@ const fn custom(kind: CustomKind) -> Resource {
 }
 
 impl Resource {
-    /// The path of all its objects in one of its versions.
-    pub(super) fn path(&self, version: &str) -> String {
-        if self.group.is_empty() {
-            format!("/api/{version}/{}", self.plural)
-        } else {
-            format!("/apis/{}/{version}/{}", self.group, self.plural)
+    /// The path of all its objects in one of its versions, or of those in a namespace.
+    pub(super) fn path(&self, version: &str, namespace: Option<&str>) -> String {
+        let root =
+            if self.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", self.group) };
+        match namespace {
+            None => format!("{root}/{}", self.plural),
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{}", self.plural),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Out: whether everything is known, whether nothing goes on, issues for people, metrics.
 //! Invariant: the issues of an outage stay the same while it lasts.
 
-use super::resource::{Purpose, Resource};
+use super::resource::{Purpose, Resource, SECRETS, Subject};
 use super::trouble::Trouble;
 use crate::model::{Issue, Name, ObjectRef};
 use crate::telemetry::Metrics;
@@ -25,7 +25,7 @@ const API: &str = "Kubernetes API";
 /// A silence of the API server is an issue after this long: restarts are shorter.
 const OUTAGE: Duration = Duration::from_secs(5);
 
-/// How the watch of one kind stands.
+/// How one watch stands.
 #[derive(Clone, Debug, Default)]
 struct Of {
     /// When its list was begun last.
@@ -42,9 +42,9 @@ type ByKind<M> = Family<[(&'static str, &'static str); 1], M>;
 
 /// How the watches stand.
 pub(super) struct Standing {
-    resources: Vec<&'static Resource>,
-    kinds: Mutex<BTreeMap<Kind, Of>>,
-    listed: watch::Sender<BTreeSet<Kind>>,
+    watched: Vec<(&'static Resource, Subject)>,
+    watches: Mutex<BTreeMap<Subject, Of>>,
+    listed: watch::Sender<BTreeSet<Subject>>,
     changed: Notify,
     stale: Gauge,
     relists: ByKind<Counter>,
@@ -58,10 +58,13 @@ fn of(kind: Kind) -> [(&'static str, &'static str); 1] {
 }
 
 impl Standing {
-    pub(super) fn new(purpose: Purpose, metrics: &Metrics) -> Self {
+    /// Nothing is told yet of what `purpose` needs, nor of these Secrets.
+    pub(super) fn new(purpose: Purpose, secrets: &BTreeSet<Name>, metrics: &Metrics) -> Self {
+        let kinds = purpose.resources().into_iter().map(|resource| (resource, Subject::from(resource.kind)));
+        let secrets = secrets.iter().map(|name| (&SECRETS, Subject { kind: SECRETS.kind, only: Some(name.clone()) }));
         let own = Self {
-            resources: purpose.resources(),
-            kinds: Mutex::default(),
+            watched: kinds.chain(secrets).collect(),
+            watches: Mutex::default(),
             listed: watch::Sender::default(),
             changed: Notify::new(),
             stale: Gauge::default(),
@@ -70,7 +73,7 @@ impl Standing {
             connected: Family::default(),
             last_event: Family::default(),
         };
-        for Resource { kind, .. } in &own.resources {
+        for (Resource { kind, .. }, _) in &own.watched {
             own.relists.get_or_create(&of(*kind)).inc_by(0);
             own.errors.get_or_create(&of(*kind)).inc_by(0);
             own.connected.get_or_create(&of(*kind)).set(0);
@@ -90,18 +93,18 @@ impl Standing {
     }
 
     /// A list of everything is begun.
-    pub(super) fn lists(&self, kind: Kind) {
-        self.relists.get_or_create(&of(kind)).inc();
-        self.kinds().entry(kind).or_default().begun = Some(Instant::now());
+    pub(super) fn lists(&self, subject: &Subject) {
+        self.relists.get_or_create(&of(subject.kind)).inc();
+        self.watches().entry(subject.clone()).or_default().begun = Some(Instant::now());
     }
 
     /// The API server said something that was asked for.
-    pub(super) fn heard(&self, kind: Kind) {
+    pub(super) fn heard(&self, subject: &Subject) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.last_event.get_or_create(&of(kind)).set(i64::try_from(now).unwrap_or(i64::MAX));
-        self.connected.get_or_create(&of(kind)).set(1);
-        let mut kinds = self.kinds();
-        let state = kinds.entry(kind).or_default();
+        self.last_event.get_or_create(&of(subject.kind)).set(i64::try_from(now).unwrap_or(i64::MAX));
+        self.connected.get_or_create(&of(subject.kind)).set(1);
+        let mut watches = self.watches();
+        let state = watches.entry(subject.clone()).or_default();
         state.heard = Some(Instant::now());
         if state.trouble.take().is_some() {
             self.changed.notify_one();
@@ -109,11 +112,11 @@ impl Standing {
     }
 
     /// It cannot be watched now.
-    pub(super) fn failed(&self, kind: Kind, trouble: Trouble) {
-        self.errors.get_or_create(&of(kind)).inc();
-        self.connected.get_or_create(&of(kind)).set(0);
-        let mut kinds = self.kinds();
-        let state = kinds.entry(kind).or_default();
+    pub(super) fn failed(&self, subject: &Subject, trouble: Trouble) {
+        self.errors.get_or_create(&of(subject.kind)).inc();
+        self.connected.get_or_create(&of(subject.kind)).set(0);
+        let mut watches = self.watches();
+        let state = watches.entry(subject.clone()).or_default();
         match &mut state.trouble {
             // Why it does not answer may read differently each time.
             Some((Trouble::Silent(_), _)) if matches!(trouble, Trouble::Silent(_)) => {}
@@ -123,35 +126,35 @@ impl Standing {
         self.changed.notify_one();
     }
 
-    /// Everything of the kind is told.
-    pub(super) fn listed(&self, kind: Kind) {
-        self.heard(kind);
-        self.listed.send_if_modified(|listed| listed.insert(kind));
+    /// Everything of it is told.
+    pub(super) fn listed(&self, subject: &Subject) {
+        self.heard(subject);
+        self.listed.send_if_modified(|listed| listed.insert(subject.clone()));
         self.changed.notify_one();
     }
 
     /// Objects of these names exist and no others.
-    pub(super) fn exist_only(&self, kind: Kind, names: &BTreeSet<Name>) {
-        self.kinds().entry(kind).or_default().unreadable.retain(|name, _| names.contains(name));
+    pub(super) fn exist_only(&self, subject: &Subject, names: &BTreeSet<Name>) {
+        self.watches().entry(subject.clone()).or_default().unreadable.retain(|name, _| names.contains(name));
     }
 
     /// The object was read, or is gone.
-    pub(super) fn readable(&self, kind: Kind, name: &Name) {
-        if self.kinds().entry(kind).or_default().unreadable.remove(name).is_some() {
+    pub(super) fn readable(&self, subject: &Subject, name: &Name) {
+        if self.watches().entry(subject.clone()).or_default().unreadable.remove(name).is_some() {
             self.changed.notify_one();
         }
     }
 
     /// The object cannot be read.
-    pub(super) fn unreadable(&self, kind: Kind, name: &Name, why: String) {
-        self.kinds().entry(kind).or_default().unreadable.insert(name.clone(), why);
+    pub(super) fn unreadable(&self, subject: &Subject, name: &Name, why: String) {
+        self.watches().entry(subject.clone()).or_default().unreadable.insert(name.clone(), why);
         self.changed.notify_one();
     }
 
     /// Every watch begins anew.
     pub(super) fn restart(&self) {
         self.listed.send_replace(BTreeSet::new());
-        for state in self.kinds().values_mut() {
+        for state in self.watches().values_mut() {
             state.begun = None;
         }
     }
@@ -160,11 +163,16 @@ impl Standing {
         self.stale.set(stale.into());
     }
 
-    /// Waits until everything of a kind is told.
-    pub(super) async fn wait_for(&self, kind: Kind) {
+    /// Waits until everything of it is told.
+    pub(super) async fn wait_for(&self, subject: &Subject) {
         // The sender is this very object, so the channel stays open.
         let mut listed = self.listed.subscribe();
-        let _closed = listed.wait_for(|listed| listed.contains(&kind)).await;
+        let _closed = listed.wait_for(|listed| listed.contains(subject)).await;
+    }
+
+    /// Is everything of it told?
+    pub(super) fn is_listed(&self, subject: &Subject) -> bool {
+        self.listed.borrow().contains(subject)
     }
 
     /// Waits until anything but an ordinary change happens.
@@ -174,14 +182,14 @@ impl Standing {
 
     /// Is everything told?
     pub(super) fn all_listed(&self) -> bool {
-        self.listed.borrow().len() == self.resources.len()
+        self.listed.borrow().len() == self.watched.len()
     }
 
     /// Has a list come no further for this long?
     pub(super) fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
         let listed = self.listed.borrow().clone();
         let long_ago = |then: Instant| now.saturating_duration_since(then) >= patience;
-        self.kinds().iter().filter(|(kind, _)| !listed.contains(kind)).any(|(_, state)| {
+        self.watches().iter().filter(|(subject, _)| !listed.contains(subject)).any(|(_, state)| {
             state.trouble.as_ref().is_some_and(|(_, since)| long_ago(*since))
                 || state.begun.max(state.heard).is_some_and(long_ago)
         })
@@ -189,9 +197,9 @@ impl Standing {
 
     /// What is wrong, for people. `recalled` says of when the objects are that are in force, if they are not of now.
     pub(super) fn issues(&self, recalled: Option<&str>, now: Instant) -> Vec<Issue> {
-        let kinds = self.kinds();
+        let watches = self.watches();
         let mut issues = Vec::new();
-        let silence = self.resources.iter().find_map(|resource| match &kinds.get(&resource.kind)?.trouble {
+        let silence = self.watched.iter().find_map(|(_, subject)| match &watches.get(subject)?.trouble {
             Some((Trouble::Silent(why), since)) if now.saturating_duration_since(*since) >= OUTAGE => Some(why),
             Some(_) | None => None,
         });
@@ -209,9 +217,9 @@ impl Standing {
                 "see whether the API server runs and answers what the daemon asks".to_owned(),
             ));
         }
-        for resource in &self.resources {
-            let Some(state) = kinds.get(&resource.kind) else { continue };
-            issues.extend(state.trouble.as_ref().and_then(|(trouble, _)| refusal(resource, trouble)));
+        for (resource, subject) in &self.watched {
+            let Some(state) = watches.get(subject) else { continue };
+            issues.extend(state.trouble.as_ref().and_then(|(trouble, _)| refusal(resource, subject, trouble)));
             issues.extend(state.unreadable.iter().map(|(name, why)| {
                 Issue::new(
                     &ObjectRef::new(resource.kind.name(), name.clone()),
@@ -224,8 +232,8 @@ impl Standing {
         issues
     }
 
-    fn kinds(&self) -> MutexGuard<'_, BTreeMap<Kind, Of>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn watches(&self) -> MutexGuard<'_, BTreeMap<Subject, Of>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -233,10 +241,14 @@ fn api_issue(resource: &str, problem: String, cure: String) -> Issue {
     Issue::new(&ObjectRef::new(API, Name::new("", resource)), "", problem, cure)
 }
 
-/// The issue of a kind that the API server does not give away.
-fn refusal(resource: &Resource, trouble: &Trouble) -> Option<Issue> {
+/// The issue of what the API server does not give away.
+fn refusal(resource: &Resource, subject: &Subject, trouble: &Trouble) -> Option<Issue> {
     let name = resource.name();
     let (problem, cure) = match trouble {
+        Trouble::Forbidden(why) if subject.only.is_some() => (
+            format!("it may not be listed and watched: {why}"),
+            format!("let a Role in its namespace give the daemon `list` and `watch` on `{name}` of this name"),
+        ),
         Trouble::Forbidden(why) => (
             format!("{name} may not be listed and watched: {why}"),
             format!("let the daemon's ClusterRole give the verbs `list` and `watch` on `{name}`"),
@@ -251,5 +263,9 @@ fn refusal(resource: &Resource, trouble: &Trouble) -> Option<Issue> {
         ),
         Trouble::Silent(_) | Trouble::Expired | Trouble::NoStreaming | Trouble::Unwanted => return None,
     };
-    Some(api_issue(&name, format!("{problem}; what was known of it before stays in force"), cure))
+    let problem = format!("{problem}; what was known of it before stays in force");
+    Some(match &subject.only {
+        None => api_issue(&name, problem, cure),
+        Some(only) => Issue::new(&ObjectRef::new(subject.kind.name(), only.clone()), "", problem, cure),
+    })
 }

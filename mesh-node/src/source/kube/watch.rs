@@ -1,13 +1,13 @@
-//! Follows the objects of one kind.
+//! Follows the objects of one kind, or one of them.
 //!
-//! In:  a client and a [`Resource`].
+//! In:  a client, a [`Resource`], and the name if it is one.
 //! Out: changes over a channel; how it goes, to [`Standing`].
 //! Invariant: after a list, what was not in it is gone: a deletion that nobody told of is not missed.
 //! Invariant: an object that cannot be read is named, and keeps no other from being read; what was known of it holds.
 //! Source: Kubernetes, "API concepts": lists in pages, streaming lists, watches, bookmarks, 410 Gone.
 
 use super::Config;
-use super::resource::{self, Purpose, Resource};
+use super::resource::{self, Purpose, Resource, Subject};
 use super::slim;
 use super::standing::Standing;
 use super::trouble::Trouble;
@@ -61,10 +61,11 @@ impl Backoff {
     }
 }
 
-/// Follows the objects of one kind.
+/// Follows the objects of one kind, or one of them.
 pub(super) struct Watch {
     client: Client,
     resource: &'static Resource,
+    subject: Subject,
     /// The place in `resource.versions` of the one that is served.
     version: usize,
     /// The revision up to which everything is told; `None` before the first list.
@@ -81,12 +82,14 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         config: &Config,
-        resource: &'static Resource,
+        (resource, only): (&'static Resource, Option<Name>),
         changes: mpsc::Sender<Change>,
         standing: Arc<Standing>,
     ) -> Self {
         let (client, node, purpose) = (config.client.clone(), Arc::clone(&config.node), config.purpose);
-        Self { client, resource, version: 0, revision: None, streaming: true, node, purpose, changes, standing }
+        let subject = Subject { kind: resource.kind, only };
+        let (version, revision, streaming) = (0, None, true);
+        Self { client, resource, subject, version, revision, streaming, node, purpose, changes, standing }
     }
 
     /// Follows until nobody receives the changes.
@@ -96,7 +99,7 @@ impl Watch {
         let kind = self.resource.kind;
         if kind != Kind::Namespace {
             // Namespaces say which pods are in the mesh, so they come first.
-            self.standing.wait_for(Kind::Namespace).await;
+            self.standing.wait_for(&Kind::Namespace.into()).await;
         }
         let mut backoff = Backoff::new();
         loop {
@@ -126,6 +129,16 @@ impl Watch {
                     // What is defined may not be served yet.
                     sleep(backoff.pause()).await;
                 }
+                // Nothing else waits for a single object: it counts as absent until it may be read.
+                Err(trouble @ Trouble::Forbidden(_))
+                    if self.subject.only.is_some() && !self.standing.is_listed(&self.subject) =>
+                {
+                    if self.end_list(Vec::new()).await.is_err() {
+                        return;
+                    }
+                    self.standing.failed(&self.subject, trouble);
+                    sleep(backoff.pause()).await;
+                }
                 Err(
                     trouble @ (Trouble::NotServed | Trouble::Forbidden(_) | Trouble::Refused(_) | Trouble::Silent(_)),
                 ) => {
@@ -133,7 +146,7 @@ impl Watch {
                         backoff = Backoff::new();
                     }
                     tracing::debug!(kind = kind.name(), ?trouble, "a watch failed");
-                    self.standing.failed(kind, trouble);
+                    self.standing.failed(&self.subject, trouble);
                     sleep(backoff.pause()).await;
                 }
             }
@@ -166,9 +179,8 @@ impl Watch {
             continue_token: String,
         }
 
-        self.standing.lists(self.resource.kind);
-        let fields = Some(self.resource.fields.to_owned()).filter(|fields| !fields.is_empty());
-        let mut params = ListParams { limit: Some(PAGE), field_selector: fields, ..ListParams::default() };
+        self.standing.lists(&self.subject);
+        let mut params = ListParams { limit: Some(PAGE), field_selector: self.fields(), ..ListParams::default() };
         let mut names = Vec::new();
         loop {
             let request = self.request().list(&params).map_err(kube::Error::BuildRequest)?;
@@ -176,7 +188,7 @@ impl Watch {
                 .await
                 .map_err(|_| Trouble::Silent(format!("no list within {} s", PAGE_PATIENCE.as_secs())))??;
             let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
-            self.standing.heard(self.resource.kind);
+            self.standing.heard(&self.subject);
             for item in page.items.unwrap_or_default() {
                 push(&mut names, self.exists(item.get()).await?);
             }
@@ -194,10 +206,10 @@ impl Watch {
         let kind = self.resource.kind;
         let mut listing = self.revision.is_none().then(Vec::new);
         if listing.is_some() {
-            self.standing.lists(kind);
+            self.standing.lists(&self.subject);
         }
         let params = WatchParams {
-            field_selector: Some(self.resource.fields.to_owned()).filter(|fields| !fields.is_empty()),
+            field_selector: self.fields(),
             timeout: Some(WATCH_SECONDS - fastrand::u32(..WATCH_SECONDS / 4)),
             bookmarks: true,
             send_initial_events: listing.is_some(),
@@ -208,13 +220,13 @@ impl Watch {
         let events = self.client.request_events::<Box<RawValue>>(request);
         let events = timeout(MAX_SILENCE, events).await.map_err(|_| silence())??;
         if listing.is_none() {
-            self.standing.heard(kind);
+            self.standing.heard(&self.subject);
         }
         let mut events = pin!(events);
         loop {
             let event = timeout(MAX_SILENCE, events.try_next()).await.map_err(|_| silence())??;
             let Some(event) = event else { break };
-            self.standing.heard(kind);
+            self.standing.heard(&self.subject);
             match event {
                 WatchEvent::Added(json) | WatchEvent::Modified(json) => {
                     let name = self.exists(json.get()).await?;
@@ -225,7 +237,7 @@ impl Watch {
                 }
                 WatchEvent::Deleted(json) => {
                     let name = head(json.get())?.name;
-                    self.standing.readable(kind, &name);
+                    self.standing.readable(&self.subject, &name);
                     self.tell(Change::Delete(kind, name)).await?;
                     self.reached(json.get())?;
                 }
@@ -253,14 +265,14 @@ impl Watch {
         match self.purpose.object(kind, json) {
             Ok(mut object) => {
                 let name = object.metadata().full_name();
-                self.standing.readable(kind, &name);
+                self.standing.readable(&self.subject, &name);
                 slim::slim(&mut object, &self.node);
                 self.tell(Change::Upsert(Box::new(object))).await?;
                 Ok(name)
             }
             Err(error) => {
                 let name = head(json)?.name;
-                self.standing.unreadable(kind, &name, error.to_string());
+                self.standing.unreadable(&self.subject, &name, error.to_string());
                 Ok(name)
             }
         }
@@ -268,11 +280,16 @@ impl Watch {
 
     /// What is not named is gone.
     async fn end_list(&self, names: Vec<Name>) -> Result<(), Trouble> {
-        let kind = self.resource.kind;
         let names = names.into_iter().collect();
-        self.standing.exist_only(kind, &names);
-        self.tell(Change::Only(kind, names)).await?;
-        self.standing.listed(kind);
+        self.standing.exist_only(&self.subject, &names);
+        match &self.subject {
+            Subject { kind, only: None } => self.tell(Change::Only(*kind, names)).await?,
+            Subject { kind, only: Some(name) } if names.is_empty() => {
+                self.tell(Change::Delete(*kind, name.clone())).await?;
+            }
+            Subject { only: Some(_), .. } => {}
+        }
+        self.standing.listed(&self.subject);
         Ok(())
     }
 
@@ -287,7 +304,13 @@ impl Watch {
 
     fn request(&self) -> Request {
         let version = self.resource.versions.get(self.version).copied().unwrap_or_default();
-        Request::new(self.resource.path(version))
+        Request::new(self.resource.path(version, self.subject.only.as_ref().map(|name| &*name.namespace)))
+    }
+
+    /// Which objects are asked for. By a name that is asked for the API server also knows whether that may be.
+    fn fields(&self) -> Option<String> {
+        let only = self.subject.only.as_ref().map(|only| format!("metadata.name={}", only.name));
+        only.or_else(|| Some(self.resource.fields.to_owned()).filter(|fields| !fields.is_empty()))
     }
 
     /// Returns when the kind may be served: somebody has defined it, or it is time to look again.

@@ -1,0 +1,162 @@
+//! What enters from outside: Bookinfo by the gateways of its sample, for which the chart gives the mesh a class and a certificate.
+//!
+//! In:  Istio's sample, in both APIs; the chart, since its defaults make no class and read no Secret.
+
+use crate::support::{SYSTEM, Space, bookinfo, install, manifest, metrics, rolled_out, root};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::cluster::{Cluster, ClusterNode};
+use mesh_tests::{env, execute, tools, wait};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The name in the certificate.
+const HOST: &str = "bookinfo.example";
+
+/// The mesh with what its edge needs; as it was when this is dropped.
+struct WithEdge<'cluster>(&'cluster Cluster, String);
+
+impl<'cluster> WithEdge<'cluster> {
+    /// With the class of the sample's Gateway, and a certificate in a namespace.
+    fn install(cluster: &'cluster Cluster, namespace: &str) -> Result<Self> {
+        let mut helm = Command::new(env::tool("helm")?);
+        helm.args(["template", "mesh"]).arg(root().join("manifests/mesh")).args(["--namespace", SYSTEM]);
+        let certificate = format!("edge.certificates[0].namespace={namespace},edge.certificates[0].name=page");
+        helm.args(["--set", "edge.gatewayClass=istio", "--set", &certificate]);
+        let rendered = execute(&mut helm, wait::PATIENCE)?.success()?;
+        let own = Self(cluster, rendered);
+        cluster.apply(&own.1)?;
+        rolled_out(cluster)?;
+        Ok(own)
+    }
+}
+
+impl Drop for WithEdge<'_> {
+    fn drop(&mut self) {
+        drop(self.0.kubectl(["delete", "gatewayclass", "istio", "--ignore-not-found", "--wait=false"]));
+        drop(self.0.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &manifest()]));
+        drop(rolled_out(self.0));
+    }
+}
+
+/// A certificate of [`HOST`] that vouches for itself, with its key.
+fn certificate(space: &Space) -> Result<(PathBuf, PathBuf)> {
+    let (chain, key) = (space.file("page.crt")?, space.file("page.key")?);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]);
+    openssl.args(["-subj", "/CN=page", "-addext", &format!("subjectAltName=DNS:{HOST}"), "-out"]).arg(&chain);
+    execute(openssl.arg("-keyout").arg(&key), wait::PATIENCE)?.success()?;
+    Ok((chain, key))
+}
+
+/// What whoever is outside gets at a port of a node: by TLS if there is a certificate that proves it.
+fn enter(cluster: &Cluster, node: &ClusterNode, port: u16, proof: Option<&Path>) -> Result<String> {
+    let mut curl = cluster.command("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--max-time", "5"]);
+    curl.args(["--resolve", &format!("{HOST}:{port}:{}", node.address())]);
+    let scheme = if proof.is_some() { "https" } else { "http" };
+    curl.args(proof.into_iter().flat_map(|chain| [Path::new("--cacert"), chain]));
+    execute(curl.arg(format!("{scheme}://{HOST}:{port}/productpage")), wait::PATIENCE)?.success()
+}
+
+/// Waits until the page comes from every node at a port, with whatever it says of other services.
+fn served(cluster: &Cluster, port: u16, proof: Option<&Path>) -> Result<()> {
+    for node in cluster.nodes() {
+        let what = format!("{} serves the page at port {port}", node.name());
+        wait::until_true(&what, wait::PATIENCE, || {
+            let page = enter(cluster, node, port, proof);
+            Ok(page.is_ok_and(|page| page.contains("The Comedy of Errors") && !page.contains("class=\"missing\"")))
+        })
+        .with_context(|| format!("{:?}", enter(cluster, node, port, proof)))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_gateways_of_bookinfo_serve_the_page_at_every_node() -> Result<()> {
+    let space = Space::new("edge", true)?;
+    space.strict()?;
+    let mesh = WithEdge::install(&space.cluster, &space.name)?;
+    let sample = tools::istio()?.join("samples/bookinfo");
+    bookinfo(&space)?;
+    let (chain, key) = certificate(&space)?;
+    let (certificate, private) = (format!("--cert={}", chain.display()), format!("--key={}", key.display()));
+    for name in ["page", "unnamed"] {
+        space.kubectl(&["create", "secret", "tls", name, &certificate, &private])?;
+    }
+
+    // The Gateway API's, and a listener beside the sample's with the certificate.
+    space.kubectl(&["apply", "-f", &sample.join("gateway-api/bookinfo-gateway.yaml").display().to_string()])?;
+    served(&space.cluster, 80, None)?;
+    let listener = |port: u16, secret: &str| {
+        json!({
+            "name": format!("https-{port}"), "port": port, "protocol": "HTTPS",
+            "tls": {"certificateRefs": [{"name": secret}]},
+        })
+    };
+    let listeners = [listener(443, "page"), listener(444, "unnamed")];
+    let patch = json!(listeners.map(|of| json!({"op": "add", "path": "/spec/listeners/-", "value": of})));
+    space.kubectl(&[
+        "patch",
+        "gateway.gateway.networking.k8s.io",
+        "bookinfo-gateway",
+        "--type=json",
+        "--patch",
+        &patch.to_string(),
+    ])?;
+    served(&space.cluster, 443, Some(&chain))?;
+
+    // A Secret that nobody named to the daemons is none that they can read, and they may not.
+    for node in space.cluster.nodes() {
+        ensure!(enter(&space.cluster, node, 444, Some(&chain)).is_err(), "{} shows what it may not read", node.name());
+    }
+    for (name, expected) in [("secret/page", true), ("secret/unnamed", false), ("secrets", false)] {
+        let daemon = format!("--as=system:serviceaccount:{SYSTEM}:mesh-node");
+        let output = space.cluster.kubectl_tried(["-n", &space.name, "auth", "can-i", "watch", name, &daemon])?;
+        ensure!(output.status.success() == expected, "a daemon may watch {name}: {output:?}");
+    }
+
+    // Istio's, whose Gateway selects its ingress gateway.
+    for kind in ["gateways.networking.istio.io", "virtualservices.networking.istio.io"] {
+        crate::support::define(&space.cluster, kind)?;
+    }
+    space.kubectl(&["apply", "-f", &sample.join("networking/bookinfo-gateway.yaml").display().to_string()])?;
+    served(&space.cluster, 8080, None)?;
+    let server = json!({
+        "port": {"number": 8443, "name": "https", "protocol": "HTTPS"}, "hosts": ["*"],
+        "tls": {"mode": "SIMPLE", "credentialName": "page"},
+    });
+    let patch = json!([{"op": "add", "path": "/spec/servers/-", "value": server}]);
+    space.kubectl(&[
+        "patch",
+        "gateway.networking.istio.io",
+        "bookinfo-gateway",
+        "--type=json",
+        "--patch",
+        &patch.to_string(),
+    ])?;
+    served(&space.cluster, 8443, Some(&chain))?;
+
+    // A certificate that is renewed is shown.
+    let (renewed, key) = self::certificate(&space)?;
+    let data = ["create", "secret", "tls", "page", "--dry-run=client", "--output=yaml"];
+    let files = [format!("--cert={}", renewed.display()), format!("--key={}", key.display())];
+    let secret = space.kubectl(&data.into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>())?;
+    space.cluster.apply_tried(&secret, ["--namespace", &space.name])?.success()?;
+    for port in [443, 8443] {
+        served(&space.cluster, port, Some(&renewed))?;
+    }
+
+    // The pods are strict: whoever enters comes as the mesh, by a certificate that the daemon asked for as its own pod.
+    let own = format!("source_principal=\"spiffe://cluster.local/ns/{SYSTEM}/sa/mesh-node\"");
+    let seen = metrics(&space.cluster)?;
+    let entered: Vec<_> = seen
+        .lines()
+        .filter(|line| line.starts_with("istio_requests_total{") && line.contains("reporter=\"destination\""))
+        .filter(|line| line.contains(&own) && line.contains("destination_workload=\"productpage"))
+        .collect();
+    ensure!(!entered.is_empty(), "no request came as the mesh");
+    ensure!(entered.iter().all(|line| line.contains("=\"mutual_tls\"")), "{entered:#?}");
+    drop(mesh);
+    install(&space.cluster)
+}
