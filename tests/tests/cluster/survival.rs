@@ -3,6 +3,7 @@
 //! Invariant: each of these runs alone, and leaves a cluster with the mesh.
 
 mod edge;
+mod reboot;
 
 use crate::support::{
     Figures, POLICIES, START, SYSTEM, Space, between, client, install, manifest, mutual_edges, rolled_out, server,

@@ -1,0 +1,267 @@
+//! What becomes of a node's pods when the node loses power and boots, alone or with parts missing.
+//!
+//! In:  `cargo xtask cluster reboot`, by which a node keeps its disk and nothing else.
+//! Source: DESIGN of the chain: pods of kube-system pass without the daemon, all others wait.
+
+use super::Outage;
+use crate::support::{Pod, START, Space, client, mutual_edges, page, pod, rolled_out, server};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::cluster::Cluster;
+use mesh_tests::{env, execute, wait};
+use serde_json::{Value, json};
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// How long a node may take to boot.
+const BOOT: Duration = Duration::from_secs(90);
+/// The node that loses power.
+const LOST: &str = "node1";
+/// The namespace whose pods a node needs to boot.
+const EXEMPT: &str = "kube-system";
+
+/// A file of the cluster, or of what was built for it.
+fn built(path: &str) -> Result<PathBuf> {
+    Ok(env::programs()?.parent().context("programs are in no directory")?.join(path))
+}
+
+/// `cargo xtask cluster`.
+fn cluster(arguments: &[&str]) -> Result<String> {
+    execute(Command::new(env::built("xtask")?).arg("cluster").args(arguments), BOOT)?.success()
+}
+
+/// Pods on the node that loses power, and on the other; the first one demands mutual TLS.
+struct Scene {
+    space: Space,
+    outside: Space,
+    web: Pod,
+    back: Pod,
+    asker: Pod,
+    other: Pod,
+    /// What each pod of the node ran before.
+    before: Vec<String>,
+}
+
+impl Scene {
+    fn new(name: &str) -> Result<Self> {
+        let space = Space::new(name, true)?;
+        space.strict()?;
+        let outside = Space::beside(Cluster::attach()?, &format!("{name}-outside"), false)?;
+        outside.pods([client("stranger", "node2")])?;
+        let [web, back, asker, other] = space.pods([
+            server("web", LOST),
+            client("back", LOST),
+            client("asker", "node2"),
+            server("other", "node2"),
+        ])?;
+        let mut own = Self { space, outside, web, back, asker, other, before: Vec::new() };
+        own.before = [&own.web, &own.back].map(|pod| own.container(pod)).into_iter().collect::<Result<_>>()?;
+        own.is_as_it_should()?;
+        Ok(own)
+    }
+
+    /// The container that a pod runs and whether it is ready, or nothing.
+    fn container(&self, pod: &Pod) -> Result<String> {
+        let path = "--output=jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].ready}";
+        self.space.kubectl(&["get", "pod", &pod.name, path])
+    }
+
+    fn reboot(&mut self, how: &[&str]) -> Result<()> {
+        cluster(&[&["reboot", LOST], how].concat())?;
+        self.space.cluster = Cluster::attach()?;
+        self.outside.cluster = Cluster::attach()?;
+        Ok(())
+    }
+
+    /// Waits until the node's pods run again.
+    fn pods_are_back(&mut self) -> Result<()> {
+        for (pod, before) in [&self.web, &self.back].into_iter().zip(&self.before) {
+            wait::until_true(&format!("{} runs again", pod.name), BOOT, || {
+                let now = self.container(pod)?;
+                Ok(now != *before && now.ends_with(" true"))
+            })
+            .with_context(|| self.space.kubectl(&["describe", "pod", &pod.name]).unwrap_or_default())?;
+        }
+        self.web = self.space.pod("web")?;
+        self.back = self.space.pod("back")?;
+        Ok(())
+    }
+
+    /// Pods of the mesh reach each other across nodes and are seen as who they are; nobody else is served.
+    fn is_as_it_should(&self) -> Result<()> {
+        for (from, to) in [(&self.asker, &self.web), (&self.back, &self.other)] {
+            let host = format!("{}:8080", to.address);
+            let expected = (to.name.clone(), from.address.to_string());
+            wait::until_true(&format!("{} is served by {}", from.name, to.name), START, || {
+                Ok(self.space.who(&from.name, &host).is_ok_and(|said| said == expected))
+            })?;
+        }
+        let host = format!("{}:8080", self.web.address);
+        ensure!(self.outside.who("stranger", &host).is_err(), "a pod outside the mesh is served by {}", self.web.name);
+        ensure!(mutual_edges(&self.space.cluster, &self.space.name)? > 0, "nobody came by mutual TLS");
+        Ok(())
+    }
+
+    /// A gauge of the node's daemon.
+    fn gauge(&self, name: &str) -> Result<String> {
+        let text = page(&self.space.cluster, self.space.cluster.node(LOST)?)?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.with_context(|| format!("the daemon of {LOST} has no {name}"))
+    }
+}
+
+#[test]
+fn a_node_that_loses_power_comes_back_and_so_do_its_pods_into_the_mesh() -> Result<()> {
+    let mut scene = Scene::new("reboot")?;
+    let steered = |scene: &Scene| {
+        let node = scene.space.cluster.node(LOST)?;
+        let records = fs::read_dir(node.path("/var/lib/mesh/node/attachments")).context("attachments")?.count();
+        Ok::<_, anyhow::Error>((records, scene.gauge("mesh_control_pods_in_force")?))
+    };
+    let before = steered(&scene)?;
+    scene.reboot(&[])?;
+    scene.pods_are_back()?;
+    scene.is_as_it_should()?;
+    rolled_out(&scene.space.cluster)?;
+    // Nothing is left of the sandboxes that the power cut ended.
+    wait::until_true("as many pods are attached and steered as before", START, || Ok(steered(&scene)? == before))
+        .with_context(|| format!("{:?}, and {before:?} before", steered(&scene)))
+}
+
+/// A pod of a namespace that is exempt; deleted when this is dropped.
+struct Exempt<'scene>(&'scene Cluster);
+
+impl<'scene> Exempt<'scene> {
+    fn start(cluster: &'scene Cluster) -> Result<Self> {
+        let own = Self(cluster);
+        let mut pod = server("needed", LOST);
+        pod["metadata"]["namespace"] = json!(EXEMPT);
+        cluster.apply(&pod.to_string())?;
+        own.wait("")?;
+        Ok(own)
+    }
+
+    fn container(&self) -> Result<String> {
+        let path = "--output=jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].ready}";
+        self.0.kubectl(["-n", EXEMPT, "get", "pod", "needed", path])
+    }
+
+    /// Waits until it runs something else than before.
+    fn wait(&self, before: &str) -> Result<String> {
+        wait::until_true("a pod of kube-system runs", BOOT, || {
+            let now = self.container()?;
+            Ok(now != before && now.ends_with(" true"))
+        })?;
+        self.container()
+    }
+}
+
+impl Drop for Exempt<'_> {
+    fn drop(&mut self) {
+        drop(self.0.kubectl(["-n", EXEMPT, "delete", "pod", "needed", "--wait=false", "--ignore-not-found"]));
+    }
+}
+
+#[test]
+fn without_its_daemon_a_node_boots_and_pods_of_the_mesh_wait_for_it() -> Result<()> {
+    let mut scene = Scene::new("reboot-alone")?;
+    let before = Cluster::attach()?;
+    let needed = Exempt::start(&before)?;
+    let ran = needed.container()?;
+    // The daemon's image is gone, and there is nowhere to pull it from.
+    let node = scene.space.cluster.node(LOST)?;
+    let images = node.exec("ctr", ["--namespace", "k8s.io", "images", "list", "--quiet"])?.success()?;
+    let own: Vec<_> = images.lines().filter(|name| name.contains("/mesh-node:")).collect();
+    ensure!(!own.is_empty(), "the mesh's image is not among {images}");
+    node.exec("ctr", ["--namespace", "k8s.io", "images", "remove"].iter().chain(&own))?.success()?;
+
+    scene.reboot(&[])?;
+    needed.wait(&ran)?;
+    scene.space.event(&scene.web.name, "FailedCreatePodSandBox")?;
+    let events = format!("--field-selector=involvedObject.name={},reason=FailedCreatePodSandBox", scene.web.name);
+    let said = scene.space.kubectl(&["get", "events", &events, "--output=jsonpath={.items[*].message}"])?;
+    ensure!(said.contains("mesh"), "the kubelet does not say who is missing: {said}");
+    for (pod, before) in [&scene.web, &scene.back].into_iter().zip(&scene.before) {
+        let now = scene.container(pod)?;
+        ensure!(now == *before || !now.ends_with(" true"), "{} runs without the mesh: {now}", pod.name);
+    }
+
+    cluster(&["load-image", &built("images/mesh.tar")?.display().to_string()])?;
+    scene.pods_are_back()?;
+    scene.is_as_it_should()?;
+    rolled_out(&scene.space.cluster)
+}
+
+/// A pod that the node runs by itself, on the host's network; gone when this is dropped.
+struct Static(PathBuf);
+
+impl Static {
+    const PORT: u16 = 18081;
+
+    fn write(cluster: &Cluster) -> Result<Self> {
+        let mut pod = pod("static", LOST, &["httpd", "-f", "-p", &Self::PORT.to_string(), "-h", "/www"]);
+        pod["metadata"]["namespace"] = json!(EXEMPT);
+        pod["spec"]["hostNetwork"] = json!(true);
+        pod["spec"]["nodeName"] = Value::Null;
+        let path = cluster.node(LOST)?.path("/etc/kubernetes/manifests/static.json");
+        fs::write(&path, pod.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+        // By the path of this machine, which outlives the node's first process.
+        let own = Self(built(&format!("cluster/machines/{LOST}/static-pods/static.json"))?);
+        own.wait(cluster)?;
+        Ok(own)
+    }
+
+    fn wait(&self, cluster: &Cluster) -> Result<()> {
+        let address = SocketAddr::from((cluster.node(LOST)?.address(), Self::PORT));
+        wait::until_true("a pod that the node runs by itself answers", BOOT, || {
+            cluster.enter(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()))
+        })
+    }
+}
+
+impl Drop for Static {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+#[test]
+fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew() -> Result<()> {
+    let mut scene = Scene::new("reboot-outage")?;
+    let own = Static::write(&scene.space.cluster)?;
+    for (kind, name) in [("Pod", "web"), ("PeerAuthentication", "default")] {
+        let saved = scene.space.cluster.node(LOST)?.path(&format!("/var/lib/mesh/node/world/{kind}.jsonl"));
+        wait::until_true(&format!("{LOST} saves {kind} {name}"), START, || {
+            let text = fs::read_to_string(&saved).unwrap_or_default();
+            Ok(text.lines().any(|line| line.contains(&scene.space.name) && line.contains(&format!("\"{name}\""))))
+        })?;
+    }
+    let outage = Outage::begin(&scene.space.cluster)?;
+    scene.reboot(&["--no-wait"])?;
+    own.wait(&scene.space.cluster)?;
+    // The kubelet hears of its pods again, and the daemon reaches nobody: to pods' service accounts the API server is the
+    // address of a Service.
+    let node = scene.space.cluster.node(LOST)?;
+    for rule in [
+        "add table ip outage",
+        "add chain ip outage output { type filter hook output priority raw; }",
+        "add rule ip outage output ip daddr 10.96.0.1 drop",
+    ] {
+        node.exec("nft", [rule])?.success()?;
+    }
+    drop(outage);
+    scene.pods_are_back()?;
+    ensure!(scene.gauge("mesh_source_stale")? == "1", "what is known is not said to be of an earlier run");
+    scene.is_as_it_should()?;
+    // What nobody knew before waits.
+    scene.space.apply(&[client("late", LOST)])?;
+    scene.space.event("late", "FailedCreatePodSandBox")?;
+
+    scene.space.cluster.node(LOST)?.exec("nft", ["delete table ip outage"])?.success()?;
+    wait::until_true("what is known is of now", START, || Ok(scene.gauge("mesh_source_stale")? == "0"))?;
+    scene.space.kubectl(&["wait", "--for=condition=Ready", "pod/late", "--timeout=60s"])?;
+    scene.is_as_it_should()?;
+    rolled_out(&scene.space.cluster)
+}
