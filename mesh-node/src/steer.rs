@@ -364,18 +364,18 @@ impl Steering {
 
     /// Removes map entries and links. Everything is tried; the first error is told.
     fn remove_objects(&mut self, key: &PodKey, addresses: &[IpAddr], cookie: Option<u64>) -> Result<(), SteerError> {
+        // Addresses are given again, and cookies are counted from boot: a record of an earlier one may bear those of a pod that is
+        // steered now.
+        let others = || self.pods.iter().filter(|(other, _)| *other != key).map(|(_, pod)| pod);
         let mut results = Vec::new();
-        // Cookies are counted from boot: a record of an earlier boot may bear that of a pod which is steered now.
-        let is_anothers =
-            |cookie: &u64| self.pods.iter().any(|(other, pod)| other != key && pod.ns.cookie() == *cookie);
-        let own = cookie.filter(|cookie| !is_anothers(cookie));
+        let own = cookie.filter(|cookie| others().all(|pod| pod.ns.cookie() != *cookie));
         results.extend(own.map(|cookie| self.maps.remove_pod(cookie)));
         results.push(self.pins.remove_pod(key));
         let config = maps::pod(addresses);
-        let reused = self.pods.iter().any(|(other, pod)| other != key && pod.config == config);
-        if !reused {
-            results.extend(maps::slots(&config).map(|(_, _, slot)| self.maps.remove_listener(&slot)));
-        }
+        let has = |pod: &Steered, address| [pod.config.address4, pod.config.address6].contains(&address);
+        let slots = maps::slots(&config).map(|(_, _, slot)| slot);
+        let own: Vec<_> = slots.filter(|slot| others().all(|pod| !has(pod, slot.address))).collect();
+        results.extend(own.iter().map(|slot| self.maps.remove_listener(slot)));
         results.into_iter().collect()
     }
 

@@ -123,7 +123,8 @@ fn a_record_of_an_earlier_boot_takes_nothing_from_the_pod_that_has_its_cookie_no
     std::fs::write(records.join("earlier.json"), earlier).expect("a record of an earlier boot");
     steering.sweep(&BTreeSet::from([Arc::clone(&lab.a.local.key)])).expect("swept");
     assert!(!records.join("earlier.json").exists(), "the record is swept");
-    assert!(steering.reconcile().made.is_empty(), "something of the pod was swept");
+    let repairs = steering.reconcile();
+    assert!(repairs.made.is_empty(), "something of the pod was swept: {repairs:?}");
     assert_answer("daemon-outbound", &lab.a.ns, (lab.b.v4, 8080));
 }
 
