@@ -11,4 +11,5 @@ mod standing;
 mod strict;
 mod support;
 mod survival;
+mod untouched;
 mod wire;
