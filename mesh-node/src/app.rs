@@ -307,6 +307,7 @@ async fn uninstall(settings: &Uninstall) -> Result<(), AppError> {
     chain.let_go();
     println!("the plugin is in no chain any more; its program stays, so that pods that it added can be deleted");
     let steering = steer::Config {
+        host: steer::Host::default(),
         bpf_dir: settings.bpf_dir.clone(),
         state_dir: settings.state_dir.join("steer"),
         cgroup: None,
@@ -494,6 +495,7 @@ impl Signals {
 
 fn steer_config(run: &Run) -> steer::Config {
     steer::Config {
+        host: steer::Host { settings: run.sysctl_dir.clone(), may_mount: run.mount_bpf },
         bpf_dir: run.bpf_dir.clone(),
         state_dir: run.state_dir.join("steer"),
         cgroup: run.capture.cgroup.clone(),

@@ -5,9 +5,10 @@
 
 use crate::model::Name;
 use crate::steer::{Mode, Prefix};
+use crate::sys::sysctl;
 use crate::telemetry::{access, log, trace};
 use crate::why::Place;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -242,6 +243,12 @@ pub struct Run {
     /// Directory in the BPF file system for pinned programs and maps.
     #[arg(long, env = "MESH_BPF_DIR", default_value = "/sys/fs/bpf/mesh")]
     pub bpf_dir: PathBuf,
+    /// Mount the BPF file system where there is none. In a container that would last no longer than the container.
+    #[arg(long, env = "MESH_MOUNT_BPF", default_value_t = true, action = ArgAction::Set)]
+    pub mount_bpf: bool,
+    /// Where settings of the kernel are written; another directory where a container has this one read-only.
+    #[arg(long, env = "MESH_SYSCTL_DIR", default_value = sysctl::ALL)]
+    pub sysctl_dir: PathBuf,
     /// Where the CNI plugin asks.
     #[arg(long, env = "MESH_CNI_SOCKET", default_value = mesh_common::cni::DEFAULT_SOCKET)]
     pub cni_socket: PathBuf,

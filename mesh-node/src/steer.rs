@@ -28,6 +28,7 @@ pub use reconcile::{Repair, Repairs};
 use crate::snapshot::{LocalPod, PodKey};
 use crate::sys::netns::NetNs;
 use crate::sys::socket::PodListeners;
+use crate::sys::sysctl;
 use crate::telemetry::Metrics;
 use hook::Hook;
 use maps::{Fates, Maps};
@@ -42,10 +43,28 @@ use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+/// How much of the host this process has: all of it, or what a container is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Where settings are written: `/proc/sys`, or where a container that has it read-only has the host's.
+    pub settings: PathBuf,
+    /// May the BPF file system be mounted where there is none? What a container mounts goes with it, and all that is pinned there.
+    pub may_mount: bool,
+}
+
+impl Default for Host {
+    /// All of it.
+    fn default() -> Self {
+        Self { settings: PathBuf::from(sysctl::ALL), may_mount: true }
+    }
+}
+
 /// What steering is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The daemon's directory of the BPF file system, which is mounted if need be.
+    /// How much of the host this process has.
+    pub host: Host,
+    /// The daemon's directory of the BPF file system.
     pub bpf_dir: PathBuf,
     /// The daemon's directory for what must outlive it.
     pub state_dir: PathBuf,
@@ -73,6 +92,7 @@ pub struct PodNet {
 /// The kernel, as far as it steers.
 pub struct Steering {
     hook: Hook,
+    settings: PathBuf,
     excluded_ports: BTreeMap<u32, ExcludedSides>,
     excluded_prefixes: Vec<Prefix>,
     pins: Pins,
@@ -106,7 +126,7 @@ impl Steering {
     pub fn start(config: Config, metrics: &Metrics) -> Result<Self, SteerError> {
         std::fs::create_dir_all(&config.state_dir).map_err(owner::failed(&config.state_dir))?;
         let hook = hook::choose(config.mode, config.cgroup)?;
-        let pins = Pins::open(&config.bpf_dir)?;
+        let pins = Pins::open(&config.bpf_dir, config.host.may_mount)?;
         let owner = Owner::open(&config.state_dir)?;
         let object = {
             // Two daemons that start together make each map once.
@@ -118,6 +138,7 @@ impl Steering {
         drop(object);
         Ok(Self {
             hook,
+            settings: config.host.settings,
             excluded_ports: excluded_ports(&config.excluded_outbound_ports, &config.excluded_inbound_ports),
             excluded_prefixes: config.excluded_prefixes,
             pins,
@@ -191,7 +212,7 @@ impl Steering {
             leaving: false,
         };
         self.save(pod, &net.ns)?;
-        network::ensure(&steered.ns, &self.hook, &steered.addresses)?;
+        network::ensure((&steered.ns, &self.settings), &self.hook, &steered.addresses)?;
         for (side, v6, key) in maps::slots(&steered.config) {
             if let Some(listener) = listener(&net.listeners, side, v6) {
                 self.maps.set_listener(&key, listener)?;
@@ -232,7 +253,7 @@ impl Steering {
         let cookie = ns.as_ref().map(|ns| ns.cookie()).or(saved.as_ref().map(|saved| saved.cookie));
         let swept = self.remove_objects(key, &addresses, cookie);
         let sysctls = saved.map(|saved| saved.sysctls).unwrap_or_default();
-        let restored = ns.map_or(Ok(()), |ns| network::restore(&ns, &addresses, &sysctls));
+        let restored = ns.map_or(Ok(()), |ns| network::restore((&ns, &self.settings), &addresses, &sysctls));
         swept.and(restored)?;
         self.records.remove(key)?;
         self.pods.remove(key);

@@ -13,6 +13,7 @@ use crate::sys::sysctl;
 use mesh_common::route::{MARK_CAPTURE, MARK_PROXY, TABLE};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// A setting and the value it must have.
 type Setting = (&'static str, &'static str);
@@ -64,13 +65,16 @@ pub(super) fn read(ns: &NetNs, settings: &[Setting]) -> Result<BTreeMap<String, 
     settings.iter().map(read).collect()
 }
 
+/// A namespace, and where its settings are written.
+type Writable<'of> = (&'of NetNs, &'of Path);
+
 /// Makes what is missing; what that was.
-pub(super) fn ensure(ns: &NetNs, hook: &Hook, addresses: &[IpAddr]) -> Result<Vec<Repair>, SteerError> {
+pub(super) fn ensure((ns, below): Writable<'_>, hook: &Hook, addresses: &[IpAddr]) -> Result<Vec<Repair>, SteerError> {
     let mut repairs = Vec::new();
     for (name, value) in settings(hook, addresses) {
         let refused = |source| SteerError::Sysctl { name: name.to_owned(), source };
         if sysctl::read(ns, name).map_err(refused)? != value {
-            sysctl::write(ns, name, value).map_err(refused)?;
+            sysctl::write(below, ns, (name, value)).map_err(refused)?;
             repairs.push(Repair::Sysctl);
         }
     }
@@ -87,7 +91,11 @@ pub(super) fn ensure(ns: &NetNs, hook: &Hook, addresses: &[IpAddr]) -> Result<Ve
 }
 
 /// Takes away what [`ensure`] made, and writes the old values back. Everything is tried; the first error is told.
-pub(super) fn restore(ns: &NetNs, addresses: &[IpAddr], sysctls: &BTreeMap<String, String>) -> Result<(), SteerError> {
+pub(super) fn restore(
+    (ns, below): Writable<'_>,
+    addresses: &[IpAddr],
+    sysctls: &BTreeMap<String, String>,
+) -> Result<(), SteerError> {
     let routing = open(ns)?;
     let mut entries: Vec<Entry> = entries(addresses).collect();
     entries.reverse();
@@ -95,7 +103,7 @@ pub(super) fn restore(ns: &NetNs, addresses: &[IpAddr], sysctls: &BTreeMap<Strin
         routing.remove(entry).map(drop).map_err(|source| SteerError::Routing { what: format!("{entry:?}"), source })
     });
     let values = sysctls.iter().map(|(name, value)| {
-        sysctl::write(ns, name, value).map_err(|source| SteerError::Sysctl { name: name.clone(), source })
+        sysctl::write(below, ns, (name, value)).map_err(|source| SteerError::Sysctl { name: name.clone(), source })
     });
     let results: Vec<_> = routes.chain(values).collect();
     results.into_iter().collect()

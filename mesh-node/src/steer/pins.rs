@@ -20,11 +20,11 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Makes the directory, and mounts the file system if need be.
-    pub(super) fn open(bpf_dir: &Path) -> Result<Self, SteerError> {
+    /// Makes the directory, and mounts the file system if need be and that is allowed.
+    pub(super) fn open(bpf_dir: &Path, may_mount: bool) -> Result<Self, SteerError> {
         let root = bpf_dir.join(pin::LAYOUT);
         let refused = |source| SteerError::Pin { path: root.clone(), source };
-        ensure_directory(bpf_dir).map_err(refused)?;
+        ensure_directory(bpf_dir, may_mount).map_err(refused)?;
         std::fs::create_dir_all(root.join(pin::LINKS)).map_err(refused)?;
         Ok(Self { root })
     }

@@ -117,7 +117,7 @@ impl Steering {
 
     fn check_pod(&mut self, key: &PodKey, made: &mut Vec<Repair>) -> Result<(), SteerError> {
         let Some(steered) = self.pods.get(key) else { return Ok(()) };
-        made.extend(network::ensure(&steered.ns, &self.hook, &steered.addresses)?);
+        made.extend(network::ensure((&steered.ns, &self.settings), &self.hook, &steered.addresses)?);
         if let Some(net) = steered.net.upgrade() {
             for (side, v6, slot) in maps::slots(&steered.config) {
                 let Some(listener) = listener(&net.listeners, side, v6) else { continue };

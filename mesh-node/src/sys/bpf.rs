@@ -16,11 +16,11 @@ use std::path::Path;
 /// Where the BPF file system is mounted by convention.
 const CONVENTIONAL: &str = "/sys/fs/bpf";
 
-/// Makes `directory` a directory of a BPF file system, and mounts one if there is none: at the conventional place
-/// for a directory below it, else at `directory` itself.
+/// Makes `directory` a directory of a BPF file system. If there is none and `may_mount`, one is mounted: at the conventional
+/// place for a directory below it, else at `directory` itself.
 ///
-/// **Errors**: the directory cannot be made, or the file system cannot be mounted.
-pub fn ensure_directory(directory: &Path) -> io::Result<()> {
+/// **Errors**: the directory cannot be made, or the file system cannot or may not be mounted.
+pub fn ensure_directory(directory: &Path, may_mount: bool) -> io::Result<()> {
     let mount_point = if directory.starts_with(CONVENTIONAL) {
         Path::new(CONVENTIONAL)
     } else {
@@ -30,6 +30,10 @@ pub fn ensure_directory(directory: &Path) -> io::Result<()> {
         directory
     };
     if !existing_part_is_bpffs(directory)? {
+        if !may_mount {
+            let cure = "no BPF file system is mounted there: mount one on the host, by `mount -t bpf bpf /sys/fs/bpf`";
+            return Err(io::Error::new(io::ErrorKind::NotFound, cure));
+        }
         // Two daemons that start together must not mount one over the other.
         let lock = Flock::lock(File::open(mount_point)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
         if !existing_part_is_bpffs(directory)? {

@@ -1,7 +1,8 @@
 //! The mesh may do what it does, and nothing else.
 //!
-//! In:  the roles that its manifest makes; the API server's audit log, which has every request of its service accounts.
-//! Source: Kubernetes `audit.k8s.io/v1`, "Event"; RBAC, "Referring to resources".
+//! In:  the roles that its manifest makes; the API server's audit log, which has every request of its service accounts; what the
+//!      kernel lets a daemon do.
+//! Source: Kubernetes `audit.k8s.io/v1`, "Event"; RBAC, "Referring to resources"; `proc_pid_status(5)`, `capabilities(7)`.
 
 use crate::support::{START, SYSTEM, Space, client, server};
 use anyhow::{Context, Result, ensure};
@@ -158,4 +159,34 @@ fn a_daemon_may_announce_its_own_nodes_pods_and_change_nothing_else_of_pods() ->
     let output = patch(&ours.name, &status, annotations(ANNOUNCED))?;
     ensure!(output.status.success(), "{output:?}");
     wait::until_true("the daemon says again that the pod is in the mesh", START, || Ok(announced()? == installation))
+}
+
+/// `CAP_NET_BIND_SERVICE`, `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`.
+const CAPABILITIES: u64 = 1 << 10 | 1 << 12 | 1 << 21;
+
+#[test]
+fn a_daemon_is_not_privileged() -> Result<()> {
+    let space = Space::new("unprivileged", false)?;
+    for node in space.cluster.nodes() {
+        let daemon = node.exec("pgrep", ["--oldest", "--full", "mesh-node run"])?.success()?;
+        let file = |name: &str| node.exec("cat", [format!("/proc/{}/{name}", daemon.trim())])?.success();
+        let status = file("status")?;
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+            let has = u64::from_str_radix(line(set).unwrap_or_default(), 16).context("capabilities")?;
+            ensure!(has == CAPABILITIES, "{set} {has:x} on {}, not {CAPABILITIES:x}", node.name());
+        }
+        ensure!(line("NoNewPrivs:") == Some("1") && line("Seccomp:") == Some("2"), "{status}");
+        let mounts = file("mountinfo")?;
+        let is_read_only = |at: &str| {
+            let mount = mounts.lines().rev().find(|line| line.split(' ').nth(4) == Some(at));
+            mount
+                .and_then(|mount| mount.split(' ').nth(5))
+                .is_some_and(|options| options.split(',').any(|of| of == "ro"))
+        };
+        for path in ["/", "/proc/sys", "/sys", "/host/cgroup"] {
+            ensure!(is_read_only(path), "{path} can be written on {}: {mounts}", node.name());
+        }
+    }
+    Ok(())
 }

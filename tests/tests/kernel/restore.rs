@@ -1,6 +1,6 @@
 //! What is made is undone, and what is undone by others is made again.
 
-use crate::support::{Lab, Pod, Proxy, SOON, Service, application_everywhere, assert_answer, ip, local_pod};
+use crate::support::{Lab, Pod, Proxy, SOON, Service, application_everywhere, assert_answer, ip, local_pod, set};
 use mesh_common::{pin, route};
 use mesh_node::steer::{Mode, PodNet, Repair, SteerError, Steering};
 use mesh_node::sys::bpf::PinnedLink;
@@ -42,7 +42,7 @@ fn enrol(steering: &mut Steering, pod: &Pod) -> (Arc<PodNet>, Proxy) {
 fn leaving_restores_the_namespace(name: &str, mode: Mode) {
     let lab = Lab::new(name);
     // Something that the pod had set for itself.
-    sysctl::write(&lab.a.ns, "net/ipv4/fwmark_reflect", "1").expect("a setting");
+    set(&lab.a.ns, "net/ipv4/fwmark_reflect", "1");
     ip(&format!("-n {} rule add pref 50 fwmark 0x7 lookup 7", lab.a.netns));
     ip(&format!("-n {} route add unreachable default table 7", lab.a.netns));
     let before = namespace(&lab.a);
@@ -198,7 +198,7 @@ fn a_deleted_route_comes_back() {
 fn a_changed_setting_comes_back() {
     let breaks = |lab: &Lab| {
         for name in &SETTINGS[..3] {
-            sysctl::write(&lab.a.ns, name, "0").expect("a setting");
+            set(&lab.a.ns, name, "0");
         }
     };
     repair(Mode::Cgroup, "sysctl", breaks, Repair::Sysctl);

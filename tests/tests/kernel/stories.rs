@@ -2,12 +2,11 @@
 
 use crate::support::{
     Client, Lab, OUTSIDE, Pod, Proxy, SOON, Service, application, application_everywhere, ask, assert_answer,
-    eventually, exchange, fates, local_socket,
+    eventually, exchange, fates, local_socket, set,
 };
 use mesh_common::route::{MARK_CAPTURE, MARK_MASK, MARK_PROXY};
 use mesh_node::steer::{Mode, PodNet, Steering};
 use mesh_node::sys::netns::NetNs;
-use mesh_node::sys::sysctl;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -56,7 +55,7 @@ fn outbound_connections_reach_the_daemon(name: &str, mode: Mode) {
     application_everywhere(&lab.b, 8080);
     // A distribution may be strict about where packets come from.
     for device in ["all", "eth0"] {
-        sysctl::write(&lab.a.ns, &format!("net/ipv4/conf/{device}/rp_filter"), "1").expect("a setting");
+        set(&lab.a.ns, &format!("net/ipv4/conf/{device}/rp_filter"), "1");
     }
     let (mut steering, _) = lab.daemon(mode);
     assert_answer("application", &lab.a.ns, (lab.b.v4, 8080));

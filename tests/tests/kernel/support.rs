@@ -3,7 +3,7 @@
 use mesh_common::map::{Fate, Side};
 use mesh_node::model::{Identity, Name, Text};
 use mesh_node::snapshot::{InboundModes, LocalPod, WorkloadEntry, WorkloadLabels};
-use mesh_node::steer::{Config, Mode, PodNet, Steering};
+use mesh_node::steer::{Config, Host, Mode, PodNet, Steering};
 use mesh_node::sys::netns::NetNs;
 use mesh_node::sys::socket::{Destined, streams, toward_application, toward_network};
 use mesh_node::sys::sysctl;
@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -64,7 +64,7 @@ impl Lab {
         ip(&format!("-n {node} route add default via 192.168.77.254 dev up0"));
         let node = NetNs::open(format!("/run/netns/{node}")).expect("the namespace just made");
         for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            sysctl::write(&node, setting, "1").expect("forwarding");
+            set(&node, setting, "1");
         }
         let (a, b) = (Pod::new(&name, "a", 1, &node), Pod::new(&name, "b", 2, &node));
         Self { name, node, a, b }
@@ -74,6 +74,7 @@ impl Lab {
     pub(crate) fn config(&self, mode: Mode) -> Config {
         let (bpf_dir, state_dir) = directories(&self.name);
         Config {
+            host: Host::default(),
             bpf_dir,
             state_dir,
             cgroup: None,
@@ -97,6 +98,11 @@ impl Drop for Lab {
     fn drop(&mut self) {
         remove(&self.name);
     }
+}
+
+/// Sets a setting of a namespace.
+pub(crate) fn set(ns: &NetNs, name: &str, value: &str) {
+    sysctl::write(Path::new(sysctl::ALL), ns, (name, value)).expect("a setting");
 }
 
 fn directories(name: &str) -> (PathBuf, PathBuf) {
@@ -142,7 +148,7 @@ impl Pod {
             (format!("net/ipv4/conf/{peer}/rp_filter"), "1"),
             (format!("net/ipv6/conf/{peer}/proxy_ndp"), "1"),
         ] {
-            sysctl::write(node, &setting, value).expect("a setting of the node's side");
+            set(node, &setting, value);
         }
         ip(&format!("-n {node_name} addr add {next_hop6}/64 dev {peer} nodad"));
         ip(&format!("-n {netns} link set eth0 up"));
