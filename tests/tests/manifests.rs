@@ -80,10 +80,11 @@ fn what_is_applied_again_changes_nothing() -> Result<()> {
     ensure!(revisions(&api)? == first, "applied again, objects are others");
     kubectl(&api, &["diff"], &manifest).context("what is there is not what was applied")?;
 
-    // As those do who let the API server decide.
-    kubectl(&api, &["apply", "--server-side"], &manifest)?;
+    // As those do who let the API server decide; what the first way had is taken over.
+    let server_side = ["apply", "--server-side", "--force-conflicts"];
+    kubectl(&api, &server_side, &manifest)?;
     let first = revisions(&api)?;
-    kubectl(&api, &["apply", "--server-side"], &manifest)?;
+    kubectl(&api, &server_side, &manifest)?;
     ensure!(revisions(&api)? == first, "applied again by the server, objects are others");
     kubectl(&api, &["diff", "--server-side"], &manifest).context("the API server has something else")?;
 
@@ -104,7 +105,7 @@ fn the_chart_is_installed_upgraded_and_removed_by_helm() -> Result<()> {
     ensure!(revisions(&api)? == first, "an upgrade to the same changes objects");
     kubectl(&api, &["apply"], &namespace())?;
     for values in CHOICES {
-        let rendered = helm(&api, &["template", "mesh", &chart], values)?;
+        let rendered = helm(&api, &["template", "mesh", &chart, "--kube-version", "1.30.0"], values)?;
         kubectl(&api, &["apply", "--server-side", "--force-conflicts", "--dry-run=server"], &rendered)
             .with_context(|| format!("with {values:?}"))?;
         helm(&api, &["upgrade", "mesh", &chart], values).with_context(|| format!("with {values:?}"))?;

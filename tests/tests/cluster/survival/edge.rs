@@ -20,7 +20,12 @@ impl<'cluster> WithEdge<'cluster> {
     /// With the class of the sample's Gateway, and a certificate in a namespace.
     fn install(cluster: &'cluster Cluster, namespace: &str) -> Result<Self> {
         let mut helm = Command::new(env::tool("helm")?);
-        helm.args(["template", "mesh"]).arg(root().join("manifests/mesh")).args(["--namespace", SYSTEM]);
+        helm.args(["template", "mesh"]).arg(root().join("manifests/mesh")).args([
+            "--namespace",
+            SYSTEM,
+            "--kube-version",
+            "1.30.0",
+        ]);
         let certificate = format!("edge.certificates[0].namespace={namespace},edge.certificates[0].name=page");
         helm.args(["--set", "edge.gatewayClass=istio", "--set", &certificate]);
         let rendered = execute(&mut helm, wait::PATIENCE)?.success()?;
