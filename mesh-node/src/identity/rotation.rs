@@ -223,7 +223,10 @@ impl Rotation {
         let gone: Vec<_> = self.held.keys().filter(|identity| !wanted.contains_key(*identity)).cloned().collect();
         for identity in gone {
             self.held.remove(&identity);
-            self.disk_did(self.store.remove(&identity), "a certificate nobody wants is still on disk");
+            // Soon after a start pods are tried again and again, and the issuer may be away: the sweep takes what is left then.
+            if self.sweep_at.is_none() {
+                self.disk_did(self.store.remove(&identity), "a certificate nobody wants is still on disk");
+            }
         }
         for identity in wanted.keys() {
             if !self.held.contains_key(identity) {

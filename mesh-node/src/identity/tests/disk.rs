@@ -51,6 +51,28 @@ async fn a_restart_uses_the_disk_while_the_issuer_is_away() {
 }
 
 #[tokio::test]
+async fn soon_after_a_restart_a_certificate_may_be_wanted_again_while_the_issuer_is_away() {
+    let lab = Lab::new();
+    let config = lab.config("a");
+    lab.node("a").await;
+    let (mut node, issuer) = restarted(&lab, &config);
+    issuer.set_away(true);
+    // A pod that could not start, and is tried again.
+    for wanted in [&[&id("a")][..], &[], &[&id("a")]] {
+        node.want(wanted);
+        node.step().await;
+    }
+    assert_eq!(*node.only().identity, id("a"));
+    // Nobody wants it when the time is over.
+    node.want(&[]);
+    node.step().await;
+    assert_eq!(svid_files(&config).len(), 1);
+    lab.day.pass(config.orphan_grace);
+    node.step().await;
+    assert_eq!(svid_files(&config).len(), 0);
+}
+
+#[tokio::test]
 async fn what_expired_or_lost_its_root_during_the_absence_is_made_anew() {
     let lab = Lab::new();
     let config = lab.config("a");
@@ -149,6 +171,9 @@ async fn what_is_not_wanted_is_forgotten_and_removed() {
     node.want(&[&id("a"), &id("b"), &id("c")]);
     node.step().await;
     assert_eq!(svid_files(&config).len(), 3);
+    // The time after its own start is over.
+    lab.day.pass(config.orphan_grace);
+    node.step().await;
     node.want(&[&id("b"), &id("c")]);
     node.step().await;
     assert!(node.current(&id("a")).is_none());

@@ -27,7 +27,7 @@ mod tests;
 
 /// Changes are saved at most this often.
 const PAUSE: Duration = Duration::from_secs(3);
-/// The pause after saving is at least so many times as long as saving took.
+/// The pause after saving is at least so many times as long as the work: waiting for the disk is none.
 const IDLE_SHARE: u32 = 100;
 /// What the files hold and how; another number is another form.
 const FORMAT: u32 = 1;
@@ -139,11 +139,11 @@ pub async fn keep_saved(
     loop {
         let now = revisions.borrow_and_update().clone();
         let changed: Vec<Kind> = kinds().filter(|kind| saved.get(kind) != Some(&revision(&now, *kind))).collect();
-        let started = Instant::now();
         let (to, of) = (directory.clone(), Arc::clone(&world));
+        let mut worked = Duration::ZERO;
         match tokio::task::spawn_blocking(move || save(&to, &of, &changed, SystemTime::now())).await {
-            Ok(Ok(())) => {
-                failing = false;
+            Ok(Ok(time)) => {
+                (failing, worked) = (false, time);
                 saved = kinds().map(|kind| (kind, revision(&now, kind))).collect();
             }
             Ok(Err(error)) => {
@@ -163,7 +163,7 @@ pub async fn keep_saved(
             return;
         }
         let next = async {
-            sleep(PAUSE.max(started.elapsed() * IDLE_SHARE)).await;
+            sleep(PAUSE.max(worked * IDLE_SHARE)).await;
             failing || revisions.changed().await.is_ok()
         };
         is_last = tokio::select! {
@@ -185,17 +185,19 @@ fn path(directory: &Path, kind: Kind) -> PathBuf {
     directory.join(format!("{}.jsonl", kind.name()))
 }
 
-/// Saves the objects of these kinds.
-fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime) -> Result<(), SavedError> {
+/// Saves the objects of these kinds; how long it worked, not counting how long the disk took.
+fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime) -> Result<Duration, SavedError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
         .map_err(|source| SavedError::Write { path: directory.to_owned(), source })?;
+    let mut worked = Duration::ZERO;
     for kind in kinds {
         let path = path(directory, *kind);
         let unfinished = path.with_extension("unfinished");
-        let write = || -> io::Result<()> {
+        let mut write = || -> io::Result<()> {
+            let started = Instant::now();
             let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
             let mut file = BufWriter::new(file);
             match kind {
@@ -214,13 +216,16 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
                     write_objects(&mut file, objects.into_iter(), now)?;
                 }
             }
-            file.into_inner()?.sync_all()?;
+            let file = file.into_inner()?;
+            worked += started.elapsed();
+            file.sync_all()?;
             fs::rename(&unfinished, &path)
         };
         write().map_err(|source| SavedError::Write { path: path.clone(), source })?;
     }
     let sync = || File::open(directory)?.sync_all();
-    sync().map_err(|source| SavedError::Write { path: directory.to_owned(), source })
+    sync().map_err(|source| SavedError::Write { path: directory.to_owned(), source })?;
+    Ok(worked)
 }
 
 /// The objects of one kind, without copying them: the world is locked for no longer than that takes.

@@ -6,7 +6,7 @@
 use super::Outage;
 use crate::support::{Pod, START, Space, client, mutual_edges, page, pod, rolled_out, server};
 use anyhow::{Context, Result, ensure};
-use mesh_tests::cluster::Cluster;
+use mesh_tests::cluster::{Cluster, ClusterNode};
 use mesh_tests::{env, execute, wait};
 use serde_json::{Value, json};
 use std::fs;
@@ -227,15 +227,42 @@ impl Drop for Static {
     }
 }
 
+/// The node's daemon reaches no API server, and its kubelet does, until this is dropped.
+struct Cut<'cluster>(&'cluster ClusterNode);
+
+impl<'cluster> Cut<'cluster> {
+    fn make(cluster: &'cluster Cluster) -> Result<Self> {
+        let own = Self(cluster.node(LOST)?);
+        for rule in [
+            "add table ip outage",
+            "add chain ip outage output { type filter hook output priority raw; }",
+            "add rule ip outage output ip daddr 10.96.0.1 drop",
+        ] {
+            own.0.exec("nft", [rule])?.success()?;
+        }
+        Ok(own)
+    }
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        drop(self.0.exec("nft", ["delete table ip outage"]));
+    }
+}
+
 #[test]
 fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew() -> Result<()> {
     let mut scene = Scene::new("reboot-outage")?;
     let own = Static::write(&scene.space.cluster)?;
-    for (kind, name) in [("Pod", "web"), ("PeerAuthentication", "default")] {
+    let announced = "mesh.internal/steered-by";
+    for (kind, name, has) in
+        [("Pod", "web", announced), ("Pod", "back", announced), ("PeerAuthentication", "default", "STRICT")]
+    {
         let saved = scene.space.cluster.node(LOST)?.path(&format!("/var/lib/mesh/node/world/{kind}.jsonl"));
         wait::until_true(&format!("{LOST} saves {kind} {name}"), START, || {
             let text = fs::read_to_string(&saved).unwrap_or_default();
-            Ok(text.lines().any(|line| line.contains(&scene.space.name) && line.contains(&format!("\"{name}\""))))
+            let ours = text.lines().filter(|line| line.contains(&format!("\"{}\"", scene.space.name)));
+            Ok(ours.into_iter().any(|line| line.contains(&format!("\"{name}\"")) && line.contains(has)))
         })?;
     }
     let outage = Outage::begin(&scene.space.cluster)?;
@@ -243,14 +270,8 @@ fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew
     own.wait(&scene.space.cluster)?;
     // The kubelet hears of its pods again, and the daemon reaches nobody: to pods' service accounts the API server is the
     // address of a Service.
-    let node = scene.space.cluster.node(LOST)?;
-    for rule in [
-        "add table ip outage",
-        "add chain ip outage output { type filter hook output priority raw; }",
-        "add rule ip outage output ip daddr 10.96.0.1 drop",
-    ] {
-        node.exec("nft", [rule])?.success()?;
-    }
+    let lonely = Cluster::attach()?;
+    let cut = Cut::make(&lonely)?;
     drop(outage);
     scene.pods_are_back()?;
     ensure!(scene.gauge("mesh_source_stale")? == "1", "what is known is not said to be of an earlier run");
@@ -259,7 +280,7 @@ fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew
     scene.space.apply(&[client("late", LOST)])?;
     scene.space.event("late", "FailedCreatePodSandBox")?;
 
-    scene.space.cluster.node(LOST)?.exec("nft", ["delete table ip outage"])?.success()?;
+    drop(cut);
     wait::until_true("what is known is of now", START, || Ok(scene.gauge("mesh_source_stale")? == "0"))?;
     scene.space.kubectl(&["wait", "--for=condition=Ready", "pod/late", "--timeout=60s"])?;
     scene.is_as_it_should()?;
