@@ -1,11 +1,13 @@
-//! Ten thousand workloads.
+//! Ten thousand workloads, and as many policies.
 
-use super::compiled;
-use crate::api::core::{Pod, PodIp, Service, ServicePort};
+use super::{Compiler, compiled, settings};
+use crate::api::core::{Namespace, Pod, PodIp, Service, ServicePort};
+use crate::api::custom::{Custom, CustomKind};
 use crate::api::discovery::{Endpoint, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL};
 use crate::api::meta::{ObjectMeta, OwnerReference};
-use crate::model::Labels;
-use crate::world::{Change, Object, World};
+use crate::model::{Labels, Name};
+use crate::translate;
+use crate::world::{Attachment, Change, Kind, Object, World};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -87,4 +89,101 @@ fn ten_thousand_workloads_compile_in_seconds_at_most() {
     // Far above what an unoptimized build takes, far below what quadratic work would.
     println!("10,000 workloads and 1,000 services: {took:?}");
     assert!(took < Duration::from_secs(2), "it took {took:?}");
+}
+
+/// How many policies there are, and of how many services the workloads are.
+const POLICIES: (u32, u32) = if cfg!(debug_assertions) { (1_000, 500) } else { (10_000, 5_000) };
+
+/// A policy of the network that lets pods of one service speak to those of another, and to nobody else.
+fn network_policy(number: u32) -> Object {
+    let spec = serde_json::json!({
+        "podSelector": {"matchLabels": {"app": format!("app-{}", number % POLICIES.1)}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [{
+            "namespaceSelector": {},
+            "podSelector": {"matchLabels": {"app": format!("app-{}", number.wrapping_mul(7) % POLICIES.1)}},
+        }]}],
+        "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"team": "red"}}}]}],
+    });
+    let namespace = format!("team-{}", number % POLICIES.1 % 50);
+    let metadata = metadata(&namespace, format!("policy-{number}"), &[]);
+    let spec = spec.as_object().expect("made as one").clone();
+    Object::Custom(CustomKind::NetworkPolicy, Custom { metadata, spec, reported: None })
+}
+
+/// A policy of the mesh that is about everyone, and about one account.
+fn authorization_policy(number: u32) -> Object {
+    let from = serde_json::json!([{"source": {"principals": [format!("cluster.local/ns/a/sa/app-{number}")]}}]);
+    let spec = serde_json::json!({"action": "DENY", "rules": [{"from": from}]});
+    let metadata = metadata("istio-system", format!("policy-{number}"), &[]);
+    let spec = spec.as_object().expect("made as one").clone();
+    Object::Custom(CustomKind::AuthorizationPolicy, Custom { metadata, spec, reported: None })
+}
+
+#[test]
+fn a_change_among_many_policies_costs_what_it_reaches() {
+    let (policies, services) = POLICIES;
+    let mut world = World::default();
+    let mut upsert = |object| drop(world.learn(Change::Upsert(Box::new(object))));
+    for team in 0..50 {
+        let labels = [("team", if team < 5 { "red" } else { "blue" })];
+        upsert(Object::Namespace(Namespace { metadata: metadata("", format!("team-{team}"), &labels) }));
+    }
+    for number in 0..services {
+        (0..PODS_PER_SERVICE).for_each(|pod_number| upsert(Object::Pod(pod(number, pod_number))));
+    }
+    (0..policies).for_each(|number| upsert(network_policy(number)));
+    (0..50).for_each(|number| upsert(authorization_policy(number)));
+    // A hundred of the pods are this node's, ten services of ten.
+    for number in 0..10 {
+        for pod_number in 0..PODS_PER_SERVICE {
+            let name = pod(number, pod_number).metadata.name;
+            world.apply(Change::Attach(Attachment {
+                container_id: format!("c-{name}"),
+                ifname: "eth0".to_owned(),
+                netns: format!("/run/netns/{name}"),
+                pod_namespace: format!("team-{number}"),
+                pod_name: name.to_string(),
+                pod_uid: None,
+                addresses: Vec::new(),
+            }));
+        }
+    }
+    let started = Instant::now();
+    let mut compiler = Compiler::of(&world, translate::Settings::default(), settings());
+    let whole = started.elapsed();
+    println!("{} policies, {} workloads, from nothing: {whole:?}", policies + 50, services * 10);
+    // An optimized build is held to its aim; of another one it is asked that nothing looks at everything.
+    let limit = if cfg!(debug_assertions) { whole / 5 } else { Duration::from_millis(50) };
+    let before = compiler.snapshot();
+    assert_eq!(before.policies.len(), 100);
+    let chains = &before.policies.values().next().expect("a pod's").inbound.enforced;
+    assert!(!chains.network.is_empty() && !chains.mesh.is_empty());
+    assert_eq!(*before.issues, []);
+    let mut changed = network_policy(0);
+    changed.metadata_mut().name = "another".into();
+    let mut rolled = pod(0, 0);
+    rolled.metadata.name = "app-0-new".into();
+    rolled.metadata.labels = std::sync::Arc::new([("app".to_owned(), "app-7".to_owned())].into());
+    rolled.status.pod_ips = vec![PodIp { ip: "10.200.0.1".to_owned() }];
+    for (what, change) in [
+        ("a policy of some pods here", Change::Upsert(Box::new(changed))),
+        ("a policy of pods elsewhere", Change::Upsert(Box::new(network_policy(policies + 400)))),
+        ("a policy of every pod", Change::Upsert(Box::new(authorization_policy(51)))),
+        (
+            "a policy less",
+            Change::Delete(Kind::Custom(CustomKind::AuthorizationPolicy), Name::new("istio-system", "policy-7")),
+        ),
+        ("a pod of a new template", Change::Upsert(Box::new(Object::Pod(rolled)))),
+    ] {
+        let touched = world.learn(change);
+        let started = Instant::now();
+        compiler.learn(&world, touched);
+        let now = compiler.snapshot();
+        let took = started.elapsed();
+        println!("{what}: {took:?}");
+        assert!(took < limit, "{what}: it took {took:?}");
+        assert!(now.policies.len() == 100);
+    }
+    assert_ne!(*compiler.snapshot().policies, *before.policies);
 }
