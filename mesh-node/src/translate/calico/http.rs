@@ -20,16 +20,18 @@ pub(super) fn tests(place: &Place<'_>) -> Vec<Atom> {
 
 fn methods(list: &Place<'_>) -> Option<Test> {
     let methods = list.texts();
-    if methods.is_empty() || methods.contains(&"*") {
+    if methods.contains(&"*") {
         return Some(Test::Http);
     }
-    Some(Test::Method(methods.into_iter().map(|method| Text::Exact(method.into())).collect()))
+    let is_any_method = methods.is_empty();
+    let texts = methods.into_iter().map(|method| Text::Exact(method.into())).collect();
+    (!is_any_method).then_some(Test::Method(texts))
 }
 
 fn paths(list: &Place<'_>) -> Option<Test> {
     let items = list.items();
     let texts: Texts = items.iter().flat_map(path).collect();
-    if items.is_empty() { Some(Test::Http) } else { Some(Test::Path(texts)) }
+    (!items.is_empty()).then_some(Test::Path(texts))
 }
 
 /// What one path is like: as it was written and as it is compared.

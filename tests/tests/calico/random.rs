@@ -1,0 +1,277 @@
+//! Worlds at random: namespaces, pods, sets of addresses, services, and policies that Calico's own validation accepts.
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+/// The API server gives such a UID; Calico's conversion wants one.
+const UID: &str = "7f000000-0000-4000-8000-000000000001";
+/// The version of Calico's API.
+pub(crate) const CALICO: &str = "projectcalico.org/v3";
+/// The namespaces.
+pub(crate) const NAMESPACES: [&str; 3] = ["shop", "bank", "lab"];
+/// The node on which all pods run.
+const NODE: &str = "node";
+
+const TYPES: [&[&str]; 3] = [&["Ingress"], &["Egress"], &["Ingress", "Egress"]];
+
+/// One of these.
+pub(crate) fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())].clone()
+}
+
+fn some<T>(rng: &mut Rng, most: usize, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
+    (0..rng.usize(..=most)).map(|_| make(rng)).collect()
+}
+
+fn labels(rng: &mut Rng) -> Value {
+    let mut labels = serde_json::Map::new();
+    for (key, values) in [("app", ["web", "db"]), ("tier", ["front", "back"]), ("team", ["red", "blue"])] {
+        if rng.u8(..3) > 0 {
+            labels.insert(key.to_owned(), pick(rng, &values).into());
+        }
+    }
+    labels.into()
+}
+
+/// Namespaces, service accounts, pods, services and sets of addresses.
+pub(crate) fn population(rng: &mut Rng) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for (at, namespace) in NAMESPACES.into_iter().enumerate() {
+        let mut of = labels(rng);
+        of["kubernetes.io/metadata.name"] = namespace.into();
+        let metadata = json!({"name": namespace, "labels": of, "uid": UID});
+        objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
+        for account in ["one", "two"] {
+            let metadata = json!({"name": account, "namespace": namespace, "labels": labels(rng), "uid": UID});
+            objects.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+        }
+        objects.extend((1..=3).map(|n| pod(rng, namespace, at, n)));
+        objects.extend(service(rng, namespace, at));
+        let metadata = json!({"name": "set", "namespace": namespace, "labels": labels(rng)});
+        let nets = json!({"nets": [format!("192.0.2.{}/32", at + 1), "198.51.100.0/25"]});
+        objects.push(json!({"apiVersion": CALICO, "kind": "NetworkSet", "metadata": metadata, "spec": nets}));
+    }
+    let metadata = json!({"name": "set", "labels": labels(rng)});
+    let nets = json!({"nets": ["192.0.2.0/30", "10.0.2.0/28", "2001:db8::/64"]});
+    objects.push(json!({"apiVersion": CALICO, "kind": "GlobalNetworkSet", "metadata": metadata, "spec": nets}));
+    objects
+}
+
+/// A pod with an address of each family, and names for ports.
+fn pod(rng: &mut Rng, namespace: &str, at: usize, n: usize) -> Value {
+    let addresses = [format!("10.0.{at}.{n}"), format!("fd00::{at}:{n}")];
+    let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+    let ports =
+        json!([{"name": "http", "containerPort": pick(rng, &[8080, 9090])}, {"name": "admin", "containerPort": 7000}]);
+    let containers = json!([{"name": "main", "image": "none", "ports": ports}]);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": format!("p{n}"), "namespace": namespace, "labels": labels(rng)},
+        "spec": {"nodeName": NODE, "serviceAccountName": pick(rng, &["one", "two"]), "containers": containers},
+        "status": {"phase": "Running", "podIP": addresses[0], "podIPs": ips},
+    })
+}
+
+/// A service, and the slice of its endpoints, which are two pods of its namespace.
+fn service(rng: &mut Rng, namespace: &str, at: usize) -> [Value; 2] {
+    let port = pick(rng, &[8080, 9090]);
+    let metadata = json!({"name": "web", "namespace": namespace});
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"clusterIP": format!("10.96.0.{}", at + 1), "ports": [{"name": "main", "port": 80, "protocol": "TCP"}]},
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-a", "namespace": namespace, "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "main", "port": port, "protocol": "TCP"}],
+        "endpoints": (1..=2).map(|n| json!({"addresses": [format!("10.0.{at}.{n}")], "conditions": {"ready": true}})).collect::<Vec<_>>(),
+    });
+    [service, slice]
+}
+
+fn selector(rng: &mut Rng) -> &'static str {
+    pick(
+        rng,
+        &[
+            "all()",
+            "app == 'web'",
+            "app != 'web'",
+            "app in {'web', 'db'} && tier == 'front'",
+            "has(team) || tier == 'back'",
+            "!has(app)",
+            "team starts with 'r'",
+            "tier not in {'front'}",
+        ],
+    )
+}
+
+/// A rule that felix renders whole: what is about one family of addresses is about no other.
+fn entity(rng: &mut Rng, v6: bool) -> Value {
+    let mut entity = json!({});
+    let net = |rng: &mut Rng| {
+        if v6 {
+            pick(rng, &["fd00::/112", "fd00::1:0/112", "2001:db8::/64"])
+        } else {
+            pick(rng, &["10.0.0.0/24", "10.0.1.0/30", "192.0.2.0/24", "10.0.0.2/32", "198.51.100.0/24"])
+        }
+    };
+    if rng.u8(..3) == 0 {
+        entity["nets"] = some(rng, 2, net).into();
+    }
+    if rng.u8(..6) == 0 {
+        entity["notNets"] = some(rng, 2, net).into();
+    }
+    if rng.u8(..2) == 0 {
+        entity["selector"] = selector(rng).into();
+    }
+    if rng.u8(..5) == 0 {
+        entity["notSelector"] = selector(rng).into();
+    }
+    if rng.u8(..4) == 0 {
+        entity["namespaceSelector"] =
+            pick(rng, &["all()", "global()", "team == 'red'", "projectcalico.org/name != 'lab'"]).into();
+    }
+    match rng.u8(..10) {
+        0 => entity["serviceAccounts"] = json!({"names": ["one"]}),
+        1 => entity["serviceAccounts"] = json!({"selector": selector(rng)}),
+        2 => entity["serviceAccounts"] = json!({"names": ["one", "two"], "selector": selector(rng)}),
+        _ => {}
+    }
+    entity
+}
+
+fn ports(rng: &mut Rng) -> Value {
+    some(rng, 2, |rng| pick(rng, &[json!(8080), json!("9000:9100"), json!("http"), json!("admin"), json!(7000)])).into()
+}
+
+/// A rule of Calico's. Only those for HTTP say what a request must be.
+fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
+    let v6 = rng.u8(..5) == 0;
+    let (source, destination) = (entity(rng, v6), entity(rng, v6));
+    let mut rule = json!({"source": source, "destination": destination});
+    rule["action"] = pick(rng, &["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]).into();
+    match rng.u8(..6) {
+        0 => {}
+        1 => rule["protocol"] = "UDP".into(),
+        2 => rule["notProtocol"] = pick(rng, &[json!("UDP"), json!("TCP"), json!(6)]),
+        3 => rule["protocol"] = 6.into(),
+        _ => rule["protocol"] = "TCP".into(),
+    }
+    if rule["protocol"] == "TCP" {
+        rule["destination"]["ports"] = ports(rng);
+        if rng.u8(..4) == 0 {
+            rule["destination"]["notPorts"] = ports(rng);
+        }
+        if rng.u8(..6) == 0 {
+            rule["source"]["ports"] = json!(["1024:40000"]);
+        }
+    }
+    if v6 {
+        rule["ipVersion"] = 6.into();
+    } else if rng.u8(..6) == 0 {
+        rule["ipVersion"] = 4.into();
+    }
+    if !is_ingress && rng.u8(..8) == 0 {
+        rule["destination"] = json!({"services": {"name": "web", "namespace": pick(rng, &NAMESPACES)}});
+    }
+    if http && rng.bool() {
+        rule["action"] = "Allow".into();
+        rule["protocol"] = "TCP".into();
+        if let Some(rule) = rule.as_object_mut() {
+            rule.remove("notProtocol");
+        }
+        let methods = some(rng, 2, |rng| pick(rng, &["GET", "PUT", "*"]));
+        let paths = some(rng, 2, |rng| match rng.u8(..3) {
+            0 => json!({"exact": pick(rng, &["/", "/a", "/a/b"])}),
+            _ => json!({"prefix": pick(rng, &["/a", "/c/"])}),
+        });
+        rule["http"] = json!({"paths": paths});
+        if !methods.is_empty() && methods.iter().all(|method| *method == methods[0]) {
+            rule["http"]["methods"] = json!([methods[0]]);
+        }
+    }
+    rule
+}
+
+/// What a policy of Calico's says.
+fn spec(rng: &mut Rng, is_global: bool, order: usize, http: bool) -> Value {
+    let ingress = some(rng, 3, |rng| rule(rng, true, http));
+    let egress = some(rng, 2, |rng| rule(rng, false, false));
+    let mut spec = json!({"order": order, "selector": selector(rng), "ingress": ingress, "egress": egress});
+    if rng.bool() {
+        let types = pick(rng, &TYPES);
+        spec["types"] = json!(types);
+    }
+    if rng.u8(..5) == 0 {
+        spec["serviceAccountSelector"] = selector(rng).into();
+    }
+    if is_global && rng.bool() {
+        spec["namespaceSelector"] =
+            pick(rng, &["all()", "team == 'red'", "projectcalico.org/name in {'shop', 'lab'}"]).into();
+    }
+    spec
+}
+
+fn label_selector(rng: &mut Rng) -> Value {
+    match rng.u8(..5) {
+        0 => json!({}),
+        1 => json!({"matchExpressions": [{"key": "app", "operator": pick(rng, &["Exists", "DoesNotExist"])}]}),
+        2 => {
+            json!({"matchExpressions": [{"key": "tier", "operator": pick(rng, &["In", "NotIn"]), "values": ["front"]}]})
+        }
+        _ => json!({"matchLabels": labels(rng)}),
+    }
+}
+
+fn kubernetes(rng: &mut Rng) -> Value {
+    let rules = |rng: &mut Rng, field: &str| {
+        some(rng, 2, |rng| {
+            let peers = some(rng, 2, |rng| match rng.u8(..4) {
+                0 => json!({"podSelector": label_selector(rng)}),
+                1 => json!({"namespaceSelector": label_selector(rng)}),
+                2 => json!({"namespaceSelector": label_selector(rng), "podSelector": label_selector(rng)}),
+                _ => {
+                    json!({"ipBlock": {"cidr": "10.0.0.0/16", "except": [pick(rng, &["10.0.1.0/24", "10.0.0.2/32"])]}})
+                }
+            });
+            let ports = some(rng, 2, |rng| match rng.u8(..5) {
+                0 => json!({"port": "http"}),
+                1 => json!({"port": 9000, "endPort": 9100, "protocol": "TCP"}),
+                2 => json!({"port": 8080, "protocol": "UDP"}),
+                3 => json!({"protocol": "TCP"}),
+                _ => json!({"port": 8080}),
+            });
+            json!({field: peers, "ports": ports})
+        })
+    };
+    let (ingress, egress) = (rules(rng, "from"), rules(rng, "to"));
+    let types = pick(rng, &TYPES);
+    json!({"podSelector": label_selector(rng), "ingress": ingress, "egress": egress, "policyTypes": types})
+}
+
+/// Policies of every kind that Calico 3.28 has. No two of Calico's have one order.
+pub(crate) fn policies(rng: &mut Rng, http: bool) -> Vec<Value> {
+    let mut orders: Vec<usize> = (0..8).map(|n| n * 300).collect();
+    rng.shuffle(&mut orders);
+    let mut policies = Vec::new();
+    for (at, order) in orders.into_iter().take(rng.usize(1..5)).enumerate() {
+        let (kind, namespace) =
+            if rng.bool() { ("GlobalNetworkPolicy", None) } else { ("NetworkPolicy", Some(pick(rng, &NAMESPACES))) };
+        let mut metadata = json!({"name": format!("n{at}")});
+        if let Some(namespace) = namespace {
+            metadata["namespace"] = namespace.into();
+        }
+        let spec = spec(rng, namespace.is_none(), order, http);
+        policies.push(json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata, "spec": spec}));
+    }
+    for at in 0..rng.usize(..3) {
+        let metadata = json!({"name": format!("k{at}"), "namespace": pick(rng, &NAMESPACES), "uid": UID});
+        policies.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": kubernetes(rng)}));
+    }
+    policies
+}
