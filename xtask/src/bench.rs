@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds for speed and measures against a direct connection and haproxy.
+//! `cargo xtask bench`: builds for speed and measures against a direct connection, haproxy and Envoy.
 //!
 //! In:  what the user wants measured.
 //! Out: tables, and `target/bench/report.json`.
@@ -14,7 +14,8 @@ pub(crate) struct Arguments {
     /// Short loads: under two minutes, and less steady figures.
     #[arg(long)]
     quick: bool,
-    /// Only these measures: idle, bulk, keepalive, connections, latency, held, workloads, pods, scale.
+    /// Only these measures: idle, bulk, keepalive, connections, latency, http1, http2, httplatency, routes, held, workloads, pods,
+    /// scale.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// The pods of the large cluster of `scale`, 100,000 unless told; it is measured only when it is asked for.
@@ -37,10 +38,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.only.is_empty() || !arguments.only.iter().all(is_scale) {
         setup::ensure(Group::Bench)?;
     }
+    let envoy = setup::envoy();
     demo::build(true)?;
     let mut bench = demo::as_root(&env::target_dir().join("release/mesh-bench"))?;
     bench.arg("--work").arg(env::target_dir().join("bench"));
     bench.args(["--access-log", &arguments.access_log]);
+    match envoy {
+        Ok(envoy) => drop(bench.arg("--envoy").arg(envoy)),
+        Err(error) => eprintln!("bench: Envoy is left out: {error:#}"),
+    }
     if arguments.quick {
         bench.arg("--quick");
     }

@@ -6,8 +6,10 @@
 //! Source: `invoke-rc.d(8)` for `policy-rc.d`, which keeps Debian from starting services.
 
 mod apt;
+mod envoy;
 mod needs;
 
+pub(crate) use envoy::envoy;
 pub(crate) use needs::{GATEWAY_API, GATEWAY_API_SUITE, Group};
 
 use crate::{env, run};

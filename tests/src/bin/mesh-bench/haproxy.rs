@@ -1,9 +1,9 @@
-//! haproxy as the peer to be measured against: mutual TLS 1.3 over TCP, one process beside each pod.
+//! haproxy as the peer to be measured against: mutual TLS 1.3, over TCP or with HTTP understood, one process beside each pod.
 //!
 //! In:  the server pod's address, a directory for certificates and configuration.
-//! Out: the two configuration files.
-//! Invariant: the same cipher as the mesh (AES-128-GCM), certificates verified on both sides, nothing looked at
-//! above TCP, so that both do the same work.
+//! Out: the configuration files of both sides.
+//! Invariant: the same cipher as the mesh (AES-128-GCM), certificates verified on both sides. Over TCP nothing above it is looked
+//! at, so that both do the same work. With HTTP, requests share connections between the two, which speak HTTP/2: that is cheapest.
 //! Source: haproxy 2.6 configuration manual; openssl-req(1).
 
 use anyhow::{Context as _, bail};
@@ -12,10 +12,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where haproxy takes plain connections in the client pod, for HTTP and for bulk.
-pub(crate) const CLIENT_PORTS: [u16; 2] = [18080, 15201];
-/// Where haproxy takes TLS in the server pod, for HTTP and for bulk.
-const TLS_PORTS: [u16; 2] = [18443, 15443];
+/// Where haproxy takes plain connections in the client pod, for each of the servers.
+pub(crate) const CLIENT_PORTS: [u16; 3] = [18080, 15201, 18081];
+/// Where it takes TLS in the server pod, for each of the servers.
+const TLS_PORTS: [u16; 3] = [18443, 15443, 18444];
+/// Where it takes HTTP/1.1 and HTTP/2 in the client pod, and where TLS in the server pod.
+pub(crate) const HTTP_PORTS: [u16; 2] = [19080, 19081];
+const HTTP_TLS_PORTS: [u16; 2] = [19443, 19444];
 
 /// The configuration files for the client's and the server's side.
 pub(crate) struct Files {
@@ -24,8 +27,7 @@ pub(crate) struct Files {
 }
 
 /// Makes certificates and writes both configurations. `apps` are the ports of the applications.
-pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Result<Files> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 3]) -> anyhow::Result<Files> {
     certificates(dir)?;
     let files = Files { client: dir.join("client.cfg"), server: dir.join("server.cfg") };
     write(&files.client, &client(dir, server))?;
@@ -33,23 +35,54 @@ pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Res
     Ok(files)
 }
 
+/// The same for HTTP, of which `apps` are the ports for HTTP/1.1 and for HTTP/2.
+pub(crate) fn prepare_http(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Result<Files> {
+    certificates(dir)?;
+    let files = Files { client: dir.join("http-client.cfg"), server: dir.join("http-server.cfg") };
+    let (mut client, mut server_side) = (common("http"), common("http"));
+    let keys = dir.display();
+    for (((plain, tls), app), protocol) in HTTP_PORTS.into_iter().zip(HTTP_TLS_PORTS).zip(apps).zip(["", "proto h2"]) {
+        client += &format!(
+            "listen from_{plain}
+  http-reuse always
+  bind 127.0.0.1:{plain} backlog 8192 {protocol}
+  server peer {server}:{tls} ssl crt {keys}/client.pem ca-file {keys}/ca.pem verify required sni str(server.bench) verifyhost server.bench alpn h2 {CIPHER}
+"
+        );
+        server_side += &format!(
+            "listen to_{app}
+  http-reuse always
+  bind 0.0.0.0:{tls} backlog 8192 ssl crt {keys}/server.pem ca-file {keys}/ca.pem verify required alpn h2 {CIPHER}
+  server app 127.0.0.1:{app} {protocol}
+"
+        );
+    }
+    write(&files.client, &client)?;
+    write(&files.server, &server_side)?;
+    Ok(files)
+}
+
 /// Two threads as the mesh has two workers; 9,800 connections are what 20,000 descriptors allow.
-const COMMON: &str = "global
+fn common(mode: &str) -> String {
+    format!(
+        "global
   nbthread 2
   maxconn 9800
   tune.ssl.default-dh-param 2048
 defaults
-  mode tcp
+  mode {mode}
   timeout connect 3s
   timeout client 600s
   timeout server 600s
-";
+"
+    )
+}
 
 const CIPHER: &str = "ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256";
 
 fn client(dir: &Path, server: IpAddr) -> String {
     let dir = dir.display();
-    let mut text = COMMON.to_owned();
+    let mut text = common("tcp");
     for (plain, tls) in CLIENT_PORTS.into_iter().zip(TLS_PORTS) {
         text += &format!(
             "listen from_{plain}
@@ -61,9 +94,9 @@ fn client(dir: &Path, server: IpAddr) -> String {
     text
 }
 
-fn server_side(dir: &Path, apps: [u16; 2]) -> String {
+fn server_side(dir: &Path, apps: [u16; 3]) -> String {
     let dir = dir.display();
-    let mut text = COMMON.to_owned();
+    let mut text = common("tcp");
     for (tls, app) in TLS_PORTS.into_iter().zip(apps) {
         text += &format!(
             "listen to_{app}
@@ -75,8 +108,9 @@ fn server_side(dir: &Path, apps: [u16; 2]) -> String {
     text
 }
 
-/// A root, and a P-256 certificate for each side as the mesh uses them.
-fn certificates(dir: &Path) -> anyhow::Result<()> {
+/// A root, and a P-256 certificate for each side as the mesh uses them; chain, key, and both in one file.
+pub(crate) fn certificates(dir: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let request = |name: &str, more: &[&str]| {
         let mut command = Command::new("openssl");
         command.current_dir(dir).args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"]);

@@ -7,11 +7,13 @@
 use crate::figures::{Measure, Way};
 use crate::usage::{Processes, Spent, Window};
 use anyhow::{Context as _, bail};
+use mesh_tests::Pod;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Figures by the keys of [`crate::figures`].
@@ -20,11 +22,19 @@ pub(crate) type Figures = BTreeMap<&'static str, f64>;
 /// A client and what it dials.
 pub(crate) struct Pair {
     pub(crate) way: Way,
-    /// Starts a program where the client is.
-    pub(crate) client: Box<dyn Fn(&str) -> Command>,
+    /// Where the client is.
+    pub(crate) pod: Arc<Pod>,
     pub(crate) http: SocketAddr,
+    pub(crate) http2: SocketAddr,
     pub(crate) bulk: SocketAddr,
     pub(crate) processes: Processes,
+}
+
+impl Pair {
+    /// A program where the client is.
+    pub(crate) fn client(&self, program: &str) -> Command {
+        self.pod.command(program)
+    }
 }
 
 /// How long loads run.
@@ -41,10 +51,11 @@ pub(crate) struct Meshload(pub(crate) PathBuf);
 pub(crate) fn run(measure: Measure, pair: &Pair, lengths: Lengths, tool: &Meshload) -> anyhow::Result<(Figures, f64)> {
     let (mut figures, spent) = match measure {
         Measure::Bulk => bulk(pair, lengths.load)?,
-        Measure::Keepalive => requests(pair, lengths.load, false)?,
+        Measure::Keepalive | Measure::Http1 => requests(pair, lengths.load, false)?,
         Measure::Connections => requests(pair, lengths.load, true)?,
-        Measure::Latency => latency(pair, lengths.latency, tool)?,
-        Measure::Idle | Measure::Held | Measure::Workloads | Measure::Pods | Measure::Scale => {
+        Measure::Http2 => streams(pair, lengths.load)?,
+        Measure::Latency | Measure::HttpLatency => latency(pair, lengths.latency, tool)?,
+        Measure::Idle | Measure::Held | Measure::Workloads | Measure::Pods | Measure::Routes | Measure::Scale => {
             bail!("this measure is no load")
         }
     };
@@ -56,7 +67,7 @@ pub(crate) fn run(measure: Measure, pair: &Pair, lengths: Lengths, tool: &Meshlo
 }
 
 fn bulk(pair: &Pair, length: Duration) -> anyhow::Result<(Figures, Spent)> {
-    let mut command = (pair.client)("iperf3");
+    let mut command = pair.client("iperf3");
     command.args(["-c", &pair.bulk.ip().to_string(), "-p", &pair.bulk.port().to_string(), "-J"]);
     command.args(["--connect-timeout", "3000", "-t", &length.as_secs().max(1).to_string()]);
     let (text, spent) = measured(pair, &mut command)?;
@@ -79,25 +90,40 @@ fn bulk(pair: &Pair, length: Duration) -> anyhow::Result<(Figures, Spent)> {
 }
 
 fn requests(pair: &Pair, length: Duration, close: bool) -> anyhow::Result<(Figures, Spent)> {
-    let mut command = (pair.client)("wrk");
+    let mut command = pair.client("wrk");
     command.args(["-t1", "-c32", "--latency", "--timeout", "5s", "-d", &format!("{}s", length.as_secs().max(1))]);
     if close {
         command.args(["-H", "Connection: close"]);
     }
     command.arg(format!("http://{}/", pair.http));
     let (text, spent) = measured(pair, &mut command)?;
-    let mut figures = wrk(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))?;
+    let figures = wrk(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))?;
+    Ok((for_each_request(figures, &spent, &text)?, spent))
+}
+
+/// Adds what a hundred thousand requests cost.
+fn for_each_request(mut figures: Figures, spent: &Spent, text: &str) -> anyhow::Result<Figures> {
     let hundred_thousands = figures["requests"] / 1e5;
     if hundred_thousands <= 0.0 {
-        bail!("wrk had no answer:\n{text}");
+        bail!("there was no answer:\n{text}");
     }
     figures.insert("proxy_cpu", spent.proxies / hundred_thousands);
     figures.insert("all_cpu", spent.all() / hundred_thousands);
-    Ok((figures, spent))
+    Ok(figures)
+}
+
+/// 8 connections of 8 streams each.
+fn streams(pair: &Pair, length: Duration) -> anyhow::Result<(Figures, Spent)> {
+    let mut command = pair.client("h2load");
+    command.args(["-t1", "-c8", "-m8", "-D", &length.as_secs().max(1).to_string()]);
+    command.arg(format!("http://{}/", pair.http2));
+    let (text, spent) = measured(pair, &mut command)?;
+    let figures = h2load(&text).with_context(|| format!("cannot read what h2load printed:\n{text}"))?;
+    Ok((for_each_request(figures, &spent, &text)?, spent))
 }
 
 fn latency(pair: &Pair, length: Duration, tool: &Meshload) -> anyhow::Result<(Figures, Spent)> {
-    let mut command = (pair.client)(&tool.0.to_string_lossy());
+    let mut command = pair.client(&tool.0.to_string_lossy());
     command.args(["fixed", &pair.http.to_string(), "--rate", "2000", "--connections", "16"]);
     command.args(["--seconds", &length.as_secs().max(1).to_string()]);
     let (text, spent) = measured(pair, &mut command)?;
@@ -147,6 +173,22 @@ fn wrk(text: &str) -> Option<Figures> {
     (figures.contains_key("requests") && figures.contains_key("per_second")).then_some(figures)
 }
 
+/// Reads the text that h2load prints for people.
+fn h2load(text: &str) -> Option<Figures> {
+    let mut figures = Figures::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(counts) = line.strip_prefix("requests: ") {
+            let count =
+                |what: &str| counts.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse::<f64>().ok());
+            figures.insert("requests", count("succeeded")?);
+            figures.insert("errors", count("failed")? + count("timeout")?);
+        } else if let Some(rest) = line.strip_prefix("finished in ") {
+            figures.insert("per_second", rest.split(", ").find_map(|part| part.strip_suffix(" req/s")?.parse().ok())?);
+        }
+    }
+    (figures.contains_key("requests") && figures.contains_key("per_second")).then_some(figures)
+}
+
 fn milliseconds(text: &str) -> Option<f64> {
     let text = text.trim();
     let digits = text.find(|character: char| character.is_ascii_alphabetic())?;
@@ -183,6 +225,17 @@ Transfer/sec:     20.40MB";
             [("errors", 6.0), ("p50_ms", 0.752), ("p99_ms", 2.5), ("per_second", 19266.94), ("requests", 19349.0)];
         assert_eq!(wrk(text), Some(expected.into()));
         assert_eq!(wrk("unable to connect"), None);
+    }
+
+    #[test]
+    fn what_h2load_prints_is_read() {
+        let text = "starting benchmark...
+finished in 4.00s, 23456.75 req/s, 24.10MB/s
+requests: 93827 total, 93891 started, 93827 done, 93820 succeeded, 7 failed, 7 errored, 1 timeout
+status codes: 93820 2xx, 0 3xx, 0 4xx, 7 5xx";
+        let expected = [("errors", 8.0), ("per_second", 23456.75), ("requests", 93820.0)];
+        assert_eq!(h2load(text), Some(expected.into()));
+        assert_eq!(h2load("could not connect"), None);
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! bounded in time and count.
 
 mod crowd;
+mod envoy;
 mod figures;
 mod haproxy;
 mod loads;
 mod memory;
 mod pods;
 mod report;
+mod routes;
 mod scale;
 mod stage;
 mod usage;
@@ -20,7 +22,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use figures::{Measure, Sample, Way, summarize};
 use loads::{Lengths, Meshload, Pair};
-use stage::Stage;
+use stage::{Stage, Wanted};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -42,6 +44,9 @@ struct Options {
     /// The pods of the large cluster of `scale`.
     #[arg(long)]
     pods: Option<usize>,
+    /// The program of Envoy; without one it is not measured.
+    #[arg(long)]
+    envoy: Option<PathBuf>,
     /// What the mesh's daemons write of each connection: off, text (as by default) or json.
     #[arg(long, default_value = "text")]
     access_log: String,
@@ -53,6 +58,7 @@ struct Plan {
     lengths: Lengths,
     held: usize,
     workloads: usize,
+    routes: usize,
     scale: scale::Plan,
     measures: Vec<Measure>,
     /// How long a quiet moment is waited for before each load.
@@ -72,10 +78,11 @@ impl Plan {
                 lengths,
                 held: 2000,
                 workloads: 2000,
+                routes: 2000,
                 scale: scale::Plan { pods: options.pods.unwrap_or(10_000), follow: seconds(20) },
                 measures,
                 patience: Duration::ZERO,
-                end: begun + seconds(100),
+                end: begun + seconds(150),
             };
         }
         let lengths = Lengths { load: seconds(4), latency: seconds(8) };
@@ -84,18 +91,20 @@ impl Plan {
             lengths,
             held: 10_000,
             workloads: 10_000,
+            routes: 10_000,
             scale: scale::Plan { pods: options.pods.unwrap_or(100_000), follow: seconds(30) },
             measures,
             patience: seconds(5),
-            end: begun + seconds(520),
+            end: begun + seconds(900),
         }
     }
 }
 
 /// What to know when reading haproxy's figures.
-const HAPROXY: &str = "haproxy works at the level of TCP as the mesh does: a TLS connection for each connection of a \
-                       client, resumed by a ticket where it can be. Its `http-reuse` looks into HTTP, which neither \
-                       does here, so its connections between nodes serve once and those of the mesh again";
+const HAPROXY: &str = "where connections are carried as they come, haproxy does so too: a TLS connection for each \
+                       connection of a client, resumed by a ticket where it can be, which serves once; those of the \
+                       mesh serve again. Where HTTP is understood, its requests share connections of HTTP/2 between \
+                       nodes, by a static route";
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -155,9 +164,23 @@ fn on_stage(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     let ways = if options.way.is_empty() { Way::ALL.to_vec() } else { options.way.clone() };
+    let (is_known, http) = (options.envoy.is_some(), measures.iter().any(|measure| measure.is_http()));
+    let ways: Vec<_> = ways.into_iter().filter(|way| *way != Way::Envoy || is_known && http).collect();
+    if http && !is_known {
+        notes.push("Envoy is not measured: there is no program of it".to_owned());
+    }
     println!("bench: two nodes, a pair of pods for each of {}", names(&ways));
-    let stage = Stage::up(&options.work, &ways, &options.access_log)?;
-    notes.push(format!("access log: {} for the mesh, none for haproxy", options.access_log));
+    let stage = Stage::up(
+        &options.work,
+        &Wanted {
+            ways: &ways,
+            tcp: measures.iter().any(|measure| !measure.is_http()),
+            http,
+            access_log: &options.access_log,
+            envoy: options.envoy.clone(),
+        },
+    )?;
+    notes.push(format!("access log: {} for the mesh, none for the others", options.access_log));
     if ways.contains(&Way::Haproxy) {
         notes.push(HAPROXY.to_owned());
     }
@@ -181,9 +204,16 @@ fn measure_one(
         Measure::Workloads => samples.extend(memory::workloads(stage, plan.workloads, notes)?),
         // A node's range has 253 addresses here, and the stage has pods of its own.
         Measure::Pods => samples.extend(pods::many(stage, 245)?),
+        Measure::Routes => samples.extend(routes::change(stage, plan.routes)?),
         // It is measured before there is a stage.
         Measure::Scale => {}
-        Measure::Bulk | Measure::Keepalive | Measure::Connections | Measure::Latency => {
+        Measure::Bulk
+        | Measure::Keepalive
+        | Measure::Connections
+        | Measure::Latency
+        | Measure::Http1
+        | Measure::Http2
+        | Measure::HttpLatency => {
             rounds(measure, plan, stage, samples, notes)?;
         }
     }
@@ -203,7 +233,7 @@ fn rounds(
             notes.push(format!("{measure:?}: only {round} of {} rounds, the time was up", plan.rounds));
             break;
         }
-        for pair in &stage.pairs {
+        for pair in if measure.is_http() { &stage.routed } else { &stage.pairs } {
             usage::quiet(0.15, plan.patience)?;
             match load(measure, round, pair, plan.lengths, &stage.meshload) {
                 Ok(sample) => samples.push(sample),

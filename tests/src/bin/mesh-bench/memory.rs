@@ -76,7 +76,8 @@ pub(crate) fn held(stage: &Stage, wanted: usize, notes: &mut Vec<String>) -> any
 fn hold_one(stage: &Stage, pair: &Pair, connections: usize) -> anyhow::Result<Sample> {
     let window = Window::open(&pair.processes)?;
     let before = settled_rss_kb(&pair.processes.proxies, SETTLE)?;
-    let mut holder = (pair.client)(&stage.meshload.0.to_string_lossy())
+    let mut holder = pair
+        .client(&stage.meshload.0.to_string_lossy())
         .args(["hold", &pair.http.to_string(), "--connections", &connections.to_string(), "--seconds", "60"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -135,6 +136,6 @@ pub(crate) fn workloads(stage: &Stage, pods: usize, notes: &mut Vec<String>) -> 
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
-fn count(number: usize) -> f64 {
+pub(crate) fn count(number: usize) -> f64 {
     number as f64
 }

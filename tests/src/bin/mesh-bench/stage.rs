@@ -6,28 +6,49 @@
 //! differ in nothing but their way.
 
 use crate::figures::Way;
-use crate::haproxy;
 use crate::loads::{Meshload, Pair};
 use crate::usage::Processes;
+use crate::{envoy, haproxy};
 use anyhow::{Context as _, Result, bail};
 use mesh_tests::wait::{self, PATIENCE};
-use mesh_tests::{Mesh, Node, Pod, Process, Runtime, env};
-use serde_json::json;
+use mesh_tests::{Mesh, Node, Pod, Process, Runtime, ServiceSpec, env};
+use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
-/// The ports of the servers: HTTP and iperf3.
-const PORTS: [u16; 2] = [8080, 5201];
+/// The ports of the servers: HTTP/1.1, iperf3, and HTTP/2.
+const PORTS: [u16; 3] = [8080, 5201, 8081];
+/// The ports of the service that leads to them, for HTTP/1.1 and HTTP/2.
+const SERVICE_PORTS: [u16; 2] = [80, 81];
+/// The service, and the route that leads to it.
+pub(crate) const SERVICE: &str = "web";
+/// The header that answers carry by that route.
+pub(crate) const MARK: &str = "x-mark";
 
 /// The ceiling of one pod's connections: all that are held belong to one. By default a pod gets three quarters of
 /// what the descriptors allow.
 const MOST_HELD: usize = 10_000;
 
+/// What is set up.
+pub(crate) struct Wanted<'a> {
+    pub(crate) ways: &'a [Way],
+    /// Are connections carried as they come?
+    pub(crate) tcp: bool,
+    /// Are requests understood and routed?
+    pub(crate) http: bool,
+    pub(crate) access_log: &'a str,
+    /// The program, if there is one.
+    pub(crate) envoy: Option<PathBuf>,
+}
+
 /// Everything that runs. Programs end before their pods, pods before the mesh.
 pub(crate) struct Stage {
+    /// Between these, connections are carried as they come.
     pub(crate) pairs: Vec<Pair>,
+    /// Between these, requests are understood and routed.
+    pub(crate) routed: Vec<Pair>,
     pub(crate) meshload: Meshload,
     programs: Vec<Process>,
     pods: Vec<Arc<Pod>>,
@@ -38,22 +59,24 @@ impl Stage {
     /// Sets everything up, and waits until every server answers its client.
     ///
     /// **Errors**: something is missing, does not start, or does not answer.
-    pub(crate) fn up(work: &Path, ways: &[Way], access_log: &str) -> Result<Self> {
+    pub(crate) fn up(work: &Path, wanted: &Wanted<'_>) -> Result<Self> {
         let mut builder = Mesh::builder("bench")
             .cni_runtime(Runtime::Direct)
             .quiet()
-            .daemon_argument(&format!("--access-log={access_log}"))
+            .daemon_argument(&format!("--access-log={}", wanted.access_log))
             .daemon_argument(&format!("--connections-per-pod={MOST_HELD}"));
-        if !ways.contains(&Way::Mesh) {
+        if !wanted.ways.contains(&Way::Mesh) {
             builder = builder.without_mesh();
         }
         let mesh = builder.build().context("the two nodes did not start")?;
         let meshload = Meshload(env::built("meshload")?);
-        let mut stage = Self { pairs: Vec::new(), meshload, programs: Vec::new(), pods: Vec::new(), mesh };
-        for &way in ways {
-            let pair = stage.pair(way, work).with_context(|| format!("setting up {}", way.name()))?;
-            stage.await_answers(&pair).with_context(|| format!("the server does not answer by {}", way.name()))?;
-            stage.pairs.push(pair);
+        let (pairs, routed) = (Vec::new(), Vec::new());
+        let mut stage = Self { pairs, routed, meshload, programs: Vec::new(), pods: Vec::new(), mesh };
+        for &way in wanted.ways {
+            stage.add(way, work, wanted).with_context(|| format!("setting up {}", way.name()))?;
+        }
+        for pair in stage.pairs.iter().chain(&stage.routed) {
+            stage.await_answers(pair).with_context(|| format!("the server does not answer by {}", pair.way.name()))?;
         }
         Ok(stage)
     }
@@ -68,55 +91,95 @@ impl Stage {
         self.mesh.kube().dir()
     }
 
-    fn pair(&mut self, way: Way, work: &Path) -> Result<Pair> {
-        let namespace = format!("by-{}", way.name());
-        match way {
-            Way::Mesh => {
-                self.mesh.kube().namespace(&namespace, &[("istio.io/dataplane-mode", "ambient")])?;
-                let spec = json!({"mtls": {"mode": "STRICT"}});
-                self.mesh.kube().peer_authentication(&format!("{namespace}/default"), spec)?;
-            }
-            Way::Direct | Way::Haproxy => self.mesh.kube().namespace(&namespace, &[])?,
+    fn add(&mut self, way: Way, work: &Path, wanted: &Wanted<'_>) -> Result<()> {
+        let namespace = namespace(way);
+        let labels: &[_] = if way == Way::Mesh { &[("istio.io/dataplane-mode", "ambient")] } else { &[] };
+        self.mesh.kube().namespace(&namespace, labels)?;
+        if way == Way::Mesh {
+            let spec = json!({"mtls": {"mode": "STRICT"}});
+            self.mesh.kube().peer_authentication(&format!("{namespace}/default"), spec)?;
         }
-        let server = Arc::new(self.mesh.pod(&format!("{namespace}/server")).on(Node::B).account("server").start()?);
-        let client = Arc::new(self.mesh.pod(&format!("{namespace}/client")).on(Node::A).account("client").start()?);
+        let pod = |name: &str| self.mesh.pod(&format!("{namespace}/{name}")).account(name).label("app", name);
+        let server = Arc::new(pod("server").on(Node::B).start()?);
+        let client = Arc::new(pod("client").on(Node::A).start()?);
         self.pods.extend([Arc::clone(&server), Arc::clone(&client)]);
         let servers = self.servers(&server)?;
-        let mut targets = PORTS.map(|port| server.address(port));
-        let proxies = match way {
-            Way::Direct => Vec::new(),
-            Way::Mesh => Node::BOTH
-                .map(|node| self.mesh.daemon(node).map(|daemon| daemon.id()))
-                .into_iter()
-                .collect::<Result<_>>()?,
-            Way::Haproxy => {
-                targets = haproxy::CLIENT_PORTS.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-                let files = haproxy::prepare(&work.join("haproxy"), server.address(0).ip(), PORTS)?;
-                vec![self.haproxy(&client, &files.client)?, self.haproxy(&server, &files.server)?]
-            }
-        };
-        Ok(Pair {
-            way,
-            client: Box::new(move |program| client.command(program)),
-            http: targets[0],
-            bulk: targets[1],
-            processes: Processes { proxies, servers },
-        })
+        let direct = PORTS.map(|port| server.address(port));
+        if wanted.tcp && way != Way::Envoy {
+            let (targets, proxies) = match way {
+                Way::Direct | Way::Envoy => (direct, Vec::new()),
+                Way::Mesh => (direct, self.daemons()?),
+                Way::Haproxy => {
+                    let files = haproxy::prepare(&work.join("haproxy"), direct[0].ip(), PORTS)?;
+                    (haproxy::CLIENT_PORTS.map(local), self.haproxies([&client, &server], &files)?)
+                }
+            };
+            self.pairs.push(pair(way, &client, targets, (proxies, &servers)));
+        }
+        if wanted.http {
+            let apps = [PORTS[0], PORTS[2]];
+            let ([http1, http2], proxies) = match way {
+                Way::Direct => ([direct[0], direct[2]], Vec::new()),
+                Way::Mesh => (self.route(&namespace)?, self.daemons()?),
+                Way::Haproxy => {
+                    let files = haproxy::prepare_http(&work.join("haproxy"), direct[0].ip(), apps)?;
+                    (haproxy::HTTP_PORTS.map(local), self.haproxies([&client, &server], &files)?)
+                }
+                Way::Envoy => {
+                    let program = wanted.envoy.as_deref().context("no program is given: --envoy")?;
+                    let files = envoy::prepare(&work.join("envoy"), direct[0].ip(), apps)?;
+                    let sides =
+                        [self.envoy(&client, program, &files.client)?, self.envoy(&server, program, &files.server)?];
+                    (envoy::PORTS.map(local), sides.into())
+                }
+            };
+            self.routed.push(pair(way, &client, [http1, direct[1], http2], (proxies, &servers)));
+        }
+        Ok(())
+    }
+
+    fn daemons(&self) -> Result<Vec<u32>> {
+        Node::BOTH.map(|node| self.mesh.daemon(node).map(|daemon| daemon.id())).into_iter().collect()
+    }
+
+    /// A service whose requests are routed; where it takes HTTP/1.1 and HTTP/2.
+    fn route(&self, namespace: &str) -> Result<[SocketAddr; 2]> {
+        let [http1, http2] = SERVICE_PORTS;
+        let spec = ServiceSpec::new(&format!("{namespace}/{SERVICE}")).selector("app", "server");
+        let spec = spec.named("http", http1, PORTS[0]).named("http2", http2, PORTS[2]);
+        let service = self.mesh.kube().service(spec)?;
+        self.mesh.kube().apply(route(0))?;
+        Ok(SERVICE_PORTS.map(|port| service.address(port)))
     }
 
     fn servers(&mut self, pod: &Pod) -> Result<Vec<u32>> {
-        let [http, bulk] = PORTS;
+        let [http, bulk, http2] = PORTS;
         let mut web = pod.command(&self.meshload.0);
         web.args(["serve", "--listen", &format!("0.0.0.0:{http}")]);
+        let mut web2 = pod.command(&self.meshload.0);
+        web2.args(["serve", "--http2", "--listen", &format!("0.0.0.0:{http2}")]);
         let mut sink = pod.command(env::system("iperf3")?);
         sink.args(["-s", "-p", &bulk.to_string()]);
-        Ok(vec![self.spawn(pod, &mut web, "web")?, self.spawn(pod, &mut sink, "iperf3")?])
+        let servers = [(&mut web, "web"), (&mut web2, "web2"), (&mut sink, "iperf3")];
+        servers.into_iter().map(|(command, name)| self.spawn(pod, command, name)).collect()
     }
 
-    fn haproxy(&mut self, pod: &Pod, configuration: &Path) -> Result<u32> {
-        let mut command = pod.command(env::system("haproxy").context("`cargo xtask setup bench` installs it")?);
-        command.arg("-db").arg("-f").arg(configuration);
-        self.spawn(pod, &mut command, "haproxy")
+    fn haproxies(&mut self, [client, server]: [&Pod; 2], files: &haproxy::Files) -> Result<Vec<u32>> {
+        let program = env::system("haproxy").context("`cargo xtask setup bench` installs it")?;
+        let sides = [(client, &files.client, "client"), (server, &files.server, "server")];
+        let start = |(pod, file, _): (&Pod, &PathBuf, &str)| {
+            let mut command = pod.command(&program);
+            command.arg("-db").arg("-f").arg(file);
+            self.spawn(pod, &mut command, "haproxy")
+        };
+        sides.into_iter().map(start).collect()
+    }
+
+    fn envoy(&mut self, pod: &Pod, program: &Path, configuration: &Path) -> Result<u32> {
+        let mut command = pod.command(program);
+        // Two threads as the mesh has two workers.
+        command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning", "--config-path"]);
+        self.spawn(pod, command.arg(configuration), "envoy")
     }
 
     fn spawn(&mut self, pod: &Pod, command: &mut std::process::Command, name: &str) -> Result<u32> {
@@ -134,10 +197,53 @@ impl Stage {
                     bail!("a program ended ({status}): {}", program.log());
                 }
             }
-            let mut once = (pair.client)(&self.meshload.0.to_string_lossy());
+            let mut once = pair.client(&self.meshload.0.to_string_lossy());
             once.args(["closed", &pair.http.to_string(), "--requests", "1", "--connections", "1", "--seconds", "2"]);
             let output = once.stdin(Stdio::null()).output().context("cannot run meshload")?;
             Ok(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("\"answered\":1"))
         })
+    }
+}
+
+/// The namespace of one way's pods.
+pub(crate) fn namespace(way: Way) -> String {
+    format!("by-{}", way.name())
+}
+
+/// The route of the mesh's service, whose answers carry `mark`.
+pub(crate) fn route(mark: usize) -> Value {
+    let headers = json!({"set": [{"name": MARK, "value": mark.to_string()}]});
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": SERVICE, "namespace": namespace(Way::Mesh)},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": SERVICE, "port": SERVICE_PORTS[0]}],
+            "rules": [{
+                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                "filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": headers}],
+                "backendRefs": [{"name": SERVICE, "port": SERVICE_PORTS[0]}],
+            }],
+        },
+    })
+}
+
+/// A port on the client's own loopback.
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+}
+
+fn pair(
+    way: Way,
+    client: &Arc<Pod>,
+    [http, bulk, http2]: [SocketAddr; 3],
+    (proxies, servers): (Vec<u32>, &[u32]),
+) -> Pair {
+    Pair {
+        way,
+        pod: Arc::clone(client),
+        http,
+        bulk,
+        http2,
+        processes: Processes { proxies, servers: servers.to_vec() },
     }
 }

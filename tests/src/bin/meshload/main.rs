@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server and a load generator for measuring what lies between them.
+//! A small HTTP server and a load generator for measuring what lies between them.
 //!
 //! In:  a target address and bounds in time and count, as flags.
 //! Out: one line of JSON with counts and latencies; on request a log with one line for each request.
@@ -30,6 +30,9 @@ enum Mode {
         /// Size of the body.
         #[arg(long, default_value_t = 1024)]
         bytes: usize,
+        /// Speak HTTP/2, without TLS.
+        #[arg(long)]
+        http2: bool,
     },
     /// Send at a fixed rate, whether answers come or not; latency counts from the moment a request was due.
     Fixed {
@@ -84,7 +87,7 @@ struct Load {
 
 fn main() -> anyhow::Result<()> {
     match Options::parse().mode {
-        Mode::Serve { listen, bytes } => serve::run(listen, bytes),
+        Mode::Serve { listen, bytes, http2 } => serve::run(listen, bytes, http2),
         Mode::Fixed { load, rate } => load::run(&load, load::Pace::Fixed { rate }),
         Mode::Closed { load, close } => load::run(&load, load::Pace::Closed { close }),
         Mode::Hold { target, connections, seconds } => hold::run(target, connections, seconds),

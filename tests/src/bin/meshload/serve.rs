@@ -1,10 +1,17 @@
-//! The smallest server that HTTP/1.1 load can be measured against.
+//! The smallest servers that load can be measured against: one of HTTP/1.1, and one of HTTP/2, which is hyper's.
 //!
 //! In:  requests without bodies.
 //! Out: the same answer to each; `Connection: close` is honoured.
-//! Invariant: no allocation for a request; the answers are equal, so that only what lies between can differ.
+//! Invariant: no allocation for a request of HTTP/1.1; the answers are equal, so that only what lies between can differ.
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,17 +19,24 @@ use tokio::net::{TcpSocket, TcpStream};
 
 const MAX_HEAD: usize = 4096;
 
-pub(crate) fn run(listen: SocketAddr, bytes: usize) -> anyhow::Result<()> {
+pub(crate) fn run(listen: SocketAddr, bytes: usize, http2: bool) -> anyhow::Result<()> {
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let answers = Arc::new(Answers { keep: answer(bytes, ""), close: answer(bytes, "Connection: close\r\n") });
+    let answers = Arc::new(Answers {
+        keep: answer(bytes, ""),
+        close: answer(bytes, "Connection: close\r\n"),
+        body: vec![b'x'; bytes].into(),
+        http2,
+    });
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(accept(listen, answers))
 }
 
-/// The two answers, as bytes.
+/// The two answers of HTTP/1.1, as bytes, and the body for HTTP/2.
 struct Answers {
     keep: Vec<u8>,
     close: Vec<u8>,
+    body: Bytes,
+    http2: bool,
 }
 
 fn answer(bytes: usize, connection: &str) -> Vec<u8> {
@@ -42,8 +56,23 @@ async fn accept(listen: SocketAddr, answers: Arc<Answers>) -> anyhow::Result<()>
         let (stream, _peer) = listener.accept().await?;
         let answers = Arc::clone(&answers);
         // A client that breaks off is its own affair.
-        tokio::spawn(async move { drop(converse(stream, &answers).await) });
+        tokio::spawn(async move {
+            if answers.http2 {
+                drop(multiplexed(stream, answers.body.clone()).await)
+            } else {
+                drop(converse(stream, &answers).await)
+            }
+        });
     }
+}
+
+async fn multiplexed(stream: TcpStream, body: Bytes) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let service = service_fn(move |_| {
+        let body = body.clone();
+        async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
+    });
+    Ok(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await?)
 }
 
 async fn converse(mut stream: TcpStream, answers: &Answers) -> std::io::Result<()> {
