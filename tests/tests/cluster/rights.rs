@@ -4,7 +4,7 @@
 //!      kernel lets a daemon do.
 //! Source: Kubernetes `audit.k8s.io/v1`, "Event"; RBAC, "Referring to resources"; `proc_pid_status(5)`, `capabilities(7)`.
 
-use crate::support::{START, SYSTEM, Space, client, server};
+use crate::support::{START, SYSTEM, Space, client, daemon, server};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::wait;
 use serde_json::{Value, json};
@@ -168,8 +168,8 @@ const CAPABILITIES: u64 = 1 << 10 | 1 << 12 | 1 << 21;
 fn a_daemon_is_not_privileged() -> Result<()> {
     let space = Space::new("unprivileged", false)?;
     for node in space.cluster.nodes() {
-        let daemon = node.exec("pgrep", ["--oldest", "--full", "mesh-node run"])?.success()?;
-        let file = |name: &str| node.exec("cat", [format!("/proc/{}/{name}", daemon.trim())])?.success();
+        let daemon = daemon(node)?;
+        let file = |name: &str| node.exec("cat", [format!("/proc/{daemon}/{name}")])?.success();
         let status = file("status")?;
         let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         for set in ["CapPrm:", "CapEff:", "CapBnd:"] {

@@ -301,6 +301,12 @@ fn definition(name: &str) -> Result<String> {
     found.map(str::to_owned).with_context(|| format!("no {name} in {}", path.display()))
 }
 
+/// The number of a node's daemon, as the node counts processes. The signer and the reporter are the same program.
+pub(crate) fn daemon(node: &ClusterNode) -> Result<String> {
+    let found = node.exec("pgrep", ["--oldest", "--full", "mesh-node run"])?.success()?;
+    Ok(found.trim().to_owned())
+}
+
 /// The metrics of all daemons.
 pub(crate) fn metrics(cluster: &Cluster) -> Result<String> {
     cluster.nodes().iter().map(|node| page(cluster, node)).collect()

@@ -6,8 +6,8 @@ mod edge;
 mod reboot;
 
 use crate::support::{
-    Figures, POLICIES, START, SYSTEM, Space, between, client, install, manifest, mutual_edges, rolled_out, server,
-    target,
+    Figures, POLICIES, START, SYSTEM, Space, between, client, daemon, install, manifest, mutual_edges, rolled_out,
+    server, target,
 };
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
@@ -107,14 +107,7 @@ fn a_daemon_starts_without_the_api_server_and_serves_what_it_knew() -> Result<()
     let load = space.load(&asker.name, &["closed", &address, "--close", "--connections", "2", "--seconds", "90"])?;
     // Whoever is killed knows afterwards what it had saved.
     for node in space.cluster.nodes() {
-        for (kind, name) in [("Pod", &asker.name), ("Pod", &busy.name), ("PeerAuthentication", &space.name)] {
-            let saved = node.path(&format!("/var/lib/mesh/node/world/{kind}.jsonl"));
-            wait::until_true(&format!("{} saves {kind} {name}", node.name()), START, || {
-                let text = std::fs::read_to_string(&saved).unwrap_or_default();
-                let ours = |line: &str| line.contains(&space.name) && line.contains(name.as_str());
-                Ok(text.lines().any(ours))
-            })?;
-        }
+        wait_saved(node, &space.name, &[&asker.name, &busy.name])?;
     }
     let before: Vec<String> = space.cluster.nodes().iter().map(daemon).collect::<Result<_>>()?;
     let outage = Outage::begin(&space.cluster)?;
@@ -135,10 +128,19 @@ fn a_daemon_starts_without_the_api_server_and_serves_what_it_knew() -> Result<()
     rolled_out(&space.cluster)
 }
 
-/// The number of a node's daemon, as the node counts processes.
-fn daemon(node: &ClusterNode) -> Result<String> {
-    let found = node.exec("pgrep", ["--oldest", "--exact", "mesh-node"])?.success()?;
-    Ok(found.trim().to_owned())
+/// Waits until a node's daemon has on disk that a namespace is strict, and that these pods of it are in the mesh.
+fn wait_saved(node: &ClusterNode, namespace: &str, pods: &[&str]) -> Result<()> {
+    let pods = pods.iter().map(|pod| ("Pod", *pod, "mesh.internal/steered-by"));
+    for (kind, name, has) in pods.chain([("PeerAuthentication", "default", "STRICT")]) {
+        let saved = node.path(&format!("/var/lib/mesh/node/world/{kind}.jsonl"));
+        let is_it = |line: &str| {
+            line.contains(&format!("\"{namespace}\"")) && line.contains(&format!("\"{name}\"")) && line.contains(has)
+        };
+        wait::until_true(&format!("{} saves {kind} {name}", node.name()), START, || {
+            Ok(std::fs::read_to_string(&saved).unwrap_or_default().lines().any(is_it))
+        })?;
+    }
+    Ok(())
 }
 
 /// The API server stands still until this is dropped.

@@ -3,7 +3,7 @@
 //! In:  `cargo xtask cluster reboot`, by which a node keeps its disk and nothing else.
 //! Source: DESIGN of the chain: pods of kube-system pass without the daemon, all others wait.
 
-use super::Outage;
+use super::{Outage, wait_saved};
 use crate::support::{Pod, START, Space, client, mutual_edges, page, pod, rolled_out, server};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
@@ -254,17 +254,7 @@ impl Drop for Cut<'_> {
 fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew() -> Result<()> {
     let mut scene = Scene::new("reboot-outage")?;
     let own = Static::write(&scene.space.cluster)?;
-    let announced = "mesh.internal/steered-by";
-    for (kind, name, has) in
-        [("Pod", "web", announced), ("Pod", "back", announced), ("PeerAuthentication", "default", "STRICT")]
-    {
-        let saved = scene.space.cluster.node(LOST)?.path(&format!("/var/lib/mesh/node/world/{kind}.jsonl"));
-        wait::until_true(&format!("{LOST} saves {kind} {name}"), START, || {
-            let text = fs::read_to_string(&saved).unwrap_or_default();
-            let ours = text.lines().filter(|line| line.contains(&format!("\"{}\"", scene.space.name)));
-            Ok(ours.into_iter().any(|line| line.contains(&format!("\"{name}\"")) && line.contains(has)))
-        })?;
-    }
+    wait_saved(scene.space.cluster.node(LOST)?, &scene.space.name, &["web", "back"])?;
     let outage = Outage::begin(&scene.space.cluster)?;
     scene.reboot(&["--no-wait"])?;
     own.wait(&scene.space.cluster)?;
