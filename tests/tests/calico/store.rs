@@ -22,7 +22,13 @@ fn api_server(name: &str) -> Result<ApiServer> {
     let api = ApiServer::start(name)?;
     let definitions = tools::calico()?.join("libcalico-go/config/crd");
     api.kubectl(["create", "--filename", &definitions.to_string_lossy()])?.success()?;
-    let every = ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
+    let every = [
+        "wait",
+        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
+        "--timeout=60s",
+        "customresourcedefinitions",
+        "--all",
+    ];
     api.kubectl(every)?.success()?;
     for namespace in NAMESPACES {
         api.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))?;

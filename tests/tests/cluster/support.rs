@@ -242,7 +242,13 @@ pub(crate) fn install(cluster: &Cluster) -> Result<()> {
         let definitions = tools::gateway_api()?.display().to_string();
         cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &definitions])?;
     }
-    let established = ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", ROUTES];
+    let established = [
+        "wait",
+        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
+        "--timeout=30s",
+        "customresourcedefinition",
+        ROUTES,
+    ];
     cluster.kubectl(established)?;
     let counts =
         "--output=jsonpath={.status.updatedNumberScheduled} {.status.numberReady} {.metadata.deletionTimestamp}";
@@ -280,7 +286,13 @@ pub(crate) fn define(cluster: &Cluster, name: &str) -> Result<()> {
     if !cluster.kubectl_tried(["get", "customresourcedefinition", name])?.status.success() {
         cluster.apply(&definition(name)?)?;
     }
-    let established = ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", name];
+    let established = [
+        "wait",
+        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
+        "--timeout=30s",
+        "customresourcedefinition",
+        name,
+    ];
     cluster.kubectl(established).map(drop)
 }
 
