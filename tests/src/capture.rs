@@ -52,8 +52,9 @@ impl Capture {
         let log = file.with_extension("log");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", ns.display())).arg("--").arg(env::system("tcpdump")?);
+        // In immediate mode each packet takes a slot as large as the longest may be: of those that pass here, 64 KiB and a head.
         command
-            .args(["-i", device, "-n", "-s", "0", "-U", "--immediate-mode", "-B", "32768", "-Z", "root", "-w"])
+            .args(["-i", device, "-n", "-s", "65600", "-U", "--immediate-mode", "-B", "65536", "-Z", "root", "-w"])
             .arg(file)
             .args((!filter.is_empty()).then(|| format!("udp port {DISCARD} or ({filter})")))
             .stdout(create(&log)?)

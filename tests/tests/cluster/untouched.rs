@@ -98,7 +98,7 @@ fn processes_of_the_node_and_pods_outside_the_mesh_are_left_alone() -> Result<()
     }
     ensure!(own.state()? != before[1], "the mesh changes nothing in a pod of it, so that nothing is proved");
 
-    let beginning = ["closed", &address, "--close", "--connections", "2", "--seconds", "3"];
+    let beginning = ["closed", &address, "--close", "--connections", "2", "--requests", "200"];
     let beginning = outside.load(&plain.name, &beginning)?.figures()?;
     ensure!(beginning.errors == 0 && beginning.answered >= 100, "{}", beginning.text);
     for load in running {

@@ -45,7 +45,7 @@ fn pods_on_both_nodes_speak_mutual_tls_by_address_service_and_name() -> Result<(
 fn pods_outside_the_mesh_are_as_before() -> Result<()> {
     let space = Space::new("plain", false)?;
     let [server, asker] = space.pods([server("server", "node1"), client("asker", "node2")])?;
-    let capture = space.capture(8080, None)?;
+    let capture = space.capture(8080, Some(&asker))?;
     let said = space.who(&asker.name, &format!("{}:8080", server.address))?;
     ensure!(said == (server.name.clone(), asker.address.to_string()), "{said:?}");
     let captured = capture.stop()?;
