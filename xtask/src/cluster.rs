@@ -222,6 +222,15 @@ pub(crate) fn kubectl_output(arguments: &[&str], patience: Duration) -> Result<S
     wait::output(kubectl()?.args(arguments), patience)
 }
 
+/// Waits until every definition of the cluster holds.
+///
+/// **Errors**: no cluster is up, or one does not hold in time.
+pub(crate) fn definitions_hold() -> Result<()> {
+    let layout = Layout::of_work_tree();
+    need_up(&layout)?;
+    wait::definitions(&layout)
+}
+
 /// A program that `cargo xtask setup` built, where the API server and pods are reached, with a kubeconfig for any deed.
 ///
 /// **Errors**: no cluster is up.

@@ -102,14 +102,7 @@ fn define() -> Result<()> {
     let definitions = setup::module(setup::GATEWAY_API)?.join("config/crd/standard").display().to_string();
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", &definitions];
     cluster::kubectl_output(&apply, PATIENCE).context("the API server does not take the Gateway API's definitions")?;
-    let established = [
-        "wait",
-        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
-        "customresourcedefinitions",
-        "--all",
-        "--timeout=60s",
-    ];
-    cluster::kubectl_output(&established, PATIENCE).map(drop)
+    cluster::definitions_hold()
 }
 
 /// Installs the mesh as users do, from the images of this work tree.

@@ -22,14 +22,9 @@ fn api_server(name: &str) -> Result<ApiServer> {
     let api = ApiServer::start(name)?;
     let definitions = tools::calico()?.join("libcalico-go/config/crd");
     api.kubectl(["create", "--filename", &definitions.to_string_lossy()])?.success()?;
-    let every = [
-        "wait",
-        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
-        "--timeout=60s",
-        "customresourcedefinitions",
-        "--all",
-    ];
-    api.kubectl(every)?.success()?;
+    let every = ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
+    // One that was made a moment ago has no conditions, for which kubectl does not wait.
+    wait::until_true("the definitions hold", PATIENCE, || Ok(api.kubectl(every)?.success().is_ok()))?;
     for namespace in NAMESPACES {
         api.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))?;
     }

@@ -242,14 +242,7 @@ pub(crate) fn install(cluster: &Cluster) -> Result<()> {
         let definitions = tools::gateway_api()?.display().to_string();
         cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &definitions])?;
     }
-    let established = [
-        "wait",
-        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
-        "--timeout=30s",
-        "customresourcedefinition",
-        ROUTES,
-    ];
-    cluster.kubectl(established)?;
+    established(cluster, ROUTES)?;
     let counts =
         "--output=jsonpath={.status.updatedNumberScheduled} {.status.numberReady} {.metadata.deletionTimestamp}";
     let there = cluster.kubectl_tried(["-n", SYSTEM, "get", "daemonset", "mesh-node", counts])?;
@@ -286,14 +279,15 @@ pub(crate) fn define(cluster: &Cluster, name: &str) -> Result<()> {
     if !cluster.kubectl_tried(["get", "customresourcedefinition", name])?.status.success() {
         cluster.apply(&definition(name)?)?;
     }
-    let established = [
-        "wait",
-        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
-        "--timeout=30s",
-        "customresourcedefinition",
-        name,
-    ];
-    cluster.kubectl(established).map(drop)
+    established(cluster, name)
+}
+
+/// Waits until a definition holds. One that was made a moment ago has no conditions, for which kubectl does not wait.
+fn established(cluster: &Cluster, name: &str) -> Result<()> {
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", name];
+    wait::until_true(&format!("the definition {name} holds"), wait::PATIENCE, || {
+        Ok(cluster.kubectl_tried(established)?.status.success())
+    })
 }
 
 /// Istio's sample application in a namespace, each of its Deployments available.

@@ -111,15 +111,7 @@ fn objects(layout: &Layout, choices: &Choices) -> Result<()> {
         Ok::<_, anyhow::Error>(path)
     };
     apply(layout, &[&definitions])?;
-    let established = [
-        "wait",
-        r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#,
-        "customresourcedefinitions",
-        "--all",
-        "--timeout=30s",
-    ];
-    wait::output(layout.kubectl().args(established), PATIENCE)
-        .context("the API server does not take Calico's definitions")?;
+    wait::definitions(layout).context("the API server does not take Calico's definitions")?;
     let nodes = write("nodes.json", &calico::nodes(choices.encapsulation).to_string())?;
     let calico = write("calico.yaml", calico::MANIFEST)?;
     let coredns = write("coredns.yaml", include_str!("coredns.yaml"))?;

@@ -1,5 +1,6 @@
 //! Waits for conditions and commands, with a deadline.
 
+use super::layout::Layout;
 use crate::run;
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long definitions may take.
+const DEFINED: Duration = Duration::from_secs(60);
 
 /// Looks until `condition` is true.
 ///
@@ -37,6 +40,19 @@ pub(super) fn output(command: &Command, patience: Duration) -> Result<String> {
     }
     // `timeout` itself ends with 124 then.
     run::output(&mut bounded).with_context(|| format!("it failed, or took more than {seconds} s"))
+}
+
+/// Waits until every definition of the cluster holds. One that was made a moment ago has no conditions, for which kubectl does not wait.
+///
+/// **Errors**: one does not hold in time.
+pub(super) fn definitions(layout: &Layout) -> Result<()> {
+    let established = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=30s"];
+    let mut last = None;
+    let waited = until("every definition holds", DEFINED, || {
+        last = output(layout.kubectl().args(established), DEFINED).err();
+        Ok(last.is_none())
+    });
+    waited.with_context(|| last.map(|error| format!("{error:#}")).unwrap_or_default())
 }
 
 #[cfg(test)]
