@@ -317,7 +317,7 @@ pub enum Test {
     /// The authority, without regard to case. A rule that denies is met by it with its port and without.
     Host(Texts),
     /// The path, without its query. A rule that denies is met if any reading of the path is like this, others if all are:
-    /// as it stands; decoded and without `.`, `..` and doubled slashes.
+    /// as it stands; decoded and without `.`, `..` and doubled slashes; and so without parameters of segments.
     Path(Texts),
     /// A header's values, joined by commas. An absent header is like nothing.
     Header(HeaderName, Texts),

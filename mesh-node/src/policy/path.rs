@@ -13,13 +13,20 @@ pub struct Readings<'a> {
     written: Cow<'a, str>,
     /// `None` if it is the same.
     understood: Option<Cow<'a, str>>,
+    /// Without the parameters of its segments; `None` if there are none.
+    bare: Option<String>,
 }
 
 impl<'a> Readings<'a> {
     /// Of a path without its query.
     #[must_use]
     pub fn of_path(path: &'a str) -> Self {
-        Self { written: path.into(), understood: is_unusual(path).then(|| normalized(path).into()) }
+        let has_parameters = path.contains(';') || path.contains("%3b") || path.contains("%3B");
+        Self {
+            written: path.into(),
+            understood: is_unusual(path).then(|| normalized(path, |segment| segment).into()),
+            bare: has_parameters.then(|| normalized(path, without_parameters)),
+        }
     }
 
     /// Of an authority: in small letters, with its port and without.
@@ -32,17 +39,21 @@ impl<'a> Readings<'a> {
             Cow::Borrowed(text) => text[..host].into(),
             Cow::Owned(text) => text[..host].to_owned().into(),
         });
-        Self { written, understood }
+        Self { written, understood, bare: None }
     }
 
     /// Is one of them so?
     pub fn any(&self, mut is_so: impl FnMut(&str) -> bool) -> bool {
-        is_so(&self.written) || self.understood.as_ref().is_some_and(|text| is_so(text))
+        is_so(&self.written)
+            || self.understood.as_ref().is_some_and(|text| is_so(text))
+            || self.bare.as_ref().is_some_and(|text| is_so(text))
     }
 
     /// Are all of them so?
     pub fn all(&self, mut is_so: impl FnMut(&str) -> bool) -> bool {
-        is_so(&self.written) && self.understood.as_ref().is_none_or(|text| is_so(text))
+        is_so(&self.written)
+            && self.understood.as_ref().is_none_or(|text| is_so(text))
+            && self.bare.as_ref().is_none_or(|text| is_so(text))
     }
 }
 
@@ -63,12 +74,12 @@ fn is_unusual(path: &str) -> bool {
 }
 
 /// Decoded, with `\` as `/`, without `.`, `..` and doubled slashes. It is decoded once: what becomes `%` by that stays.
-fn normalized(path: &str) -> String {
+fn normalized(path: &str, read: impl Fn(&str) -> &str) -> String {
     let decoded = decoded(path);
     let mut kept: Vec<&str> = Vec::new();
     let segments = decoded.split(['/', '\\']);
     let mut is_folder = false;
-    for segment in segments {
+    for segment in segments.map(read) {
         is_folder = matches!(segment, "" | "." | "..");
         match segment {
             "" | "." => {}
@@ -85,6 +96,11 @@ fn normalized(path: &str) -> String {
         path.push('/');
     }
     path
+}
+
+/// A segment up to its parameters, as in `a;b=c` (RFC 3986, section 3.3), which some servers leave out before they look for `..`.
+fn without_parameters(segment: &str) -> &str {
+    segment.split_once(';').map_or(segment, |(segment, _)| segment)
 }
 
 fn decoded(path: &str) -> Cow<'_, str> {
@@ -152,6 +168,9 @@ mod tests {
             ("/%zz", &["/%zz", "/%zz"]),
             ("/%ff", &["/%ff", "/\u{fffd}"]),
             ("*", &["*", "/*"]),
+            ("/a;b=c/d", &["/a;b=c/d", "/a/d"]),
+            ("/public/..;x/admin", &["/public/..;x/admin", "/public/..;x/admin", "/admin"]),
+            ("/public/..%3bx/admin", &["/public/..%3bx/admin", "/public/..;x/admin", "/admin"]),
         ] {
             assert_eq!(all(&Readings::of_path(path)), expected, "{path}");
         }
