@@ -3,7 +3,7 @@
 use crate::support::{Seen, Shop, curl};
 use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Node, Pod, Server, wait};
+use mesh_tests::{Node, Pod, Server, traffic, wait};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -285,4 +285,39 @@ fn what_nobody_understands_is_denied_and_named() -> Result<()> {
     let issues = shop.mesh.daemon(A)?.debug("snapshot")?["issues"].to_string();
     ensure!(issues.contains("requestPrincipals"), "{issues}");
     Ok(())
+}
+
+#[test]
+fn policies_of_the_network_hold_where_traffic_leaves_and_where_it_arrives() -> Result<()> {
+    let shop = Shop::open("http network", &["web-v1"])?;
+    shop.mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "PERMISSIVE"}}))?;
+    let (thief, _echo) = (shop.pod("thief", B)?, shop.echo()?);
+    let policy = |name: &str, spec: Value| {
+        shop.mesh.kube().apply(json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"namespace": "shop", "name": name},
+            "spec": spec,
+        }))
+    };
+    let (web, client) = (json!({"matchLabels": {"app": "web"}}), json!({"matchLabels": {"app": "client"}}));
+    policy("web", json!({"podSelector": web, "ingress": [{"from": [{"podSelector": client}]}]}))?;
+    wait::until_true("whoever is not selected is denied", wait::PATIENCE, || Ok(!answers(&thief, shop.own(9000))))?;
+    ensure!(is_denied(&curl(&thief, &shop.url(80, "/"), &[])?), "a request of a pod that is not selected");
+    ensure!(answers(&shop.client, shop.own(9000)), "a stream of a pod that is selected");
+    shop.served("/")?;
+    let node =
+        || traffic::exchange(traffic::connect(shop.mesh.node(A).ns(), shop.own(9000), wait::PATIENCE)?, b"hello");
+    ensure!(node()? == b"hello", "a policy of the network came between a pod and its node");
+
+    let ports = json!([{"protocol": "TCP", "port": 8080}]);
+    let spec = json!({"podSelector": client, "policyTypes": ["Egress"], "egress": [{"ports": ports}]});
+    policy("client", spec)?;
+    wait::until_true("another port is denied", wait::PATIENCE, || Ok(!answers(&shop.client, shop.own(9000))))?;
+    shop.mesh.daemon(B)?.wait_access("the denial where it leaves", |record| {
+        record["side"] == "outbound" && record["reason"] == "policy_denied"
+    })?;
+    ensure!(shop.get(80, "/", &[])?.status == 200, "the port that is allowed");
+    policy("client", json!({"podSelector": client, "policyTypes": ["Egress"]}))?;
+    until("nothing may leave", &shop.client, &shop.url(80, "/"), is_denied)
 }
