@@ -224,7 +224,8 @@ impl Compiler {
         }
         NodeSnapshot {
             pods: self.pods.clone(),
-            policies: Arc::clone(self.policies.published()),
+            policies: Arc::clone(&self.policies.published().pods),
+            gateways: Arc::clone(&self.policies.published().gateways),
             directory: Arc::new(self.directory.directory()),
             edge: self.edge.clone(),
             issues: self.translator.issues.list(),

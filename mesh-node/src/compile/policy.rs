@@ -1,7 +1,7 @@
 //! What policies say of the pods of this node, kept up to date.
 //!
 //! In:  what may be another now, of the translator; the subjects of the directory; the pods of this node.
-//! Out: [`PodPolicies`] for each pod; what is wrong.
+//! Out: [`PodPolicies`] for each pod, and what holds for gateways; what is wrong.
 //! Invariant: a policy that selects no pod of this node costs a look at its scope and nothing else.
 //! Invariant: what changes makes anew the policies that look it up and the chains that have them, and nothing else.
 //! Invariant: a policy that changes touches nothing of the directory: a subject does not know who selects it.
@@ -17,9 +17,10 @@ pub(super) use subject::{Asked, Population, known as subject};
 use super::directory::Builder;
 use crate::model::policy::{Order, Policy, PolicyScope, Stage};
 use crate::model::{Issue, Name, ObjectRef, Selector, Subject, Text, Workload};
+use crate::policy::Chains;
 use crate::snapshot::{LocalPod, PodKey, PodPolicies};
 use crate::translate::{Stale, Translator, Unit};
-use crate::world::World;
+use crate::world::{CustomKind, World};
 use chains::Tiers;
 use groups::Groups;
 use rules::{Known, Mentions, Ready};
@@ -40,11 +41,21 @@ pub(super) struct Live {
     /// Labels of single pods that selectors ask for.
     asked: Asked,
     groups: Groups,
-    /// The pods of this node by what tells them apart.
-    kinds: BTreeMap<Arc<PodKind>, State>,
-    pods: BTreeMap<PodKey, Arc<PodKind>>,
+    /// The gateways that policies are about, by those.
+    gateways: BTreeSet<(Name, ObjectRef)>,
+    kinds: BTreeMap<Arc<Guarded>, State>,
+    pods: BTreeMap<PodKey, Arc<Guarded>>,
     stale: Marks,
-    published: Arc<BTreeMap<PodKey, PodPolicies>>,
+    published: Published,
+}
+
+/// What policies say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Published {
+    /// Of each pod of this node.
+    pub(super) pods: Arc<BTreeMap<PodKey, PodPolicies>>,
+    /// Of the gateways that they are about.
+    pub(super) gateways: Arc<BTreeMap<Name, Arc<Chains>>>,
 }
 
 /// The pods of this node.
@@ -62,9 +73,11 @@ struct Marks {
     /// Policies whose rules are to be made.
     policies: BTreeSet<ObjectRef>,
     /// Pods whose chains are to be made.
-    kinds: BTreeSet<Arc<PodKind>>,
+    kinds: BTreeSet<Arc<Guarded>>,
     /// Policies of which it may be another what is wrong.
     told: BTreeSet<ObjectRef>,
+    /// Are policies about other gateways?
+    gateways: bool,
 }
 
 /// A policy.
@@ -76,7 +89,7 @@ struct Entry {
     /// The selectors by which it asks now.
     asks: BTreeSet<Selector>,
     ready: Option<Arc<Ready>>,
-    selecting: BTreeSet<Arc<PodKind>>,
+    selecting: BTreeSet<Arc<Guarded>>,
 }
 
 /// When a policy is asked.
@@ -89,13 +102,18 @@ struct Rank {
     kind: String,
 }
 
-/// What tells pods of this node apart for policies.
+/// Those for which policies say the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PodKind {
-    /// With all labels.
-    subject: Subject,
-    /// The services that policies are about and that they are behind.
-    services: BTreeSet<Name>,
+enum Guarded {
+    /// Pods of this node.
+    Pods {
+        /// With all labels.
+        subject: Subject,
+        /// The services that policies are about and that they are behind.
+        services: BTreeSet<Name>,
+    },
+    /// What enters through a gateway.
+    Gateway(Name),
 }
 
 /// What holds for pods of one kind.
@@ -169,6 +187,10 @@ impl Live {
     fn index(&mut self, object: &ObjectRef, entry: &Entry, is_there: bool) {
         self.asked.note(&entry.mentions.selectors, is_there);
         self.services.note(object, &entry.policy.scope, &entry.mentions.services, is_there);
+        for name in gateways(&entry.policy.scope) {
+            let about = (name.clone(), object.clone());
+            self.stale.gateways |= if is_there { self.gateways.insert(about) } else { self.gateways.remove(&about) };
+        }
         let Stage::DryRun { replaces: Some(replaced) } = &entry.policy.stage else { return };
         let by = self.replaced.entry(replaced.clone()).or_default();
         if is_there {
@@ -198,7 +220,10 @@ impl Live {
         let changed = self.services.refresh(world, translator, &stale.services);
         self.stale.told.extend(changed.told);
         self.stale.policies.extend(changed.mentioning);
-        let pods_changed = here.may_be_others || changed.scopes;
+        if stale.gateways {
+            self.stale.told.extend(self.gateways.iter().map(|(_, object)| object.clone()));
+        }
+        let pods_changed = here.may_be_others || changed.scopes | std::mem::take(&mut self.stale.gateways);
         if pods_changed {
             self.set_pods(world, &here);
         }
@@ -215,33 +240,38 @@ impl Live {
             self.publish();
         }
         for object in std::mem::take(&mut self.stale.told) {
-            let issues = self.policies.get(&object).map(|entry| self.issues(world, &entry.policy));
+            let issues = self.policies.get(&object).map(|entry| self.issues(world, translator, &entry.policy));
             translator.issues.set(Unit::Policy(object), issues.unwrap_or_default());
         }
     }
 
     /// The pods of this node are these.
     fn set_pods(&mut self, world: &World, here: &Here<'_>) {
-        let mut now: BTreeMap<PodKey, Arc<PodKind>> = BTreeMap::new();
-        let mut kinds: BTreeMap<Arc<PodKind>, State> = BTreeMap::new();
+        let mut now: BTreeMap<PodKey, Arc<Guarded>> = BTreeMap::new();
+        let mut kinds: BTreeMap<Arc<Guarded>, State> = BTreeMap::new();
         let before = std::mem::take(&mut self.kinds);
-        for (key, pod) in here.pods {
-            let Some(workload) = here.workloads.get(&pod.name) else { continue };
-            let subject = subject::whole(world, workload);
-            let services = self.services.behind(&subject, &workload.addresses);
-            let kind = Arc::new(PodKind { subject, services });
+        let mut there = |live: &mut Self, kind: Guarded| {
+            let kind = Arc::new(kind);
             let known = before.get_key_value(&kind).or_else(|| kinds.get_key_value(&kind));
             let (kind, state) = match known {
                 Some((kind, state)) => (Arc::clone(kind), state.clone()),
                 None => {
-                    self.stale.kinds.insert(Arc::clone(&kind));
-                    self.select(&kind);
+                    live.stale.kinds.insert(Arc::clone(&kind));
+                    live.select(&kind);
                     (kind, State::default())
                 }
             };
             kinds.entry(Arc::clone(&kind)).or_insert(state);
-            now.insert(Arc::clone(key), kind);
+            kind
+        };
+        for (key, pod) in here.pods {
+            let Some(workload) = here.workloads.get(&pod.name) else { continue };
+            let subject = subject::whole(world, workload);
+            let services = self.services.behind(&subject, &workload.addresses);
+            now.insert(Arc::clone(key), there(self, Guarded::Pods { subject, services }));
         }
+        let gateways: BTreeSet<Name> = self.gateways.iter().map(|(name, _)| name.clone()).collect();
+        gateways.into_iter().for_each(|name| drop(there(self, Guarded::Gateway(name))));
         for (kind, state) in before.iter().filter(|(kind, _)| !kinds.contains_key(*kind)) {
             for ready in state.selected.values() {
                 if let Some(entry) = self.policies.get_mut(&ready.object) {
@@ -255,9 +285,13 @@ impl Live {
     }
 
     /// Finds the policies that select pods of a kind which is new.
-    fn select(&mut self, kind: &Arc<PodKind>) {
+    fn select(&mut self, kind: &Arc<Guarded>) {
         let Self { policies, by_namespace, stale, .. } = self;
-        for namespace in [None, kind.subject.namespace.clone()].iter().collect::<BTreeSet<_>>() {
+        let own = match &**kind {
+            Guarded::Pods { subject, .. } => subject.namespace.clone(),
+            Guarded::Gateway(_) => None,
+        };
+        for namespace in [None, own].iter().collect::<BTreeSet<_>>() {
             for object in by_namespace.get(namespace).into_iter().flatten() {
                 let Some(entry) = policies.get_mut(object).filter(|entry| kind.is_in(&entry.policy.scope)) else {
                     continue;
@@ -330,18 +364,26 @@ impl Live {
         let of = |kind| self.kinds.get(kind).map(|state| state.policies.clone());
         let policies = self.pods.iter().filter_map(|(key, kind)| Some((Arc::clone(key), of(kind)?)));
         let policies: BTreeMap<_, _> = policies.collect();
-        if policies != *self.published {
-            self.published = Arc::new(policies);
+        if policies != *self.published.pods {
+            self.published.pods = Arc::new(policies);
+        }
+        let gateways = self.kinds.iter().filter_map(|(kind, state)| match &**kind {
+            Guarded::Gateway(name) => Some((name.clone(), Arc::clone(&state.policies.inbound))),
+            Guarded::Pods { .. } => None,
+        });
+        let gateways: BTreeMap<_, _> = gateways.collect();
+        if gateways != *self.published.gateways {
+            self.published.gateways = Arc::new(gateways);
         }
     }
 
-    /// What policies say of each pod of this node.
-    pub(super) fn published(&self) -> &Arc<BTreeMap<PodKey, PodPolicies>> {
+    /// What policies say.
+    pub(super) fn published(&self) -> &Published {
         &self.published
     }
 
     /// What a policy refers to that is not there.
-    fn issues(&self, world: &World, policy: &Policy) -> Vec<Issue> {
+    fn issues(&self, world: &World, translator: &Translator, policy: &Policy) -> Vec<Issue> {
         let mut issues = Vec::new();
         let mut report = |field: &str, problem: String, cure: &str| {
             issues.push(Issue::new(&policy.object, field, problem, cure).because(crate::model::Reason::NotFound));
@@ -353,21 +395,32 @@ impl Live {
             );
             report("spec.tier", problem, "create the tier, or name another one");
         }
-        if let PolicyScope::Services(names) = &policy.scope {
-            for name in names.iter().filter(|name| world.service(name).is_none()) {
-                let problem = format!("there is no Service {name}; the policy holds for nobody there");
-                report("spec.targetRefs", problem, "create the service, or correct its name");
-            }
+        let services = match &policy.scope {
+            PolicyScope::Targets { services, .. } => services,
+            PolicyScope::Selected(_) => &BTreeSet::new(),
+        };
+        for name in services.iter().filter(|name| world.service(name).is_none()) {
+            let problem = format!("there is no Service {name}; the policy holds for nobody there");
+            report("spec.targetRefs", problem, "create the service, or correct its name");
+        }
+        let is_gateway = |name: &Name| {
+            translator.customs.gateways.contains_key(&ObjectRef::new(CustomKind::Gateway.full_name(), name.clone()))
+        };
+        for name in gateways(&policy.scope).filter(|name| !is_gateway(name)) {
+            let problem = format!("there is no Gateway {name}; the policy holds for nothing there");
+            report("spec.targetRefs", problem, "create the gateway, or correct its name");
         }
         issues
     }
 }
 
-impl PodKind {
+impl Guarded {
     fn is_in(&self, scope: &PolicyScope) -> bool {
-        match scope {
-            PolicyScope::Selected(selector) => selector.matches(&self.subject),
-            PolicyScope::Services(names) => names.iter().any(|name| self.services.contains(name)),
+        match (self, scope) {
+            (Self::Pods { subject, .. }, PolicyScope::Selected(selector)) => selector.matches(subject),
+            (Self::Pods { services: own, .. }, PolicyScope::Targets { services, .. }) => !own.is_disjoint(services),
+            (Self::Gateway(name), PolicyScope::Targets { gateways, .. }) => gateways.contains(name),
+            (Self::Gateway(_), PolicyScope::Selected(_)) => false,
         }
     }
 }
@@ -376,6 +429,15 @@ impl PodKind {
 fn namespace(scope: &PolicyScope) -> Option<Arc<str>> {
     match scope {
         PolicyScope::Selected(selector) => selector.namespace().cloned(),
-        PolicyScope::Services(_) => None,
+        PolicyScope::Targets { .. } => None,
     }
+}
+
+/// The gateways that a policy is about.
+fn gateways(scope: &PolicyScope) -> impl Iterator<Item = &Name> {
+    let gateways = match scope {
+        PolicyScope::Targets { gateways, .. } => Some(gateways),
+        PolicyScope::Selected(_) => None,
+    };
+    gateways.into_iter().flatten()
 }

@@ -173,13 +173,18 @@ pub struct Policy {
     pub stage: Stage,
 }
 
-/// The workloads that a policy is about.
+/// What a policy is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyScope {
     /// Those that are selected, by namespace too where the policy has one.
     Selected(Selector),
-    /// The pods behind these services.
-    Services(BTreeSet<Name>),
+    /// The pods behind these services, and what enters through these gateways.
+    Targets {
+        /// Services.
+        services: BTreeSet<Name>,
+        /// Gateways of the Gateway API.
+        gateways: BTreeSet<Name>,
+    },
 }
 
 /// Is a policy in force?

@@ -13,9 +13,9 @@ pub(crate) use head::Head;
 use super::refusal::{self, Refusal};
 use super::verdicts::Verdicts;
 use super::worker::{Pod, Worker};
-use crate::model::Identity;
+use crate::model::{Identity, Name};
 use crate::policy::flow::TCP;
-use crate::policy::{Chains, Flow, Party, Proof, Spoken, Told, judge};
+use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
 use crate::snapshot::{EDGE, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::sys::netlink::Routing;
 use crate::telemetry::Side;
@@ -116,6 +116,30 @@ pub(crate) fn leaving(
         spoken: Spoken::Opaque,
     };
     decide(&worker.metrics.verdicts, (Side::Outbound, tell), chains, &flow)
+}
+
+/// May a request enter that `client` makes at `local`, through each of these gateways that have a say in it?
+///
+/// **Errors**: why not.
+pub(crate) fn entering(
+    worker: &Worker,
+    snapshot: &NodeSnapshot,
+    (gateways, (client, local)): (&[Name], (SocketAddr, SocketAddr)),
+    request: &Request<'_>,
+) -> Result<(), Refusal> {
+    let there = snapshot.directory.workloads.get(&client.ip());
+    let flow = Flow {
+        source: Party { address: client.ip(), port: Some(client.port()), subject: there.map(|there| &there.subject) },
+        destination: Party { address: local.ip(), port: Some(local.port()), subject: None },
+        with_node: false,
+        protocol: TCP,
+        proof: None,
+        sni: None,
+        spoken: Spoken::Http(request),
+    };
+    let told = (Side::Inbound, Tell::Everything);
+    let mut chains = gateways.iter().filter_map(|name| snapshot.gateways.get(name));
+    chains.try_for_each(|chains| decide(&worker.metrics.verdicts, told, chains, &flow))
 }
 
 /// What policies say of the pod; what they said last, if nothing is said now.

@@ -7,6 +7,7 @@
 
 use super::http::RouteTable;
 use super::{ByHost, WorkloadEntry};
+use crate::model::Name;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -39,8 +40,17 @@ pub struct EdgePort {
     pub port: u16,
     /// The certificates by server name, where TLS is spoken.
     pub tls: Option<Arc<ByHost<Arc<Certificate>>>>,
-    /// The routes by host. A request for another host is answered 404.
-    pub hosts: ByHost<Arc<RouteTable>>,
+    /// By host. A request for another one is answered 404.
+    pub hosts: ByHost<EdgeHost>,
+}
+
+/// What becomes of requests for a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeHost {
+    /// The routes.
+    pub table: Arc<RouteTable>,
+    /// The gateways that let it in here, in order: what policies say of one of them holds.
+    pub gateways: Box<[Name]>,
 }
 
 /// A certificate that is shown to whoever comes from outside.

@@ -110,6 +110,22 @@ fn a_gateway_of_either_api_serves_at_every_node_over_mutual_tls() -> Result<()> 
     shop.entered(A, 8082, &[])?;
     ensure!(shop.get(80, "/elsewhere", &[])?.status == 200, "pods are not routed by what is the gateway's");
 
+    // A policy about the one gateway holds for what enters there, and for nothing else.
+    kube.apply(json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}],
+            "rules": [{"to": [{"operation": {"hosts": ["page.example"]}}]}],
+        },
+    }))?;
+    wait::until_true("another host is denied", wait::PATIENCE, || {
+        Ok(shop.enter(A, 8081, &[]).is_ok_and(|seen| seen.status == 403 && seen.body == "RBAC: access denied"))
+    })?;
+    ensure!(shop.enter(A, 8081, &["-H", "host: page.example"])?.status == 200, "the host that is allowed");
+    ensure!(shop.enter(A, 8082, &[])?.status == 200, "a policy about a gateway holds for another");
+    ensure!(shop.get(80, "/page", &[])?.status == 200, "a policy about a gateway holds for a pod");
+
     // What is no longer a gateway's is nobody's.
     kube.delete("Gateway", "shop", "front")?;
     wait::until_true("the port is closed", wait::PATIENCE, || Ok(shop.enter(A, 8081, &[]).is_err()))?;

@@ -13,7 +13,7 @@ use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
 use crate::model::{
     CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name, Text,
 };
-use crate::snapshot::edge::{Certificate, EdgePort};
+use crate::snapshot::edge::{Certificate, EdgeHost, EdgePort};
 use crate::snapshot::http::RouteTable;
 use crate::snapshot::{ByHost, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -206,9 +206,13 @@ impl<'m> Traffic<'m> {
         let mut tables = ByHost::default();
         for host in by_host.keys() {
             let table = Arc::new(self.table_of_host((number, host), &by_host, &client, issues));
+            let lets_in =
+                |open: &&Open<'_>| api(open.gateway) == RouteApi::Gateway && admission::takes(open.listener, host);
+            let gateways = building.opens.iter().filter(lets_in).map(|open| open.gateway.object.name.clone());
+            let gateways: BTreeSet<Name> = gateways.collect();
             let (name, is_end) = split(host);
             let known = if is_end { &mut tables.wildcards } else { &mut tables.exact };
-            known.insert(name, table);
+            known.insert(name, EdgeHost { table, gateways: gateways.into_iter().collect() });
         }
         EdgePort { port: number, tls: building.tls.map(Arc::new), hosts: tables }
     }

@@ -46,7 +46,7 @@ impl Services {
     /// `object` speaks of these, or no longer does.
     pub(super) fn note(&mut self, object: &ObjectRef, scope: &PolicyScope, mentions: &BTreeSet<Name>, is_there: bool) {
         let scope = match scope {
-            PolicyScope::Services(names) => names,
+            PolicyScope::Targets { services, .. } => services,
             PolicyScope::Selected(_) => &BTreeSet::new(),
         };
         for (names, all) in [(scope, &mut self.scopes), (mentions, &mut self.mentions)] {

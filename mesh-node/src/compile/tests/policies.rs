@@ -375,6 +375,45 @@ fn a_service_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_policy_about_a_gateway_holds_for_what_enters_there() {
+    let gateway = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: front}, \
+                   spec: {gatewayClassName: x, listeners: [{name: l, port: 80, protocol: HTTP}]}}\n---\n";
+    let target = "{group: gateway.networking.k8s.io, kind: Gateway, name: front}";
+    let spec = format!("{{targetRefs: [{target}], rules: []}}");
+    let snapshot = snapshot(&(gateway.to_owned() + &policy(&spec)));
+    assert!(ask(&snapshot, "- 8080").0, "pods are not what it is about");
+    let headers = HeaderMap::new();
+    let request = Request::new("GET", "web", "/", &headers);
+    let chains = snapshot.gateways.get(&crate::model::Name::new("default", "front")).expect("the gateway's");
+    let flow = Flow {
+        source: Party { address: [192, 0, 2, 1].into(), port: None, subject: None },
+        destination: Party { address: [10, 0, 0, 9].into(), port: Some(80), subject: None },
+        with_node: false,
+        protocol: TCP,
+        proof: None,
+        sni: None,
+        spoken: Spoken::Http(&request),
+    };
+    assert!(!judge(chains, &flow, |_| {}).is_allowed);
+    check_unclear(
+        &policy("{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gone}]}"),
+        &[("- 8080", true)],
+        &expect![[r#"
+            AuthorizationPolicy default/p, spec.targetRefs: there is no Gateway default/gone; the policy holds for nothing there; create the gateway, or correct its name
+        "#]],
+    );
+    // What is about something else may be about anything.
+    check_unclear(
+        &policy("{targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}]}"),
+        &[("- 8080", false)],
+        &expect![[r#"
+            AuthorizationPolicy default/p, spec: whom it is about is not understood, so it is about everyone in its namespace; correct its selector or its targets
+            AuthorizationPolicy default/p, spec.targetRefs[0].kind: `GatewayClass` is not supported; use Service, Gateway
+        "#]],
+    );
+}
+
+#[test]
 fn an_audit_tells_and_a_trial_says_what_would_be() {
     let audit = named("audit", "default", "{action: AUDIT, rules: [{to: [{operation: {methods: [GET]}}]}]}");
     let tried = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \

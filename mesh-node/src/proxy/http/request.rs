@@ -12,18 +12,22 @@ use super::exchange::Exchange;
 use super::forward::{self, Answered, Way};
 use super::{Downstream, Entry, headers, reply, upgrade};
 use crate::model::http::{HttpFilters, PathMatch, Share};
+use crate::policy;
+use crate::proxy::authorize;
 use crate::proxy::refusal::{self, Refusal};
 use crate::route::matching::{self, Asked};
 use crate::route::rewriting::{self, Arrived};
 use crate::route::{self, cors};
 use crate::snapshot::NodeSnapshot;
-use crate::snapshot::http::{Destination, Route, RouteTable, Target};
+use crate::snapshot::edge::EdgeHost;
+use crate::snapshot::http::{Destination, Route, Target};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -146,7 +150,14 @@ async fn answer(
     let down = Rc::clone(&exchange.down);
     exchange.span.inject(&mut asking.head.headers);
     let table = match down.entry {
-        Entry::Edge { port, .. } => entered(snapshot, port, asking.authority.host())?,
+        Entry::Edge { port, .. } => {
+            let entered = entered(snapshot, port, asking.authority.host())?;
+            let (head, authority) = (&asking.head, asking.authority.as_str());
+            let request = policy::Request::new(head.method.as_str(), authority, head.uri.path(), &head.headers);
+            let ends = (down.client, SocketAddr::new(down.original.ip(), port));
+            authorize::entering(&down.worker, snapshot, (&entered.gateways, ends), &request)?;
+            Arc::clone(&entered.table)
+        }
         Entry::Pod => {
             let Dialled { service, upstream, table } = dialled(&down, snapshot, asking.authority.host())?;
             exchange.service = service;
@@ -192,12 +203,12 @@ async fn answer(
     Ok(answered)
 }
 
-/// The routes for a host at a port of gateways.
-fn entered(snapshot: &NodeSnapshot, port: u16, host: &str) -> Result<Arc<RouteTable>, Refusal> {
+/// What becomes of requests for a host at a port of gateways.
+fn entered<'s>(snapshot: &'s NodeSnapshot, port: u16, host: &str) -> Result<&'s EdgeHost, Refusal> {
     let port = snapshot.edge.as_ref().and_then(|edge| edge.port(port));
     let host = host.to_ascii_lowercase();
-    let table = port.and_then(|port| port.hosts.covering(&host).next());
-    table.cloned().ok_or_else(|| Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host"))
+    let entered = port.and_then(|port| port.hosts.covering(&host).next());
+    entered.ok_or_else(|| Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host"))
 }
 
 /// What the client asked for, as conditions are compared with it.

@@ -5,6 +5,7 @@
 //! Invariant: a scope that is not understood is the whole namespace; of the root namespace, the whole mesh.
 //! Source: Istio `WorkloadSelector`, `PolicyTargetReference`; scope by the root namespace.
 
+use crate::api::custom::CustomKind;
 use crate::model::policy::PolicyScope;
 use crate::model::{Name, Selector};
 use crate::translate::read::{Fields, Place};
@@ -22,7 +23,7 @@ pub(super) fn scope(fields: &mut Fields<'_>, root_namespace: &str) -> PolicyScop
     let (selector, one, many) = (fields.take("selector"), fields.take("targetRef"), fields.take("targetRefs"));
     let (scope, is_clear) = log.part(|| {
         let labels = selector.fields().map(|mut fields| fields.take("matchLabels").labels()).unwrap_or_default();
-        let mut targets: Vec<Option<Name>> = many.items().iter().map(|place| target(place, namespace)).collect();
+        let mut targets: Vec<_> = many.items().iter().map(|place| target(place, namespace)).collect();
         if one.is_there() {
             targets.push(target(&one, namespace));
         }
@@ -32,7 +33,10 @@ pub(super) fn scope(fields: &mut Fields<'_>, root_namespace: &str) -> PolicyScop
         if targets.is_empty() {
             return PolicyScope::Selected(everyone.clone().and(Selector::labelled(&labels)));
         }
-        PolicyScope::Services(targets.into_iter().flatten().collect::<BTreeSet<_>>())
+        let (services, gateways): (Vec<_>, Vec<_>) =
+            targets.into_iter().flatten().partition(|(kind, _)| *kind == Target::Service);
+        let names = |targets: Vec<(Target, Name)>| targets.into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>();
+        PolicyScope::Targets { services: names(services), gateways: names(gateways) }
     });
     if is_clear {
         return scope;
@@ -45,13 +49,25 @@ pub(super) fn scope(fields: &mut Fields<'_>, root_namespace: &str) -> PolicyScop
     PolicyScope::Selected(everyone)
 }
 
-/// The service that a reference is to.
-fn target(place: &Place<'_>, own: &str) -> Option<Name> {
+/// What a reference may be to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Service,
+    Gateway,
+}
+
+/// What a reference is to.
+fn target(place: &Place<'_>, own: &str) -> Option<(Target, Name)> {
     let mut fields = place.fields()?;
     let (group, kind) = (fields.take("group"), fields.take("kind"));
     let (name, namespace) = (fields.take("name"), fields.take("namespace"));
-    let is_core = group.choice(&[("", true), ("core", true)]).unwrap_or(true);
-    let is_service = kind.choice_except(&[("Service", true)], &["Gateway", "GatewayClass", "ServiceEntry"]);
+    let words = [("Service", Target::Service), ("Gateway", Target::Gateway)];
+    let kind = kind.choice_except(&words, &["GatewayClass", "ServiceEntry"]);
+    let groups = [("core", Target::Service), ("", Target::Service), (CustomKind::Gateway.group(), Target::Gateway)];
+    let of_group = if group.is_there() { group.choice(&groups) } else { Some(Target::Service) };
+    if let (Some(_), Some(_), true) = (kind, of_group, kind != of_group) {
+        place.refuse("there is no such kind in this group", "let the group be that of the kind");
+    }
     if let Some(other) = namespace.text().filter(|other| !other.is_empty() && *other != own) {
         namespace.refuse(format!("`{other}` is another namespace"), "move the policy there");
     }
@@ -59,5 +75,5 @@ fn target(place: &Place<'_>, own: &str) -> Option<Name> {
         place.refuse("it names nothing", "give a name");
         return None;
     };
-    (is_core && is_service.is_some()).then(|| Name::new(own, name))
+    kind.map(|kind| (kind, Name::new(own, name)))
 }

@@ -88,7 +88,7 @@ fn condition(condition: &Condition) -> String {
 fn policy(policy: &Policy) -> String {
     let scope = match &policy.scope {
         PolicyScope::Selected(chosen) => selector(chosen),
-        PolicyScope::Services(services) => format!("services {services:?}"),
+        PolicyScope::Targets { services, gateways } => format!("services {services:?}, gateways {gateways:?}"),
     };
     let stage = match &policy.stage {
         Stage::Enforced => String::new(),

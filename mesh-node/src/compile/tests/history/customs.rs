@@ -155,8 +155,9 @@ fn authorization_policy(rng: &mut Rng) -> Value {
     match rng.u8(..4) {
         0 => spec["selector"] = json!({"matchLabels": labels(rng)}),
         1 => {
-            spec["targetRefs"] =
-                json!([{"kind": *pick(rng, &["Service", "Service", "Gateway"]), "name": format!("n{}", rng.u8(..4))}])
+            let of_kind = [("", "Service"), ("gateway.networking.k8s.io", "Gateway"), ("", "Gateway")];
+            let (group, kind) = *pick(rng, &of_kind);
+            spec["targetRefs"] = json!([{"group": group, "kind": kind, "name": format!("n{}", rng.u8(..4))}]);
         }
         _ => {}
     }
