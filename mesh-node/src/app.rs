@@ -21,10 +21,10 @@ use crate::config::{self, Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uni
 use crate::control::{Asked, Control, HEARD, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
 use crate::model::{self, Identity};
-use crate::proxy::{self, Departure, Feed, Observers, Proxy, ProxyError};
+use crate::proxy::{self, Denied, Departure, Feed, Observers, Proxy, ProxyError, TellDenied};
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
 use crate::source::{file, kube};
-use crate::status::Notices;
+use crate::status::{Denial, Notice, Notices, What};
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::http::HttpMetrics;
@@ -197,7 +197,9 @@ async fn daemon(run: Run) -> Result<(), AppError> {
     let edges = telemetry::http::Settings { cluster: run.cluster_name.clone(), max_edges: MAX_HTTP_EDGES };
     let http = HttpMetrics::new(&metrics, edges);
     telemetry::spawn("http-edges", http.clone().keep_retiring());
-    let observers = Observers { access: access.clone(), tcp, http, tracer: tracer.clone() };
+    let notices = notices(&run, api.as_ref(), &metrics);
+    let denied = tell_denied(notices.clone());
+    let observers = Observers { access: access.clone(), tcp, http, tracer: tracer.clone(), denied };
     let node = node_settings(&run)?;
     let traffic = proxy_config(&run, descriptors, &node);
     let proxy = Proxy::start(traffic, Arc::clone(&feed), keyring.clone(), observers, &metrics)?;
@@ -225,7 +227,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         steerer: steerer.clone(),
         store: AttachmentStore::open(&run.state_dir)?,
         metrics: metrics.clone(),
-        notices: notices(&run, api.as_ref(), &metrics),
+        notices,
         announcer,
     });
     let keeper = objects.keep(&run, &control);
@@ -272,6 +274,17 @@ fn notices(run: &Run, api: Option<&::kube::Client>, metrics: &Metrics) -> Notice
     let (notices, recording) = Notices::new(metrics);
     telemetry::spawn("events", recording.run(api.clone(), run.node_name.clone()));
     notices
+}
+
+/// Has users told of what is denied at their pods.
+fn tell_denied(notices: Notices) -> TellDenied {
+    Arc::new(move |Denied { pod, rule, policy, note }| {
+        // An Event without a UID belongs to no pod.
+        if !pod.uid.is_empty() {
+            let what = What::Denied(Denial { rule, policy, note });
+            notices.tell(Notice { pod: pod.name.clone(), uid: pod.uid.clone(), what });
+        }
+    })
 }
 
 /// Who tells the other nodes of this node's pods, if there is an API server, and in the name of which installation.

@@ -10,6 +10,7 @@
 mod authorize;
 mod buffer;
 mod connect;
+mod denials;
 mod edge;
 mod facts;
 mod feed;
@@ -31,6 +32,7 @@ mod verdicts;
 mod wire;
 mod worker;
 
+pub use denials::{Denied, TellDenied};
 pub use feed::{Departure, Feed};
 pub use inbound::hello::{Hello, classify};
 
@@ -96,6 +98,8 @@ pub struct Observers {
     pub http: HttpMetrics,
     /// Of requests that are part of a trace.
     pub tracer: Tracer,
+    /// Of what is denied at pods.
+    pub denied: TellDenied,
 }
 
 /// Why traffic cannot be carried.

@@ -4,18 +4,24 @@
 //! Out: Events on pods, as `kubectl describe pod` and `kubectl events` show them; in [`conditions`] and [`writer`] the
 //!      statuses of routes and gateways.
 //! Invariant: nothing waits for the API server: notices that it does not take in time are dropped and counted.
+//! Invariant: denials are as many as traffic pleases; of those few are written, and the others counted.
 //! Source: Kubernetes `events.k8s.io/v1`.
 
 pub mod conditions;
+mod denials;
+mod pace;
 pub mod writer;
 
-use crate::model::Name;
+use crate::model::{Name, ObjectRef};
 use crate::telemetry::{Metrics, explain};
+use denials::Denials;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use prometheus_client::metrics::counter::Counter;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Who reports, as Events name it.
 const CONTROLLER: &str = "mesh-node";
@@ -53,27 +59,60 @@ pub enum What {
         /// Why.
         why: String,
     },
+    /// Something that arrived for it, or would leave it, was denied.
+    Denied(Denial),
+}
+
+/// What was denied, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The rule's name or place in the policy.
+    pub rule: String,
+    /// The policy that it is of, where one object says so.
+    pub policy: Option<ObjectRef>,
+    /// What was denied, with the reason and the rule.
+    pub note: String,
 }
 
 impl What {
     fn event(&self) -> Event {
-        let (type_, reason, note) = match self {
+        let (type_, reason, action, note) = match self {
             Self::Joined { identity } => {
-                (EventType::Normal, "MeshJoined", format!("The pod is in the mesh as {identity}"))
+                (EventType::Normal, "MeshJoined", "Enrol", format!("The pod is in the mesh as {identity}"))
             }
             Self::Left => {
-                (EventType::Normal, "MeshLeft", "The pod left the mesh; its open connections go on".to_owned())
+                (EventType::Normal, "MeshLeft", "Enrol", "The pod left the mesh; its open connections go on".to_owned())
             }
             Self::Failed { why } => {
-                (EventType::Warning, "MeshFailed", format!("The pod cannot be enrolled, it is tried again: {why}"))
+                let note = format!("The pod cannot be enrolled, it is tried again: {why}");
+                (EventType::Warning, "MeshFailed", "Enrol", note)
             }
+            Self::Denied(denial) => (EventType::Warning, "MeshDenied", "Authorize", denial.note.clone()),
+        };
+        let secondary = match self {
+            Self::Denied(denial) => Some(denial.reference()),
+            Self::Joined { .. } | Self::Left | Self::Failed { .. } => None,
         };
         Event {
             type_,
             reason: reason.to_owned(),
             note: Some(note[..note.floor_char_boundary(MAX_NOTE)].to_owned()),
-            action: "Enrol".to_owned(),
-            secondary: None,
+            action: action.to_owned(),
+            secondary,
+        }
+    }
+}
+
+impl Denial {
+    /// The policy, and where in it the rule stands: Events about one pod are counted together only if all this is equal.
+    fn reference(&self) -> ObjectReference {
+        let object = self.policy.as_ref();
+        ObjectReference {
+            kind: object.map(|object| object.kind.clone()),
+            namespace: object.map(|object| object.name.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+            name: object.map(|object| object.name.name.to_string()),
+            field_path: Some(self.rule.clone()),
+            ..ObjectReference::default()
         }
     }
 }
@@ -83,13 +122,14 @@ impl What {
 pub struct Notices {
     queue: Option<mpsc::Sender<Notice>>,
     dropped: Counter,
+    denials: Arc<Denials>,
 }
 
 impl Notices {
     /// Notices that nobody reads, where there is no API server.
     #[must_use]
     pub fn nowhere() -> Self {
-        Self { queue: None, dropped: Counter::default() }
+        Self { queue: None, dropped: Counter::default(), denials: Arc::default() }
     }
 
     /// Notices, and who writes them down.
@@ -100,12 +140,18 @@ impl Notices {
         metrics.register(|registry| {
             registry.register("mesh_status_events_dropped", "Events that were not written in time", dropped.clone());
         });
-        (Self { queue: Some(queue), dropped: dropped.clone() }, Recording { notices, dropped })
+        let denials = Arc::new(Denials::new(metrics));
+        (Self { queue: Some(queue), dropped: dropped.clone(), denials }, Recording { notices, dropped })
     }
 
     /// Passes one on.
     pub fn tell(&self, notice: Notice) {
-        if self.queue.as_ref().is_some_and(|queue| queue.try_send(notice).is_err()) {
+        let Some(queue) = &self.queue else { return };
+        let is_one_too_many = match &notice.what {
+            What::Denied(denial) => !self.denials.takes(&notice.uid, denial, Instant::now()),
+            What::Joined { .. } | What::Left | What::Failed { .. } => false,
+        };
+        if !is_one_too_many && queue.try_send(notice).is_err() {
             self.dropped.inc();
         }
     }

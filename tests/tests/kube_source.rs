@@ -1,11 +1,12 @@
 //! The daemon and a real API server: what is applied arrives, and nothing is forgotten when either goes away.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mesh_common::cni::{Attachment, Request, Response};
 use mesh_tests::{ApiServer, DAEMON, Daemon, NetNs, execute, wait};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
@@ -54,6 +55,7 @@ fn every_rule() -> Value {
         rule("crd.projectcalico.org", &["*"]),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
         {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ])
 }
 
@@ -490,6 +492,58 @@ fn an_api_server_that_cannot_stream_is_listed_in_pages() -> Result<()> {
     api.delete(["endpointslice", &last, "--namespace", "shop"])?;
     wait_known(&daemon, "EndpointSlice", &format!("shop/{last}"), false)?;
     ensure!(knows(&daemon, "EndpointSlice", "shop/slice-0")?, "the others are known");
+    Ok(())
+}
+
+/// Connects from a sandbox to where a policy denies it.
+fn is_denied(ns: &NetNs) -> Result<()> {
+    let to = "10.244.1.77:8080".parse()?;
+    // The reset may come before the connection is known to be made.
+    let Ok(mut stream) = ns.enter(|| Ok(TcpStream::connect_timeout(&to, PATIENCE)?)) else { return Ok(()) };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    ensure!(stream.read(&mut [0]).is_err(), "what is denied is not reset");
+    Ok(())
+}
+
+#[test]
+fn a_pod_gets_an_event_for_what_a_policy_denies_it_and_not_one_for_each_time() -> Result<()> {
+    let api = api_server("kube-denials", &[])?;
+    api.apply(&pod("web"))?;
+    api.apply(&json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"namespace": "shop", "name": "captive"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+    }))?;
+    let daemon = api.daemon(&[])?;
+    daemon.ready()?;
+    let ns = sandbox(&api, "web", WEB)?;
+    let response = answer(ask(&api, &Request::Add(attachment(&ns, "web", WEB)?))?)?;
+    ensure!(response == Response::Ok, "{response:?}");
+
+    for _ in 0..5 {
+        is_denied(&ns)?;
+    }
+    let told = "get events.events.k8s.io --namespace shop --field-selector reason=MeshDenied --output json";
+    let events = || -> Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&api.kubectl(told.split(' '))?.success()?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    };
+    wait::until_true("the pod gets an Event", PATIENCE, || Ok(!events()?.is_empty()))?;
+    wait::until_true("the others are counted", PATIENCE, || {
+        Ok(daemon.metric("mesh_status_denials_untold_total", &[("why", "told_already")])? > 3.5)
+    })?;
+    let events = events()?;
+    let [event] = &events[..] else { bail!("{} Events for five denials: {events:#?}", events.len()) };
+    ensure!(event["type"] == "Warning" && event["regarding"]["name"] == "web", "{event:#}");
+    ensure!(event["related"]["kind"] == "NetworkPolicy" && event["related"]["name"] == "captive", "{event:#}");
+    // The log, the metric and the Event say the same.
+    let record = daemon.wait_access("the denial", |record| record["reason"] == "policy_denied")?;
+    let (detail, note) = (record["detail"].as_str().context("a detail")?, event["note"].as_str().context("a note")?);
+    ensure!(note == format!("To 10.244.1.77:8080: {detail} (policy_denied)"), "{note:?} and {detail:?}");
+    let rule = event["related"]["fieldPath"].as_str().context("a rule")?;
+    let labels = [("policy", "NetworkPolicy shop/captive"), ("rule", rule), ("verdict", "denied")];
+    ensure!(daemon.metric("mesh_policy_verdicts_total", &labels)? > 4.5, "{rule} is not counted");
     Ok(())
 }
 

@@ -49,6 +49,16 @@ impl<'c> By<'c> {
         }
     }
 
+    /// The rule's name or place in that policy.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        match self {
+            Self::Rule(_, rule) => rule.origin.rule.clone(),
+            Self::End(tier) => format!("end of the tier {}", tier.key.name),
+            Self::Nobody => "none".to_owned(),
+        }
+    }
+
     /// Is it said by a policy that is on trial?
     fn is_on_trial(&self) -> bool {
         match self {

@@ -10,13 +10,13 @@ mod head;
 
 pub(crate) use head::Head;
 
+use super::denials::Denied;
 use super::refusal::{self, Refusal};
-use super::verdicts::Verdicts;
 use super::worker::{Pod, Worker};
 use crate::model::{Identity, Name};
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
-use crate::snapshot::{EDGE, NodeSnapshot, PodPolicies, WorkloadEntry};
+use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::sys::netlink::Routing;
 use crate::telemetry::Side;
 use std::borrow::Cow;
@@ -72,7 +72,7 @@ impl Arrival {
             sni: None,
             spoken,
         };
-        decide(&worker.metrics.verdicts, (Side::Inbound, tell), chains, &flow)
+        decide((worker, snapshot.pods.get(&pod.key)), (Side::Inbound, tell), chains, &flow)
     }
 
     /// Does a rule ask what requests on it are?
@@ -115,7 +115,7 @@ pub(crate) fn leaving(
         sni: None,
         spoken: Spoken::Opaque,
     };
-    decide(&worker.metrics.verdicts, (Side::Outbound, tell), chains, &flow)
+    decide((worker, Some(own)), (Side::Outbound, tell), chains, &flow)
 }
 
 /// May a request enter that `client` makes at `local`, through each of these gateways that have a say in it?
@@ -139,7 +139,8 @@ pub(crate) fn entering(
     };
     let told = (Side::Inbound, Tell::Everything);
     let mut chains = gateways.iter().filter_map(|name| snapshot.gateways.get(name));
-    chains.try_for_each(|chains| decide(&worker.metrics.verdicts, told, chains, &flow))
+    // A gateway is no pod that could be told of it.
+    chains.try_for_each(|chains| decide((worker, None), told, chains, &flow))
 }
 
 /// What policies say of the pod; what they said last, if nothing is said now.
@@ -169,7 +170,14 @@ fn unknown() -> Refusal {
     Refusal::new(refusal::POD_GONE, "it is not known what policies say of the pod")
 }
 
-fn decide(verdicts: &Verdicts, (side, tell): (Side, Tell), chains: &Chains, flow: &Flow<'_>) -> Result<(), Refusal> {
+/// Judges it at a pod of this node, which is told of a denial.
+fn decide(
+    (worker, own): (&Worker, Option<&Arc<LocalPod>>),
+    (side, tell): (Side, Tell),
+    chains: &Chains,
+    flow: &Flow<'_>,
+) -> Result<(), Refusal> {
+    let verdicts = &worker.metrics.verdicts;
     let verdict = judge(chains, flow, |told| match (tell, told) {
         (Tell::Everything, Told::Rule(origin)) => verdicts.told(side, origin),
         (Tell::Everything, Told::Trial(verdict)) => verdicts.tried(side, &verdict),
@@ -179,5 +187,22 @@ fn decide(verdicts: &Verdicts, (side, tell): (Side, Tell), chains: &Chains, flow
         return Ok(());
     }
     verdicts.denied(side, &verdict.by);
-    Err(Refusal::new(refusal::POLICY_DENIED, format!("denied by {}", verdict.by)))
+    let refusal = Refusal::new(refusal::POLICY_DENIED, format!("denied by {}", verdict.by));
+    if let Some(own) = own {
+        let (by, words) = (&verdict.by, in_words(side, flow));
+        (worker.tell_denied)(Denied::new(own, &words, &refusal, (by.object(), by.rule())));
+    }
+    Err(refusal)
+}
+
+/// What is judged, as its pod is told of it.
+fn in_words(side: Side, flow: &Flow<'_>) -> String {
+    let port = flow.destination.port.unwrap_or_default();
+    match (side, flow.proof) {
+        (Side::Outbound, _) => format!("To {}", SocketAddr::new(flow.destination.address, port)),
+        (Side::Inbound, Some(proof)) => {
+            format!("From {}, which is {}, to port {port}", flow.source.address, proof.principal)
+        }
+        (Side::Inbound, None) => format!("From {} in plain text to port {port}", flow.source.address),
+    }
 }

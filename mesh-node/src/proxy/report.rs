@@ -4,6 +4,7 @@
 //! Out: Istio's TCP metrics, the mesh's own counters, one access record.
 //! Invariant: every accepted connection ends in exactly one record and one fate.
 
+use super::denials::Denied;
 use super::refusal::{self, Refusal};
 use super::relay::{Counts, Ended};
 use super::worker::{Pod, Worker};
@@ -90,8 +91,19 @@ impl Report {
 
     /// The stream was refused.
     pub(crate) fn refused(self, refusal: Refusal) {
+        if self.side == Side::Inbound && refusal.reason == refusal::MTLS_REQUIRED {
+            self.tell_denied(&refusal);
+        }
         self.worker.edges.edge(&self.labels(refusal.flags)).failed.inc();
         self.finish(Some(refusal));
+    }
+
+    /// Its pod is told that it takes no plain text.
+    fn tell_denied(&self, refusal: &Refusal) {
+        let snapshot = self.worker.feed.snapshot();
+        let Some(own) = snapshot.pods.get(&self.pod.key) else { return };
+        let words = format!("From {} to port {}", self.source.ip(), self.destination.port());
+        (self.worker.tell_denied)(Denied::new(own, &words, refusal, (None, refusal.reason.to_owned())));
     }
 
     fn finish(self, refusal: Option<Refusal>) {

@@ -72,15 +72,8 @@ impl Verdicts {
 
     /// Returns whether it is to be told.
     fn count(&self, side: Side, by: &By<'_>, verdict: &'static str) -> bool {
-        let (policy, rule) = match by {
-            By::Rule(policy, rule) => (policy.object.to_string(), rule.origin.rule.clone()),
-            By::End(tier) => {
-                let first = by.object().map_or_else(String::new, ToString::to_string);
-                (first, format!("end of the tier {}", tier.key.name))
-            }
-            By::Nobody => ("none".to_owned(), "none".to_owned()),
-        };
-        self.add(Rule { side: side.name(), policy, rule, verdict })
+        let policy = by.object().map_or_else(|| "none".to_owned(), ToString::to_string);
+        self.add(Rule { side: side.name(), policy, rule: by.rule(), verdict })
     }
 
     fn add(&self, rule: Rule) -> bool {

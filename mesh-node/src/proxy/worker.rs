@@ -9,6 +9,7 @@ mod handshakes;
 
 use super::buffer::Buffers;
 use super::connect::Sockets;
+use super::denials::TellDenied;
 use super::edge::{Doors, Gate};
 use super::facts::Facts;
 use super::feed::{Departure, Feed};
@@ -72,6 +73,8 @@ pub(crate) struct Worker {
     buffers: Buffers,
     pub(crate) access: AccessLog,
     pub(crate) tracer: Tracer,
+    /// Takes what is denied at pods.
+    pub(crate) tell_denied: TellDenied,
     pub(crate) metrics: ProxyMetrics,
     pub(crate) handshakes: Handshakes,
     /// No stream is to be kept for another one.
@@ -190,6 +193,7 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         config: parts.config,
         access: parts.observers.access,
         tracer: parts.observers.tracer,
+        tell_denied: parts.observers.denied,
         edges: EdgeCache::new(parts.observers.tcp),
         http_edges: EdgeCache::new(parts.observers.http),
         metrics: parts.metrics,

@@ -6,6 +6,7 @@
 //! Invariant: never more than `RATE` writes a second, but for the first `BURST`.
 //! Source: Kubernetes, "API concepts", subresources and optimistic concurrency; RFC 7386.
 
+use super::pace::Pace;
 use crate::api::custom::CustomKind;
 use crate::model::Name;
 use crate::telemetry::Metrics;
@@ -57,7 +58,7 @@ impl Writer {
             let help = "Statuses of objects that were not written, for now";
             registry.register("mesh_status_write_errors", help, failed.clone());
         });
-        Self { client, pace: Pace::new(Instant::now()), written, failed }
+        Self { client, pace: Pace::new(Duration::from_secs(1) / RATE, BURST, Instant::now()), written, failed }
     }
 
     /// When another status may be written.
@@ -102,52 +103,5 @@ impl Writer {
         } else {
             Api::namespaced_with(self.client.clone(), &name.namespace, &resource)
         }
-    }
-}
-
-/// A bucket of [`BURST`] writes that fills with [`RATE`] a second, as the time at which it is full.
-#[derive(Debug)]
-struct Pace {
-    full: Instant,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { full: now }
-    }
-
-    fn next(&self) -> Instant {
-        self.full.checked_sub(cost() * (BURST - 1)).unwrap_or(self.full)
-    }
-
-    fn spend(&mut self, now: Instant) {
-        self.full = self.full.max(now) + cost();
-    }
-}
-
-fn cost() -> Duration {
-    Duration::from_secs(1) / RATE
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_burst_is_free_and_then_the_rate_holds() {
-        let start = Instant::now() + Duration::from_secs(3600);
-        let mut pace = Pace::new(start);
-        for _ in 0..BURST {
-            assert!(pace.next() <= start);
-            pace.spend(start);
-        }
-        assert_eq!(pace.next(), start + cost());
-        // A rest of a second gives back a second's worth, beside the one that is due.
-        let later = start + Duration::from_secs(1);
-        for _ in 0..RATE {
-            assert!(pace.next() <= later);
-            pace.spend(later);
-        }
-        assert!(pace.next() > later);
     }
 }

@@ -42,6 +42,7 @@ fn probes_of_the_kubelet_pass_and_nobody_else_does() -> Result<()> {
         wait::until_true("a pod outside the mesh is refused", wait::PATIENCE, || {
             Ok(outside.who(&stranger.name, &host).is_err())
         })?;
+        space.event(&server.name, "MeshDenied")?;
     }
     for pod in [by_http, by_tcp, by_exec] {
         let path = "--output=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
