@@ -2,6 +2,7 @@
 //!
 //! Out: [`Prefix`], one range as users write it; [`Prefixes`], any number of them.
 //! Invariant: equal sets of addresses are equal, however they were written; to look one up costs the logarithm of their number.
+//! Invariant: a range of IPv6 holds no address of IPv4, unless it is written in the mapped form.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -47,13 +48,20 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// The first and the last address of IPv4, as numbers.
+const OF_V4: (u128, u128) = (0xffff_0000_0000, 0xffff_ffff_ffff);
+
 impl Prefix {
-    /// The first and the last address, as numbers.
-    fn ends(self) -> (u128, u128) {
+    /// The first and the last address of each range that it is, as numbers. A range of IPv6 around the addresses of IPv4 is what
+    /// stands before them and what stands behind.
+    fn ranges(self) -> impl Iterator<Item = (u128, u128)> {
         let before = if self.address.is_ipv4() { 96 } else { 0 };
         let rest = u128::MAX.checked_shr(before + u32::from(self.length)).unwrap_or(0);
         let first = number(self.address) & !rest;
-        (first, first | rest)
+        let last = first | rest;
+        let is_around = before + u32::from(self.length) < 96 && first <= OF_V4.0 && OF_V4.1 <= last;
+        let parts = if is_around { [(first, OF_V4.0 - 1), (OF_V4.1 + 1, last)] } else { [(first, last), (1, 0)] };
+        parts.into_iter().filter(|(first, last)| first <= last)
     }
 }
 
@@ -108,7 +116,7 @@ impl Prefixes {
 
 impl FromIterator<Prefix> for Prefixes {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
-        Self::merged(prefixes.into_iter().map(Prefix::ends).collect())
+        Self::merged(prefixes.into_iter().flat_map(Prefix::ranges).collect())
     }
 }
 
@@ -154,6 +162,22 @@ mod tests {
             assert_eq!(set.contains(text.parse().expect("an address")), within, "{text}");
         }
         assert!(!Prefixes::default().contains(Ipv4Addr::UNSPECIFIED.into()));
+    }
+
+    #[test]
+    fn ranges_of_one_family_hold_nothing_of_the_other() {
+        let v4: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
+        for around in ["::/0", "::/1", "::/80", "::8000:0:0/81", "::fffe:0:0/95"] {
+            assert!(!set(&[around]).contains(v4), "{around}");
+        }
+        for (range, text) in
+            [("::/0", "::1"), ("::/0", "::1:0:0:0"), ("::/0", "fd00::1"), ("::fffe:0:0/95", "::fffe:0:1")]
+        {
+            assert!(set(&[range]).contains(text.parse().expect("an address")), "{text} in {range}");
+        }
+        assert!(!set(&["0.0.0.0/0"]).contains("fd00::1".parse().expect("an address")));
+        assert!(set(&["::ffff:0:0/96"]).contains(v4), "the mapped form is IPv4");
+        assert!(set(&["::/0", "0.0.0.0/0"]).contains(v4));
     }
 
     #[test]
