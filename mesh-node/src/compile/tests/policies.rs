@@ -411,6 +411,14 @@ fn a_policy_about_a_gateway_holds_for_what_enters_there() {
             AuthorizationPolicy default/p, spec.targetRefs[0].kind: `GatewayClass` is not supported; use Service, Gateway
         "#]],
     );
+    check_unclear(
+        &policy("{targetRef: {name: other}}"),
+        &[("- 8080", false)],
+        &expect![[r#"
+            AuthorizationPolicy default/p, spec: whom it is about is not understood, so it is about everyone in its namespace; correct its selector or its targets
+            AuthorizationPolicy default/p, spec.targetRef.kind: it is missing; give Service or Gateway
+        "#]],
+    );
 }
 
 #[test]

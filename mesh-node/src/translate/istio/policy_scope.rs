@@ -61,6 +61,9 @@ fn target(place: &Place<'_>, own: &str) -> Option<(Target, Name)> {
     let mut fields = place.fields()?;
     let (group, kind) = (fields.take("group"), fields.take("kind"));
     let (name, namespace) = (fields.take("name"), fields.take("namespace"));
+    if !kind.is_there() {
+        kind.refuse("it is missing", "give Service or Gateway");
+    }
     let words = [("Service", Target::Service), ("Gateway", Target::Gateway)];
     let kind = kind.choice_except(&words, &["GatewayClass", "ServiceEntry"]);
     let groups = [("core", Target::Service), ("", Target::Service), (CustomKind::Gateway.group(), Target::Gateway)];
