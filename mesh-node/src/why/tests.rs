@@ -135,6 +135,26 @@ fn the_route_and_the_rule_that_decide_are_named() {
 }
 
 #[test]
+fn what_a_pod_says_to_itself_passes_its_loopback_and_is_not_judged() {
+    let closed = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {namespace: shop, name: nothing}
+spec: {}
+";
+    let world = format!("{SHOP}---{closed}");
+    for destination in ["10.0.0.1", "shop/client"] {
+        let question = Question { port: Some(8080), ..question("shop/client", destination, None) };
+        assert_eq!(
+            page(&world, &question),
+            "shop/client at 10.0.0.1 -> shop/client at 10.0.0.1:8080\n  \
+             to shop/client at 10.0.0.1:8080\n    \
+             protected by plain text, through the pod's own loopback\nALLOWED\n"
+        );
+    }
+}
+
+#[test]
 fn a_question_that_is_not_clear_says_what_is_missing() {
     for (source, destination, told) in [
         ("shop/nobody", "shop/web", "there is no pod shop/nobody with an address"),

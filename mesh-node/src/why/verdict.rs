@@ -17,6 +17,9 @@ pub(super) fn steps(
     request: Option<&Understood>,
 ) -> Vec<Step> {
     let own = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
+    if own.is_some_and(|(_, own)| own.addresses.contains(&to.ip())) {
+        return vec![plain_to_itself()];
+    }
     let there = case.compiler.pod_at(&to.ip()).and_then(|name| pod(snapshot, name)).map(|(_, pod)| pod);
     let from = source.address_for(to.ip());
     let subject = |address| snapshot.directory.workloads.get(&address).map(|workload| &workload.subject);
@@ -30,8 +33,7 @@ pub(super) fn steps(
         spoken: Spoken::Opaque,
     };
     let mut steps = Vec::new();
-    if let Some((key, own)) = own
-        && !own.addresses.contains(&to.ip())
+    if let Some((key, _)) = own
         && let Some(policies) = snapshot.policies.get(key)
     {
         steps.push(step(What::Egress, &policies.outbound, &flow));
@@ -75,6 +77,12 @@ fn protection(identity: Option<&Arc<Identity>>, there: Option<&Arc<LocalPod>>, p
             step(true, "plain text; the destination is not in the mesh, and nothing is judged there".to_owned())
         }
     }
+}
+
+/// What a pod says to itself passes no listener of the mesh.
+fn plain_to_itself() -> Step {
+    let by = "plain text, through the pod's own loopback".to_owned();
+    Step { what: What::Protection, is_allowed: true, by, told: Vec::new() }
 }
 
 /// What policies say of what arrives.
