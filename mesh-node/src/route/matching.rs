@@ -124,6 +124,7 @@ fn decoded(text: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let escaped = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
+        let escaped = escaped.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let byte = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         match (byte, bytes[at]) {
             (Some(byte), _) => {
@@ -205,6 +206,6 @@ mod tests {
 
     #[test]
     fn escapes_that_are_none_stay() {
-        assert_eq!(["%41", "%4", "%zz", "%", "a+b"].map(decoded), ["A", "%4", "%zz", "%", "a b"]);
+        assert_eq!(["%41", "%4", "%zz", "%", "a+b", "%+f"].map(decoded), ["A", "%4", "%zz", "%", "a b", "% f"]);
     }
 }
