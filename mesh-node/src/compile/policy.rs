@@ -15,7 +15,7 @@ mod subject;
 pub(super) use subject::{Asked, Population, known as subject};
 
 use super::directory::Builder;
-use crate::model::policy::{Order, Policy, PolicyScope, Stage};
+use crate::model::policy::{Chain, Order, Policy, PolicyScope, Stage};
 use crate::model::{Issue, Name, ObjectRef, Selector, Subject, Text, Workload};
 use crate::policy::Chains;
 use crate::snapshot::{LocalPod, PodKey, PodPolicies};
@@ -95,7 +95,7 @@ struct Entry {
 /// When a policy is asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    tier: (Order, Arc<str>),
+    tier: (Chain, Order, Arc<str>),
     order: Order,
     name: Text,
     namespace: Text,
@@ -162,7 +162,7 @@ impl Live {
             return;
         };
         let rank = Rank {
-            tier: (self.tiers.order(&policy.tier), Arc::clone(&policy.tier.name)),
+            tier: (policy.tier.chain, self.tiers.order(&policy.tier), Arc::clone(&policy.tier.name)),
             order: policy.order,
             name: object.name.name.clone(),
             namespace: object.name.namespace.clone(),

@@ -46,6 +46,8 @@ impl TierKey {
     pub const DENY: &'static str = "deny";
     /// Istio's `ALLOW`.
     pub const ALLOW: &'static str = "allow";
+    /// Where those are that do not say clearly which is theirs.
+    pub const NOWHERE: &'static str = "(nowhere)";
     /// Where Kubernetes' policies are, and Calico's that name no tier.
     pub const DEFAULT: &'static str = "default";
     /// `Admin` of ClusterNetworkPolicy.
@@ -67,8 +69,9 @@ impl TierKey {
 /// Policies that are asked together, before or after those of other tiers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tier {
-    /// When it is asked; of equals the one whose name is the least comes first.
-    pub order: Order,
+    /// When it is asked; of equals the one whose name is the least comes first. If that is not understood (`None`), it comes first of
+    /// all, and denies whatever is about a workload that one of its policies selects.
+    pub order: Option<Order>,
     /// What becomes of what no rule of it decided, in a direction in which one of its policies selects the workload. A tier none of
     /// whose policies selects the workload in that direction passes.
     pub end: End,
@@ -79,18 +82,19 @@ impl Tier {
     #[must_use]
     pub fn of_mesh() -> [(TierKey, Self); 3] {
         [(TierKey::AUDIT, 0.0, End::Pass), (TierKey::DENY, 1.0, End::Pass), (TierKey::ALLOW, 2.0, End::Deny)]
-            .map(|(name, order, end)| (TierKey::mesh(name), Self { order: Order::at(order), end }))
+            .map(|(name, order, end)| (TierKey::mesh(name), Self { order: Some(Order::at(order)), end }))
     }
 
     /// The tiers of the network's chain that are there whether an object describes them or not.
     #[must_use]
-    pub fn of_network() -> [(TierKey, Self); 3] {
+    pub fn of_network() -> [(TierKey, Self); 4] {
         [
-            (TierKey::KUBE_ADMIN, 1_000.0, End::Pass),
-            (TierKey::DEFAULT, 1_000_000.0, End::Deny),
-            (TierKey::KUBE_BASELINE, 10_000_000.0, End::Pass),
+            (TierKey::NOWHERE, None, End::Deny),
+            (TierKey::KUBE_ADMIN, Some(1_000.0), End::Pass),
+            (TierKey::DEFAULT, Some(1_000_000.0), End::Deny),
+            (TierKey::KUBE_BASELINE, Some(10_000_000.0), End::Pass),
         ]
-        .map(|(name, order, end)| (TierKey::network(name), Self { order: Order::at(order), end }))
+        .map(|(name, order, end)| (TierKey::network(name), Self { order: order.map(Order::at), end }))
     }
 }
 
@@ -110,6 +114,9 @@ pub enum End {
 pub struct Order(f64);
 
 impl Order {
+    /// Before everything else.
+    pub const FIRST: Self = Self(f64::NEG_INFINITY);
+
     /// Behind everything that says where it stands.
     pub const LAST: Self = Self(f64::INFINITY);
 

@@ -2,7 +2,8 @@
 //!
 //! In:  the policies in the order in which they are asked; the tiers.
 //! Out: [`Chains`] for what arrives and for what leaves.
-//! Invariant: a tier is in a chain if one of its policies speaks of that direction; one that nobody describes denies at its end.
+//! Invariant: a tier is in a chain if one of its policies speaks of that direction; one that nobody describes denies at its end, and
+//! one of which it is not understood when it is asked denies everything.
 //! Source: Calico's tiers, and its staged policies for what is on trial.
 
 use super::rules::{Ready, merged};
@@ -34,11 +35,16 @@ impl Tiers {
     }
 
     pub(super) fn order(&self, key: &TierKey) -> Order {
-        self.known(key).map_or(Order::LAST, |tier| tier.order)
+        self.known(key).map_or(Order::LAST, |tier| tier.order.unwrap_or(Order::FIRST))
+    }
+
+    /// Is it understood when it is asked?
+    fn is_placed(&self, key: &TierKey) -> bool {
+        self.known(key).is_none_or(|tier| tier.order.is_some())
     }
 
     fn end(&self, key: &TierKey) -> End {
-        self.known(key).map_or(End::Deny, |tier| tier.end)
+        self.known(key).filter(|tier| tier.order.is_some()).map_or(End::Deny, |tier| tier.end)
     }
 }
 
@@ -75,9 +81,11 @@ fn both<'p>(policies: impl Iterator<Item = &'p Arc<Ready>>, way: usize, tiers: &
     };
     for ready in policies {
         let Some(policy) = &ready.ways[way] else { continue };
+        let without_rules = || Arc::new(chain::Policy { rules: Box::default(), ..chain::Policy::clone(policy) });
+        let policy = if tiers.is_placed(&ready.tier) { Arc::clone(policy) } else { without_rules() };
         match &mut open {
-            Some((key, policies)) if **key == ready.tier => policies.push(Arc::clone(policy)),
-            Some(_) | None => close(open.replace((&ready.tier, vec![Arc::clone(policy)]))),
+            Some((key, policies)) if **key == ready.tier => policies.push(policy),
+            Some(_) | None => close(open.replace((&ready.tier, vec![policy]))),
         }
     }
     close(open);

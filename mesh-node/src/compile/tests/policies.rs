@@ -347,6 +347,62 @@ fn what_is_not_understood_is_denied_and_named() {
 }
 
 #[test]
+fn what_stands_nobody_knows_where_allows_nothing() {
+    let calico = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}, namespace: default}}, \
+             spec: {spec}}}\n---\n"
+        )
+    };
+    let open = calico("NetworkPolicy", "open", "{ingress: [{action: Allow}]}");
+    check(&open, &[("- 8080", true)]);
+    check_unclear(
+        &(open.clone()
+            + &calico("NetworkPolicy", "p", "{tier: 7, selector: \"app == 'web'\", ingress: [{action: Allow}]}")),
+        &[("- 8080", false)],
+        &expect![[r#"
+            NetworkPolicy.projectcalico.org default/p, spec: it is not understood as a whole, so it allows nothing; correct the fields that other issues name
+            NetworkPolicy.projectcalico.org default/p, spec.tier: a text is expected here; correct the value
+        "#]],
+    );
+    let tier = |order: &str| {
+        let tier = format!("{{order: {order}, defaultAction: Pass}}");
+        let policy = "{tier: security, ingress: [{action: Deny, source: {nets: [192.0.2.0/24]}}, {action: Pass}]}";
+        open.clone() + &calico("Tier", "security", &tier) + &calico("NetworkPolicy", "p", policy)
+    };
+    check(&tier("1"), &[("- 8080", false), ("shop/client 8080", true)]);
+    check_unclear(
+        &tier("first"),
+        &[("- 8080", false), ("shop/client 8080", false)],
+        &expect![[r#"
+        Tier default/security, spec: it is not understood when it is asked, so what its policies are about is denied; correct its order
+        Tier default/security, spec.order: a number is expected here; correct the value
+    "#]],
+    );
+}
+
+#[test]
+fn a_tier_is_whole_whatever_tiers_of_another_chain_are_called() {
+    // Both chains have a tier of this name and order.
+    let calico = "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: allow}, spec: {order: 2}}\n---\n";
+    let of_calico = |name: &str, action: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {{name: {name}}}, \
+             spec: {{tier: allow, ingress: [{{action: {action}}}]}}}}\n---\n"
+        )
+    };
+    let all = calico.to_owned()
+        + &of_calico("a", "Log")
+        + &named("b", "default", "{rules: [{}]}")
+        + &of_calico("c", "Allow")
+        + &named("d", "default", "{rules: []}");
+    let snapshot = snapshot(&all);
+    let chains = &policies(&snapshot).inbound.enforced;
+    let sizes = |tiers: &[crate::policy::chain::Tier]| tiers.iter().map(|tier| tier.policies.len()).collect::<Vec<_>>();
+    assert_eq!((sizes(&chains.network), sizes(&chains.mesh)), (vec![2], vec![2]));
+}
+
+#[test]
 fn tokens_are_not_read_so_whoever_is_to_show_one_is_denied() {
     let object = |spec: &str| {
         format!(

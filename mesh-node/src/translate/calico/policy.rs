@@ -72,24 +72,25 @@ fn trial(place: &Place<'_>) -> Trial {
 
 fn of_calico(log: &Log, mut fields: Fields<'_>, is_global: bool, stage: Stage) -> Option<Policy> {
     let namespace = (!is_global).then_some(&*log.object().name.namespace);
-    let tier = fields.take("tier").text().filter(|tier| !tier.is_empty()).unwrap_or(TierKey::DEFAULT);
+    let tier = fields.take("tier");
+    let tier = understood(log, || tier.text().filter(|tier| !tier.is_empty()).unwrap_or(TierKey::DEFAULT));
     let order = fields.take("order");
     let order = understood(log, || order.decimal());
     let (scope, widest) = scope(&mut fields, namespace);
     let (ingress, egress) = of_directions(&mut fields, namespace);
     fields.take("performanceHints").items().iter().for_each(Place::immaterial);
     let is_of_hosts = is_global && of_hosts(&mut fields);
-    let draft = Draft { scope, widest, ingress, egress, is_placed: order.is_some() }.closed(fields);
+    let draft = Draft { scope, widest, ingress, egress, is_placed: tier.is_some() && order.is_some() }.closed(fields);
     if is_of_hosts {
         return None;
     }
     Some(Policy {
         object: log.object().clone(),
-        tier: TierKey::network(tier),
+        tier: TierKey::network(tier.unwrap_or(TierKey::NOWHERE)),
         order: match order {
             Some(order) => order.map_or(Order::LAST, Order::at),
             // What is only denials does most where it comes first.
-            None => Order::at(f64::NEG_INFINITY),
+            None => Order::FIRST,
         },
         scope: draft.scope(),
         ingress: draft.ingress,

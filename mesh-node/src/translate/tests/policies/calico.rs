@@ -233,6 +233,7 @@ fn tiers_and_sets_are_read() {
     let (model, issues) = model(
         &(document("Tier", "{name: security}", "{order: 5.5, defaultAction: Pass}")
             + &document("Tier", "{name: last}", "{}")
+            + &document("Tier", "{name: lost}", "{order: first, defaultAction: Pass}")
             + &document("Tier", "{name: odd}", "{order: 1, defaultAction: Allow}")
             + &document(
                 "NetworkSet",
@@ -247,12 +248,15 @@ fn tiers_and_sets_are_read() {
         .iter()
         .map(|(object, set)| format!("{object} {:?} {:?} {:?}\n", set.namespace, set.labels, set.addresses));
     expect![[r#"
-        last Order(inf) Deny
-        odd Order(1.0) Deny
-        security Order(5.5) Pass
+        last Some(Order(inf)) Deny
+        lost None Pass
+        odd Some(Order(1.0)) Deny
+        security Some(Order(5.5)) Pass
         GlobalNetworkSet b None {"role": "web"} ["192.0.2.1-192.0.2.1"]
         NetworkSet shop/a Some("shop") {"role": "db"} ["10.0.0.0-10.255.255.255", "fd00::1-fd00::1"]
         NetworkSet shop/a, spec.nets[1]: `odd` is no address and no range such as 10.0.0.0/8; write it like 10.0.0.0/8 or fd00::/64
+        Tier lost, spec: it is not understood when it is asked, so what its policies are about is denied; correct its order
+        Tier lost, spec.order: a number is expected here; correct the value
         Tier odd, spec.defaultAction: `Allow` is none of its words; use Deny, Pass
     "#]]
     .assert_eq(&(tiers.chain(sets).collect::<String>() + &lines(&issues)));
