@@ -42,19 +42,13 @@ pub fn table() -> String {
         - *reported*: it is accepted and has no effect, which an issue says.\n\
         - *refused*: an issue says so, and what it belongs to is closed: a rule answers 500, a backend takes no request, \
         a listener does not listen; a rule of a network policy allows nothing, or denies whatever the rest of it covers.\n\n\
-        A field that is not listed is refused. Gateways are understood and do not listen yet; TLS of mode `SIMPLE` is understood, \
-        and requests that need it are answered 503.\n",
+        A field that is not listed is refused.\n",
     );
     // Calico's kinds have the same fields wherever they are stored.
     let is_stored = |kind: &CustomKind| matches!(kind, CustomKind::Calico(_, CalicoStore::Crd));
     for kind in CustomKind::ALL.into_iter().filter(|kind| !is_stored(kind)) {
         // Writing to a text does not fail.
         let _ = write!(text, "\n## {} of {} ({})\n\n", kind.name(), kind.group(), kind.versions().join(", "));
-        if matches!(kind, CustomKind::Gateway | CustomKind::GatewayClass | CustomKind::IstioGateway) {
-            text.push_str(
-                "No part of the mesh listens for gateways: what is enforced is read, and has no effect on traffic.\n\n",
-            );
-        }
         text.push_str("| field | fate | |\n|---|---|---|\n");
         for (path, fate) in of(kind) {
             let (word, said) = match fate {
