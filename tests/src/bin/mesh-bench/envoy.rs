@@ -1,11 +1,11 @@
 //! Envoy as a peer to be measured against: HTTP understood, mutual TLS 1.3 with HTTP/2 between, one process beside each pod.
 //!
-//! In:  the server pod's address, a directory for certificates and configuration.
+//! In:  the server pod's address, a directory with certificates.
 //! Out: the two configuration files.
 //! Invariant: the same cipher as the mesh (AES-128-GCM), certificates verified on both sides; nothing recorded, one static route.
 //! Source: Envoy 1.40, "API reference".
 
-use crate::haproxy::{Files, certificates};
+use crate::haproxy::Files;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::fs;
@@ -18,10 +18,10 @@ const TLS_PORTS: [u16; 2] = [19443, 19444];
 
 const TYPE: &str = "type.googleapis.com/envoy.extensions";
 
-/// Makes certificates and writes both configurations. `apps` are the ports of the applications, for HTTP/1.1 and for HTTP/2.
+/// Writes both configurations into the directory with the certificates. `apps` are the ports of the applications, for HTTP/1.1
+/// and for HTTP/2.
 pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Result<Files> {
-    certificates(dir)?;
-    let files = Files { client: dir.join("client.json"), server: dir.join("server.json") };
+    let files = Files { client: dir.join("envoy-client.json"), server: dir.join("envoy-server.json") };
     let server = server.to_string();
     let (mut client_side, mut server_side) = (Vec::new(), Vec::new());
     for ((plain, tls), (app, http2)) in PORTS.into_iter().zip(TLS_PORTS).zip(apps.into_iter().zip([false, true])) {

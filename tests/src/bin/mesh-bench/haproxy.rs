@@ -1,7 +1,7 @@
 //! haproxy as the peer to be measured against: mutual TLS 1.3, over TCP or with HTTP understood, one process beside each pod.
 //!
 //! In:  the server pod's address, a directory for certificates and configuration.
-//! Out: the configuration files of both sides.
+//! Out: certificates; the configuration files of both sides.
 //! Invariant: the same cipher as the mesh (AES-128-GCM), certificates verified on both sides. Over TCP nothing above it is looked
 //! at, so that both do the same work. With HTTP, requests share connections between the two, which speak HTTP/2: that is cheapest.
 //! Source: haproxy 2.6 configuration manual; openssl-req(1).
@@ -12,13 +12,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where haproxy takes plain connections in the client pod, for each of the servers.
-pub(crate) const CLIENT_PORTS: [u16; 3] = [18080, 15201, 18081];
+/// Where haproxy takes plain connections in the client pod, for HTTP/1.1 and for iperf3.
+pub(crate) const CLIENT_PORTS: [u16; 2] = [18080, 15201];
 /// Where it takes TLS in the server pod, for each of the servers.
-const TLS_PORTS: [u16; 3] = [18443, 15443, 18444];
+const TLS_PORTS: [u16; 2] = [18443, 15443];
 /// Where it takes HTTP/1.1 and HTTP/2 in the client pod, and where TLS in the server pod.
 pub(crate) const HTTP_PORTS: [u16; 2] = [19080, 19081];
 const HTTP_TLS_PORTS: [u16; 2] = [19443, 19444];
+
+const CIPHER: &str = "ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256";
 
 /// The configuration files for the client's and the server's side.
 pub(crate) struct Files {
@@ -26,40 +28,60 @@ pub(crate) struct Files {
     pub(crate) server: PathBuf,
 }
 
-/// Makes certificates and writes both configurations. `apps` are the ports of the applications.
-pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 3]) -> anyhow::Result<Files> {
-    certificates(dir)?;
-    let files = Files { client: dir.join("client.cfg"), server: dir.join("server.cfg") };
-    write(&files.client, &client(dir, server))?;
-    write(&files.server, &server_side(dir, apps))?;
-    Ok(files)
+/// Writes both configurations over TCP into the directory with the [`certificates`]. `apps` are the ports of the applications.
+pub(crate) fn prepare(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Result<Files> {
+    let hops = [0, 1].map(|of| Hop { plain: CLIENT_PORTS[of], tls: TLS_PORTS[of], app: apps[of], protocol: "" });
+    write(dir, server, &Mode { name: "tcp", reuse: "", alpn: "" }, hops)
 }
 
 /// The same for HTTP, of which `apps` are the ports for HTTP/1.1 and for HTTP/2.
 pub(crate) fn prepare_http(dir: &Path, server: IpAddr, apps: [u16; 2]) -> anyhow::Result<Files> {
-    certificates(dir)?;
-    let files = Files { client: dir.join("http-client.cfg"), server: dir.join("http-server.cfg") };
-    let (mut client, mut server_side) = (common("http"), common("http"));
+    let hop = |of: usize, protocol| Hop { plain: HTTP_PORTS[of], tls: HTTP_TLS_PORTS[of], app: apps[of], protocol };
+    let mode = Mode { name: "http", reuse: "  http-reuse always\n", alpn: " alpn h2" };
+    write(dir, server, &mode, [hop(0, ""), hop(1, " proto h2")])
+}
+
+/// The way from a port in the client pod, by TLS to a port in the server pod, to an application.
+struct Hop {
+    plain: u16,
+    tls: u16,
+    app: u16,
+    /// What is spoken with the client and with the application, if it is said.
+    protocol: &'static str,
+}
+
+/// What is the same for all hops.
+struct Mode {
+    name: &'static str,
+    reuse: &'static str,
+    /// What is spoken between the two, if it is said.
+    alpn: &'static str,
+}
+
+fn write(dir: &Path, server: IpAddr, mode: &Mode, hops: [Hop; 2]) -> anyhow::Result<Files> {
+    let Mode { name, reuse, alpn } = mode;
+    let (mut client_side, mut server_side) = (common(name), common(name));
     let keys = dir.display();
-    for (((plain, tls), app), protocol) in HTTP_PORTS.into_iter().zip(HTTP_TLS_PORTS).zip(apps).zip(["", "proto h2"]) {
-        client += &format!(
+    for Hop { plain, tls, app, protocol } in hops {
+        client_side += &format!(
             "listen from_{plain}
-  http-reuse always
-  bind 127.0.0.1:{plain} backlog 8192 {protocol}
-  server peer {server}:{tls} ssl crt {keys}/client.pem ca-file {keys}/ca.pem verify required sni str(server.bench) verifyhost server.bench alpn h2 {CIPHER}
+{reuse}  bind 127.0.0.1:{plain} backlog 8192{protocol}
+  server peer {server}:{tls} ssl crt {keys}/client.pem ca-file {keys}/ca.pem verify required sni str(server.bench) verifyhost server.bench{alpn} {CIPHER}
 "
         );
         server_side += &format!(
             "listen to_{app}
-  http-reuse always
-  bind 0.0.0.0:{tls} backlog 8192 ssl crt {keys}/server.pem ca-file {keys}/ca.pem verify required alpn h2 {CIPHER}
-  server app 127.0.0.1:{app} {protocol}
+{reuse}  bind 0.0.0.0:{tls} backlog 8192 ssl crt {keys}/server.pem ca-file {keys}/ca.pem verify required{alpn} {CIPHER}
+  server app 127.0.0.1:{app}{protocol}
 "
         );
     }
-    write(&files.client, &client)?;
-    write(&files.server, &server_side)?;
-    Ok(files)
+    let file = |side: &str, text: &str| {
+        let path = dir.join(format!("haproxy-{name}-{side}.cfg"));
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok::<_, anyhow::Error>(path)
+    };
+    Ok(Files { client: file("client", &client_side)?, server: file("server", &server_side)? })
 }
 
 /// Two threads as the mesh has two workers; 9,800 connections are what 20,000 descriptors allow.
@@ -78,37 +100,8 @@ defaults
     )
 }
 
-const CIPHER: &str = "ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256";
-
-fn client(dir: &Path, server: IpAddr) -> String {
-    let dir = dir.display();
-    let mut text = common("tcp");
-    for (plain, tls) in CLIENT_PORTS.into_iter().zip(TLS_PORTS) {
-        text += &format!(
-            "listen from_{plain}
-  bind 127.0.0.1:{plain} backlog 8192
-  server peer {server}:{tls} ssl crt {dir}/client.pem ca-file {dir}/ca.pem verify required sni str(server.bench) verifyhost server.bench {CIPHER}
-"
-        );
-    }
-    text
-}
-
-fn server_side(dir: &Path, apps: [u16; 3]) -> String {
-    let dir = dir.display();
-    let mut text = common("tcp");
-    for (tls, app) in TLS_PORTS.into_iter().zip(apps) {
-        text += &format!(
-            "listen to_{app}
-  bind 0.0.0.0:{tls} backlog 8192 ssl crt {dir}/server.pem ca-file {dir}/ca.pem verify required {CIPHER}
-  server app 127.0.0.1:{app}
-"
-        );
-    }
-    text
-}
-
-/// A root, and a P-256 certificate for each side as the mesh uses them; chain, key, and both in one file.
+/// Makes a root, and a P-256 certificate for each side as the mesh uses them; chain, key, and both in one file. Once for
+/// all that are measured: a proxy may read them at any time after its start.
 pub(crate) fn certificates(dir: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let request = |name: &str, more: &[&str]| {
@@ -140,8 +133,4 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("openssl failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -25,8 +25,10 @@ pub(crate) struct Pair {
     /// Where the client is.
     pub(crate) pod: Arc<Pod>,
     pub(crate) http: SocketAddr,
-    pub(crate) http2: SocketAddr,
-    pub(crate) bulk: SocketAddr,
+    /// Where iperf3 is, if connections are carried as they come.
+    pub(crate) bulk: Option<SocketAddr>,
+    /// Where HTTP/2 is spoken, if requests are understood.
+    pub(crate) http2: Option<SocketAddr>,
     pub(crate) processes: Processes,
 }
 
@@ -67,8 +69,9 @@ pub(crate) fn run(measure: Measure, pair: &Pair, lengths: Lengths, tool: &Meshlo
 }
 
 fn bulk(pair: &Pair, length: Duration) -> anyhow::Result<(Figures, Spent)> {
+    let bulk = pair.bulk.context("there is no server of iperf3")?;
     let mut command = pair.client("iperf3");
-    command.args(["-c", &pair.bulk.ip().to_string(), "-p", &pair.bulk.port().to_string(), "-J"]);
+    command.args(["-c", &bulk.ip().to_string(), "-p", &bulk.port().to_string(), "-J"]);
     command.args(["--connect-timeout", "3000", "-t", &length.as_secs().max(1).to_string()]);
     let (text, spent) = measured(pair, &mut command)?;
     let answer: Value = serde_json::from_str(&text).context("iperf3 printed no JSON")?;
@@ -114,9 +117,10 @@ fn for_each_request(mut figures: Figures, spent: &Spent, text: &str) -> anyhow::
 
 /// 8 connections of 8 streams each.
 fn streams(pair: &Pair, length: Duration) -> anyhow::Result<(Figures, Spent)> {
+    let http2 = pair.http2.context("there is no server of HTTP/2")?;
     let mut command = pair.client("h2load");
     command.args(["-t1", "-c8", "-m8", "-D", &length.as_secs().max(1).to_string()]);
-    command.arg(format!("http://{}/", pair.http2));
+    command.arg(format!("http://{http2}/"));
     let (text, spent) = measured(pair, &mut command)?;
     let figures = h2load(&text).with_context(|| format!("cannot read what h2load printed:\n{text}"))?;
     Ok((for_each_request(figures, &spent, &text)?, spent))
@@ -174,7 +178,7 @@ fn wrk(text: &str) -> Option<Figures> {
 }
 
 /// Reads the text that h2load prints for people.
-fn h2load(text: &str) -> Option<Figures> {
+pub(crate) fn h2load(text: &str) -> Option<Figures> {
     let mut figures = Figures::new();
     for line in text.lines().map(str::trim) {
         if let Some(counts) = line.strip_prefix("requests: ") {

@@ -6,7 +6,7 @@
 //! differ in nothing but their way.
 
 use crate::figures::Way;
-use crate::loads::{Meshload, Pair};
+use crate::loads::{Meshload, Pair, h2load};
 use crate::usage::Processes;
 use crate::{envoy, haproxy};
 use anyhow::{Context as _, Result, bail};
@@ -53,6 +53,8 @@ pub(crate) struct Stage {
     programs: Vec<Process>,
     pods: Vec<Arc<Pod>>,
     mesh: Mesh,
+    /// Certificates and configurations of the others.
+    peers: PathBuf,
 }
 
 impl Stage {
@@ -70,10 +72,13 @@ impl Stage {
         }
         let mesh = builder.build().context("the two nodes did not start")?;
         let meshload = Meshload(env::built("meshload")?);
-        let (pairs, routed) = (Vec::new(), Vec::new());
-        let mut stage = Self { pairs, routed, meshload, programs: Vec::new(), pods: Vec::new(), mesh };
+        let (pairs, routed, peers) = (Vec::new(), Vec::new(), work.join("peers"));
+        if wanted.ways.iter().any(|way| matches!(way, Way::Haproxy | Way::Envoy)) {
+            haproxy::certificates(&peers)?;
+        }
+        let mut stage = Self { pairs, routed, meshload, programs: Vec::new(), pods: Vec::new(), mesh, peers };
         for &way in wanted.ways {
-            stage.add(way, work, wanted).with_context(|| format!("setting up {}", way.name()))?;
+            stage.add(way, wanted).with_context(|| format!("setting up {}", way.name()))?;
         }
         for pair in stage.pairs.iter().chain(&stage.routed) {
             stage.await_answers(pair).with_context(|| format!("the server does not answer by {}", pair.way.name()))?;
@@ -91,7 +96,7 @@ impl Stage {
         self.mesh.kube().dir()
     }
 
-    fn add(&mut self, way: Way, work: &Path, wanted: &Wanted<'_>) -> Result<()> {
+    fn add(&mut self, way: Way, wanted: &Wanted<'_>) -> Result<()> {
         let namespace = namespace(way);
         let labels: &[_] = if way == Way::Mesh { &[("istio.io/dataplane-mode", "ambient")] } else { &[] };
         self.mesh.kube().namespace(&namespace, labels)?;
@@ -104,36 +109,38 @@ impl Stage {
         let client = Arc::new(pod("client").on(Node::A).start()?);
         self.pods.extend([Arc::clone(&server), Arc::clone(&client)]);
         let servers = self.servers(&server)?;
-        let direct = PORTS.map(|port| server.address(port));
+        let [http, bulk, http2] = PORTS.map(|port| server.address(port));
         if wanted.tcp && way != Way::Envoy {
-            let (targets, proxies) = match way {
-                Way::Direct | Way::Envoy => (direct, Vec::new()),
-                Way::Mesh => (direct, self.daemons()?),
+            let ([http, bulk], proxies) = match way {
+                Way::Direct | Way::Envoy => ([http, bulk], Vec::new()),
+                Way::Mesh => ([http, bulk], self.daemons()?),
                 Way::Haproxy => {
-                    let files = haproxy::prepare(&work.join("haproxy"), direct[0].ip(), PORTS)?;
+                    let files = haproxy::prepare(&self.peers, http.ip(), [PORTS[0], PORTS[1]])?;
                     (haproxy::CLIENT_PORTS.map(local), self.haproxies([&client, &server], &files)?)
                 }
             };
-            self.pairs.push(pair(way, &client, targets, (proxies, &servers)));
+            let processes = Processes { proxies, servers: servers.clone() };
+            self.pairs.push(Pair { way, pod: Arc::clone(&client), http, bulk: Some(bulk), http2: None, processes });
         }
         if wanted.http {
             let apps = [PORTS[0], PORTS[2]];
-            let ([http1, http2], proxies) = match way {
-                Way::Direct => ([direct[0], direct[2]], Vec::new()),
+            let ([http, http2], proxies) = match way {
+                Way::Direct => ([http, http2], Vec::new()),
                 Way::Mesh => (self.route(&namespace)?, self.daemons()?),
                 Way::Haproxy => {
-                    let files = haproxy::prepare_http(&work.join("haproxy"), direct[0].ip(), apps)?;
+                    let files = haproxy::prepare_http(&self.peers, http.ip(), apps)?;
                     (haproxy::HTTP_PORTS.map(local), self.haproxies([&client, &server], &files)?)
                 }
                 Way::Envoy => {
                     let program = wanted.envoy.as_deref().context("no program is given: --envoy")?;
-                    let files = envoy::prepare(&work.join("envoy"), direct[0].ip(), apps)?;
+                    let files = envoy::prepare(&self.peers, http.ip(), apps)?;
                     let sides =
                         [self.envoy(&client, program, &files.client)?, self.envoy(&server, program, &files.server)?];
                     (envoy::PORTS.map(local), sides.into())
                 }
             };
-            self.routed.push(pair(way, &client, [http1, direct[1], http2], (proxies, &servers)));
+            let processes = Processes { proxies, servers };
+            self.routed.push(Pair { way, pod: client, http, bulk: None, http2: Some(http2), processes });
         }
         Ok(())
     }
@@ -189,7 +196,7 @@ impl Stage {
         Ok(id)
     }
 
-    /// Waits until both servers answer; the mesh or haproxy may need a moment.
+    /// Waits until both servers of HTTP answer; the mesh or haproxy may need a moment.
     fn await_answers(&self, pair: &Pair) -> Result<()> {
         wait::until_true("an answer to one request", PATIENCE, || {
             for program in &self.programs {
@@ -201,6 +208,14 @@ impl Stage {
             once.args(["closed", &pair.http.to_string(), "--requests", "1", "--connections", "1", "--seconds", "2"]);
             let output = once.stdin(Stdio::null()).output().context("cannot run meshload")?;
             Ok(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("\"answered\":1"))
+        })?;
+        let Some(http2) = pair.http2 else { return Ok(()) };
+        wait::until_true("an answer to one request of HTTP/2", PATIENCE, || {
+            let mut once = pair.client("h2load");
+            once.args(["-n1", "-c1", "-T2s", "-N2s", &format!("http://{http2}/")]);
+            let output = once.stdin(Stdio::null()).output().context("cannot run h2load")?;
+            let figures = h2load(&String::from_utf8_lossy(&output.stdout));
+            Ok(figures.is_some_and(|figures| figures["requests"] >= 1.0))
         })
     }
 }
@@ -230,20 +245,4 @@ pub(crate) fn route(mark: usize) -> Value {
 /// A port on the client's own loopback.
 fn local(port: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
-}
-
-fn pair(
-    way: Way,
-    client: &Arc<Pod>,
-    [http, bulk, http2]: [SocketAddr; 3],
-    (proxies, servers): (Vec<u32>, &[u32]),
-) -> Pair {
-    Pair {
-        way,
-        pod: Arc::clone(client),
-        http,
-        bulk,
-        http2,
-        processes: Processes { proxies, servers: servers.to_vec() },
-    }
 }
