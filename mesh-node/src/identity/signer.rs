@@ -3,7 +3,7 @@
 //! In:  a client; requests of all daemons; the Secrets of the authority.
 //! Out: certificates, and the roots that every daemon trusts.
 //! Invariant: who loses the lease stops signing before another begins; two that sign for a moment use the same roots.
-//! Source: DESIGN section 5; Kubernetes `certificates.k8s.io/v1` and `coordination.k8s.io/v1`.
+//! Source: `ARCHITECTURE.md`, "Identity in a cluster"; Kubernetes `certificates.k8s.io/v1` and `coordination.k8s.io/v1`.
 
 mod authority;
 mod counts;

@@ -2,8 +2,8 @@
 //!
 //! In:  a node of a cluster that is up.
 //! Out: the same node: what it keeps on its disk, and nothing else.
-//! Invariant: `/run`, pinned eBPF objects, cgroups, mounts, networks and processes are lost; `/var/lib`, `/var/log`, `/opt/cni`
-//! and `/etc/cni` are as they were.
+//! Invariant: `/run`, pinned eBPF objects, cgroups, mounts, networks and processes are lost; `/var/lib`, `/var/log`,
+//! `/etc/cni`, `/etc/kubernetes` and `/opt/cni` are as they were.
 
 use super::layout::{Layout, Node};
 use super::{Encapsulation, cgroups, machine, network, sweep, up, wait};
