@@ -8,6 +8,8 @@ use std::process::Command;
 fn demo(arguments: &[&str]) -> Result<()> {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/bookinfo");
     let mut demo = Command::new(env::built("mesh-demo")?);
+    // By names of its own: a demo that somebody keeps stays.
+    demo.env("MESH_TEST_PREFIX", format!("{}-demo", env::prefix()));
     let output = demo.arg("--manifests").arg(manifests).args(arguments).output().context("the demo does not start")?;
     let told = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
