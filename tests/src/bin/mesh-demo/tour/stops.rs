@@ -3,7 +3,6 @@
 use super::File::{Istio, Own};
 use super::page::{Page, Reviews};
 use super::{NAMESPACE, PATIENCE, Stop, Tour, wait};
-use crate::stage::PORT;
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::Node;
 use serde_json::{Value, json};
@@ -262,7 +261,7 @@ fn over_tls(tour: &Tour) -> Result<()> {
         Ok(page.is_ok_and(|page| page.status == 200 && page.details))
     })?;
     println!("      {url} is served, with the certificate of the Secret");
-    Ok(())
+    tour.stage.mesh.kube().delete("Secret", NAMESPACE, "bookinfo-tls")
 }
 
 /// What a pod gets of a service: the body, and the status in a line of its own.
@@ -349,7 +348,7 @@ fn told(what: &str, pages: &[Page]) {
     let kinds = [Reviews::Plain, Reviews::Black, Reviews::Red].map(|kind| (counted(pages, kind), shown(kind)));
     let seen: Vec<_> =
         kinds.iter().filter(|(count, _)| *count > 0).map(|(n, kind)| format!("{n} with {kind}")).collect();
-    println!("      {what}: {} (port {PORT} on the wire)", seen.join(", "));
+    println!("      {what}: {}", seen.join(", "));
 }
 
 const fn shown(reviews: Reviews) -> &'static str {
