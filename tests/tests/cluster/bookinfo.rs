@@ -1,6 +1,6 @@
 //! Istio's sample application, as Istio's users apply it.
 
-use crate::support::{Space, bookinfo, metrics};
+use crate::support::{Space, arrived_by_mutual_tls, bookinfo};
 use anyhow::{Result, ensure};
 use mesh_tests::wait;
 use std::collections::BTreeSet;
@@ -31,18 +31,11 @@ fn the_page_is_served_and_every_edge_is_mutual_tls() -> Result<()> {
     for flow in flows {
         ensure!(flow.is_tls(), "{} to {} is not TLS", flow.client, flow.server);
     }
-    let seen = metrics(&space.cluster)?;
     for (from, to) in EDGES {
         let principal =
             |account: &str| format!("_principal=\"spiffe://cluster.local/ns/bookinfo/sa/bookinfo-{account}\"");
-        let edge: Vec<_> = seen
-            .lines()
-            .filter(|line| line.starts_with("istio_requests_total{") && line.contains("reporter=\"destination\""))
-            .filter(|line| line.contains(&format!("source{}", principal(from))))
-            .filter(|line| line.contains(&format!("destination{}", principal(to))))
-            .collect();
-        ensure!(!edge.is_empty(), "no metric tells of {from} calling {to}");
-        ensure!(edge.iter().all(|line| line.contains("=\"mutual_tls\"")), "{edge:#?}");
+        let labels = [format!("source{}", principal(from)), format!("destination{}", principal(to))];
+        arrived_by_mutual_tls(&space.cluster, &labels)?;
     }
     Ok(())
 }

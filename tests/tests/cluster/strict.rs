@@ -97,8 +97,9 @@ fn the_first_packet_of_an_init_container_is_in_the_mesh() -> Result<()> {
     let [early] = space.pods([early])?;
     let said = space.kubectl(&["logs", &early.name, "--container=first"])?;
     ensure!(said.contains(&early.address.to_string()), "the init container was served as {said:?}");
-    ensure!(mutual_edges(&space.cluster, &space.name)? == 1, "the init container spoke mutual TLS");
-    Ok(())
+    wait::until_true("the init container spoke mutual TLS", wait::PATIENCE, || {
+        Ok(mutual_edges(&space.cluster, space.cluster.nodes(), &space.name)? == 1)
+    })
 }
 
 #[test]

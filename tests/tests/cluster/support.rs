@@ -318,6 +318,22 @@ pub(crate) fn metrics(cluster: &Cluster) -> Result<String> {
     cluster.nodes().iter().map(|node| page(cluster, node)).collect()
 }
 
+/// Waits until a destination's daemon has counted a request with all of these labels, and demands that all of them came
+/// by mutual TLS. A request is counted after its response has passed.
+pub(crate) fn arrived_by_mutual_tls(cluster: &Cluster, labels: &[String]) -> Result<()> {
+    let counted = wait::until(&format!("a request is counted with {labels:?}"), wait::PATIENCE, || {
+        let seen = metrics(cluster)?;
+        let counted = seen
+            .lines()
+            .filter(|line| line.starts_with("istio_requests_total{") && line.contains("reporter=\"destination\""))
+            .filter(|line| labels.iter().all(|label| line.contains(label)));
+        let counted: Vec<_> = counted.map(str::to_owned).collect();
+        Ok(Some(counted).filter(|counted| !counted.is_empty()))
+    })?;
+    ensure!(counted.iter().all(|line| line.contains("=\"mutual_tls\"")), "{counted:#?}");
+    Ok(())
+}
+
 /// The metrics of a node's daemon.
 pub(crate) fn page(cluster: &Cluster, node: &ClusterNode) -> Result<String> {
     cluster.enter(|| {
@@ -348,11 +364,16 @@ pub(crate) fn between<'captured>(
     Ok(flows)
 }
 
-/// How many edges from service accounts of a namespace the destinations' daemons have seen, each by mutual TLS.
+/// How many edges from service accounts of a namespace the daemons of these nodes have seen as destinations, each by
+/// mutual TLS.
 ///
 /// **Errors**: one was seen that was not.
-pub(crate) fn mutual_edges(cluster: &Cluster, namespace: &str) -> Result<usize> {
-    let seen = metrics(cluster)?;
+pub(crate) fn mutual_edges<'cluster>(
+    cluster: &Cluster,
+    nodes: impl IntoIterator<Item = &'cluster ClusterNode>,
+    namespace: &str,
+) -> Result<usize> {
+    let seen: String = nodes.into_iter().map(|node| page(cluster, node)).collect::<Result<_>>()?;
     let edges: Vec<_> = seen
         .lines()
         .filter(|line| {

@@ -121,7 +121,7 @@ fn a_daemon_starts_without_the_api_server_and_serves_what_it_knew() -> Result<()
     }
     // They count from nothing: what they count came through them.
     wait::until_true("the new daemons carry new connections", START, || {
-        Ok(mutual_edges(&space.cluster, &space.name).is_ok_and(|edges| edges > 0))
+        Ok(mutual_edges(&space.cluster, space.cluster.nodes(), &space.name).is_ok_and(|edges| edges > 0))
     })?;
     ensure!(load.runs()?, "the load was over too soon, which proves nothing");
     drop(outage);

@@ -27,7 +27,9 @@ fn pods_on_both_nodes_speak_mutual_tls_by_address_service_and_name() -> Result<(
     for flow in flows {
         ensure!(flow.is_tls(), "{} to {} is not TLS", flow.client, flow.server);
     }
-    ensure!(mutual_edges(&space.cluster, &space.name)? == 2, "each of the two pods was dialled by the other");
+    wait::until_true("each of the two pods was dialled by the other", wait::PATIENCE, || {
+        Ok(mutual_edges(&space.cluster, space.cluster.nodes(), &space.name)? == 2)
+    })?;
     // Each daemon tells people of its own pods.
     for pod in [&first, &second] {
         let selector = "--selector=app.kubernetes.io/name=mesh-node";

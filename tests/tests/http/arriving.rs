@@ -32,15 +32,20 @@ fn requests_are_counted_and_recorded_where_they_arrive() -> Result<()> {
         ("destination_service", "web.shop.svc.cluster.local"),
         ("connection_security_policy", "mutual_tls"),
     ];
-    ensure!(shop.arrived(&mesh)? == 1.0, "counted more than once");
+    shop.arrived(&mesh)?;
     let recorded = shop.mesh.daemon(A)?.wait_access("the request is recorded", |record| {
         record["side"] == "inbound" && record["response_code"] == 418
     })?;
     ensure!(recorded["path"] == "/status/418" && recorded["method"] == "GET", "{recorded}");
+    ensure!(shop.arrived(&mesh)? == 1.0, "counted more than once");
 
     // A pod's own address is looked at as well, and so is plain text where it is taken.
     let direct = format!("http://{}/status/419", shop.pods[0].0.address(8080));
     ensure!(curl(&shop.client, &direct, &[])?.status == 419, "by the pod's address");
+    shop.arrived(&[("response_code", "419")])?;
+    shop.mesh.daemon(A)?.wait_access("the request to a pod's address is recorded", |record| {
+        record["side"] == "inbound" && record["response_code"] == 419
+    })?;
     ensure!(shop.arrived(&[("response_code", "419")])? == 1.0, "a pod's address: counted more than once");
     shop.mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "PERMISSIVE"}}))?;
     let outsider = shop.mesh.pod("default/outsider").on(B).start()?;

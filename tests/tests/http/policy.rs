@@ -251,8 +251,10 @@ fn a_policy_on_trial_counts_and_changes_nothing() -> Result<()> {
         ensure!(seen.status == 200, "{seen:?}");
         Ok(shop.verdicts(&audited)? > 0.0)
     })?;
-    let log = shop.mesh.daemon(A)?.log();
-    ensure!(log.contains("a policy on trial would decide") && log.contains("a rule tells of traffic"), "{log}");
+    wait::until_true("both are logged", wait::PATIENCE, || {
+        let log = shop.mesh.daemon(A)?.log();
+        Ok(log.contains("a policy on trial would decide") && log.contains("a rule tells of traffic"))
+    })?;
     let before = shop.verdicts(&tried)?;
     ensure!(shop.get(80, "/b", &[])?.status == 200 && shop.verdicts(&tried)? == before, "another path is counted");
     shop.policy("tried", spec)?;

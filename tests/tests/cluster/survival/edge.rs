@@ -2,7 +2,7 @@
 //!
 //! In:  Istio's sample, in both APIs; the chart, since its defaults make no class and read no Secret.
 
-use crate::support::{SYSTEM, Space, bookinfo, install, manifest, metrics, rolled_out, root};
+use crate::support::{SYSTEM, Space, arrived_by_mutual_tls, bookinfo, install, manifest, rolled_out, root};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
 use mesh_tests::{env, execute, tools, wait};
@@ -154,14 +154,7 @@ fn the_gateways_of_bookinfo_serve_the_page_at_every_node() -> Result<()> {
 
     // The pods are strict: whoever enters comes as the mesh, by a certificate that the daemon asked for as its own pod.
     let own = format!("source_principal=\"spiffe://cluster.local/ns/{SYSTEM}/sa/mesh-node\"");
-    let seen = metrics(&space.cluster)?;
-    let entered: Vec<_> = seen
-        .lines()
-        .filter(|line| line.starts_with("istio_requests_total{") && line.contains("reporter=\"destination\""))
-        .filter(|line| line.contains(&own) && line.contains("destination_workload=\"productpage"))
-        .collect();
-    ensure!(!entered.is_empty(), "no request came as the mesh");
-    ensure!(entered.iter().all(|line| line.contains("=\"mutual_tls\"")), "{entered:#?}");
+    arrived_by_mutual_tls(&space.cluster, &[own, "destination_workload=\"productpage".to_owned()])?;
     drop(mesh);
     install(&space.cluster)
 }

@@ -1,7 +1,7 @@
 //! What becomes of a node's pods when the node loses power and boots, alone or with parts missing.
 //!
 //! In:  `cargo xtask cluster reboot`, by which a node keeps its disk and nothing else.
-//! Source: DESIGN of the chain: pods of kube-system pass without the daemon, all others wait.
+//! Source: `mesh-node/ARCHITECTURE.md`, "Restart". Pods of kube-system pass without the daemon, all others wait.
 
 use super::{Outage, wait_saved};
 use crate::support::{Pod, START, Space, client, mutual_edges, page, pod, rolled_out, server};
@@ -100,8 +100,11 @@ impl Scene {
         }
         let host = format!("{}:8080", self.web.address);
         ensure!(self.outside.who("stranger", &host).is_err(), "a pod outside the mesh is served by {}", self.web.name);
-        ensure!(mutual_edges(&self.space.cluster, &self.space.name)? > 0, "nobody came by mutual TLS");
-        Ok(())
+        // The daemon of the node that boots counts from nothing.
+        let lost = [self.space.cluster.node(LOST)?];
+        wait::until_true("somebody came by mutual TLS", wait::PATIENCE, || {
+            Ok(mutual_edges(&self.space.cluster, lost, &self.space.name)? > 0)
+        })
     }
 
     /// A gauge of the node's daemon.
@@ -164,18 +167,46 @@ impl Drop for Exempt<'_> {
     }
 }
 
+/// The node lacks the mesh's image, and there is nowhere to pull it from, until this is dropped.
+struct Imageless {
+    restored: bool,
+}
+
+impl Imageless {
+    fn make(node: &ClusterNode) -> Result<Self> {
+        let images = node.exec("ctr", ["--namespace", "k8s.io", "images", "list", "--quiet"])?.success()?;
+        let own: Vec<_> = images.lines().filter(|name| name.contains("/mesh-node:")).collect();
+        ensure!(!own.is_empty(), "the mesh's image is not among {images}");
+        let guard = Self { restored: false };
+        node.exec("ctr", ["--namespace", "k8s.io", "images", "remove"].iter().chain(&own))?.success()?;
+        Ok(guard)
+    }
+
+    fn restore(mut self) -> Result<()> {
+        self.restored = true;
+        Self::load()
+    }
+
+    fn load() -> Result<()> {
+        cluster(&["load-image", &built("images/mesh.tar")?.display().to_string()]).map(drop)
+    }
+}
+
+impl Drop for Imageless {
+    fn drop(&mut self) {
+        if !self.restored {
+            drop(Self::load());
+        }
+    }
+}
+
 #[test]
 fn without_its_daemon_a_node_boots_and_pods_of_the_mesh_wait_for_it() -> Result<()> {
     let mut scene = Scene::new("reboot-alone")?;
     let before = Cluster::attach()?;
     let needed = Exempt::start(&before)?;
     let ran = needed.container()?;
-    // The daemon's image is gone, and there is nowhere to pull it from.
-    let node = scene.space.cluster.node(LOST)?;
-    let images = node.exec("ctr", ["--namespace", "k8s.io", "images", "list", "--quiet"])?.success()?;
-    let own: Vec<_> = images.lines().filter(|name| name.contains("/mesh-node:")).collect();
-    ensure!(!own.is_empty(), "the mesh's image is not among {images}");
-    node.exec("ctr", ["--namespace", "k8s.io", "images", "remove"].iter().chain(&own))?.success()?;
+    let imageless = Imageless::make(scene.space.cluster.node(LOST)?)?;
 
     scene.reboot(&[])?;
     needed.wait(&ran)?;
@@ -188,7 +219,7 @@ fn without_its_daemon_a_node_boots_and_pods_of_the_mesh_wait_for_it() -> Result<
         ensure!(now == *before || !now.ends_with(" true"), "{} runs without the mesh: {now}", pod.name);
     }
 
-    cluster(&["load-image", &built("images/mesh.tar")?.display().to_string()])?;
+    imageless.restore()?;
     scene.pods_are_back()?;
     scene.is_as_it_should()?;
     rolled_out(&scene.space.cluster)
