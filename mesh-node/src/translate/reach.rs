@@ -9,9 +9,10 @@ use super::kube::{pod, service};
 use super::{Translator, Unit, istio};
 use crate::api::core::{Namespace, Pod, Service};
 use crate::api::discovery::EndpointSlice;
+use crate::model::http::HttpRoute;
 use crate::model::{Labels, Name, ObjectRef, PeerAuthentication};
 use crate::world::{CalicoKind, CustomKind, Key, Kind, Object, World};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,8 +29,10 @@ pub struct Stale {
     pub service_addresses: BTreeSet<IpAddr>,
     /// Are the sandboxes of this node others?
     pub sandboxes: bool,
-    /// May routes, traffic policies or hosts be others? What they hold for is found by `compile`, before and after.
+    /// May traffic policies or hosts be others? What they hold for is found by `compile`, before and after.
     pub routing: bool,
+    /// Routes that are others, or gone, each as it was before, if it was.
+    pub routes: BTreeMap<ObjectRef, Option<Arc<HttpRoute>>>,
     /// Policies that may be others, or gone.
     pub policies: BTreeSet<ObjectRef>,
     /// May tiers be others?
@@ -89,6 +92,9 @@ impl Translator {
     /// The ports that it holds for and the hosts that it describes, which are found by its words; for grants see below.
     fn reach_of_custom(&mut self, world: &World, kind: CustomKind, name: &Name, stale: &mut Stale) {
         let object = world.custom(kind, name).map(|object| &**object);
+        let is_route = matches!(kind, CustomKind::HttpRoute | CustomKind::GrpcRoute | CustomKind::VirtualService);
+        let reference = is_route.then(|| ObjectRef::new(kind.full_name(), name.clone()));
+        let before = reference.as_ref().and_then(|reference| self.customs.routes.get(reference).cloned());
         let learnt = self.customs.learn(kind, name, object, &self.settings);
         let is_other = !learnt.others.is_empty();
         self.issues.set(Unit::Object(Kind::Custom(kind), name.clone()), learnt.issues);
@@ -96,12 +102,14 @@ impl Translator {
             self.issues.set(Unit::Stored(object), contradiction.into_iter().collect());
         }
         match kind {
-            CustomKind::HttpRoute
-            | CustomKind::GrpcRoute
-            | CustomKind::VirtualService
-            | CustomKind::DestinationRule
-            | CustomKind::ServiceEntry
-            | CustomKind::WorkloadEntry => stale.routing |= is_other,
+            CustomKind::HttpRoute | CustomKind::GrpcRoute | CustomKind::VirtualService => {
+                if let Some(reference) = reference.filter(|_| is_other) {
+                    stale.routes.entry(reference).or_insert(before);
+                }
+            }
+            CustomKind::DestinationRule | CustomKind::ServiceEntry | CustomKind::WorkloadEntry => {
+                stale.routing |= is_other;
+            }
             CustomKind::ReferenceGrant | CustomKind::Gateway | CustomKind::GatewayClass | CustomKind::IstioGateway => {
                 stale.gateways |= is_other
             }

@@ -6,7 +6,7 @@
 
 use super::policy::Policies;
 use crate::model::http::{HttpRoute, Parent};
-use crate::model::{ExternalService, Name};
+use crate::model::{ExternalService, Name, ObjectRef};
 use crate::translate::Customs;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,19 +37,8 @@ impl Indexes {
             ..Self::default()
         };
         let mut by_age: Vec<&Arc<HttpRoute>> = customs.routes.values().collect();
-        by_age.sort_by_key(|route| (&route.created, &route.object));
-        for route in by_age {
-            for parent in &route.parents {
-                let routes = match parent {
-                    Parent::Service { name, .. } => found.of_service.entry(name.clone()).or_default(),
-                    Parent::Host { host, .. } => found.of_host.entry(host.as_str().into()).or_default(),
-                    Parent::Gateway { .. } => &mut found.of_gateway,
-                };
-                if routes.last().is_none_or(|last| last.object != route.object) {
-                    routes.push(Arc::clone(route));
-                }
-            }
-        }
+        by_age.sort_by_key(|route| age(route));
+        by_age.into_iter().for_each(|route| found.put_route(route));
         let mut by_age: Vec<&Arc<ExternalService>> = customs.external_services.values().collect();
         by_age.sort_by_key(|external| (&external.created, &external.object));
         for external in by_age {
@@ -61,6 +50,47 @@ impl Indexes {
             }
         }
         found
+    }
+
+    /// Takes in a route, if it is not there.
+    pub(super) fn put_route(&mut self, route: &Arc<HttpRoute>) {
+        for parent in &route.parents {
+            let routes = match parent {
+                Parent::Service { name, .. } => self.of_service.entry(name.clone()).or_default(),
+                Parent::Host { host, .. } => self.of_host.entry(host.as_str().into()).or_default(),
+                Parent::Gateway { .. } => &mut self.of_gateway,
+            };
+            // Most come in the order of their age.
+            let is_last = routes.last().is_none_or(|last| age(last) < age(route));
+            let place =
+                if is_last { Err(routes.len()) } else { routes.binary_search_by_key(&age(route), |of| age(of)) };
+            if let Err(place) = place {
+                routes.insert(place, Arc::clone(route));
+            }
+        }
+    }
+
+    /// Takes out a route.
+    pub(super) fn remove_route(&mut self, route: &HttpRoute) {
+        let keep = |routes: &mut Vec<Arc<HttpRoute>>| {
+            routes.retain(|of| of.object != route.object);
+            !routes.is_empty()
+        };
+        for parent in &route.parents {
+            match parent {
+                Parent::Service { name, .. } => {
+                    if self.of_service.get_mut(name).is_some_and(|routes| !keep(routes)) {
+                        self.of_service.remove(name);
+                    }
+                }
+                Parent::Host { host, .. } => {
+                    if self.of_host.get_mut(&**host).is_some_and(|routes| !keep(routes)) {
+                        self.of_host.remove(&**host);
+                    }
+                }
+                Parent::Gateway { .. } => drop(keep(&mut self.of_gateway)),
+            }
+        }
     }
 
     /// Are there external services?
@@ -97,6 +127,11 @@ impl Indexes {
         }
         found
     }
+}
+
+/// By what the oldest is found, of which two objects never share all.
+fn age(route: &HttpRoute) -> (&str, &ObjectRef) {
+    (&route.created, &route.object)
 }
 
 /// The hosts under which an object may speak of `host`, the most exact first.

@@ -3,14 +3,16 @@
 //! In:  what may be another now, of the translator; the directory.
 //! Out: the directory's services and hosts with their routes and policies; what is wrong.
 //! Invariant: a service that no route, policy or preference concerns costs a look at it and nothing else.
-//! Invariant: what depends on a service, a pod or a namespace is found by what it looked up when it was compiled last. If a
-//! routing object, this node's zone or its pods are others, everything that routing concerns is compiled again.
+//! Invariant: what depends on a service, a pod or a namespace is found by what it looked up when it was compiled last, and what
+//! depends on a route by what the route attaches to and attached to before. If a traffic policy or an external host, a route for
+//! hosts with a wildcard, this node's zone or its pods are others, everything that routing concerns is compiled again.
 
+use super::index;
 use super::reads::{Readers, Reads};
 use super::{Client, Indexes, PortTraffic, Traffic};
 use crate::compile::directory::{Builder, service_name};
 use crate::compile::{Settings, hosts};
-use crate::model::http::LocalityPreference;
+use crate::model::http::{LocalityPreference, Parent};
 use crate::model::{Issue, Name, ObjectRef, Service};
 use crate::snapshot::edge::EdgePort;
 use crate::snapshot::http::Upstream;
@@ -31,8 +33,12 @@ pub(in crate::compile) struct Live {
     readers: Readers,
     upstreams: HashMap<Arc<str>, Arc<Upstream>>,
     edge: Vec<Arc<EdgePort>>,
+    /// What must be compiled again because of its routes.
+    rerouted: BTreeSet<Unit>,
     /// Must all of it be compiled again?
     is_stale: bool,
+    /// And may that be more than it was?
+    has_new_indexes: bool,
 }
 
 /// What is known of something that was compiled.
@@ -54,9 +60,28 @@ impl Live {
 
     /// Brings the indexes up to date.
     pub(in crate::compile) fn learn(&mut self, translator: &Translator, stale: &Stale, settings: &Settings) {
-        if stale.routing {
+        let now = |object: &ObjectRef| translator.customs.routes.get(object);
+        let routes = || stale.routes.iter().flat_map(|(object, before)| before.as_ref().into_iter().chain(now(object)));
+        let is_wild = |parent: &Parent| matches!(parent, Parent::Host { host, .. } if host.starts_with('*'));
+        if stale.routing || routes().flat_map(|route| &route.parents).any(is_wild) {
             self.indexes = Indexes::new(&translator.customs, &settings.root_namespace);
-            self.is_stale = true;
+            (self.is_stale, self.has_new_indexes) = (true, true);
+            return;
+        }
+        for (object, before) in &stale.routes {
+            before.iter().for_each(|before| self.indexes.remove_route(before));
+            now(object).into_iter().for_each(|now| self.indexes.put_route(now));
+        }
+        for parent in routes().flat_map(|route| &route.parents) {
+            match parent {
+                Parent::Service { name, .. } => drop(self.rerouted.insert(Unit::Service(name.clone()))),
+                Parent::Host { host, .. } => {
+                    let service = index::service(host, &settings.cluster_domain);
+                    self.rerouted.extend(service.map(Unit::Service));
+                    self.rerouted.extend(self.indexes.has_externals().then_some(Unit::Hosts));
+                }
+                Parent::Gateway { .. } => drop(self.rerouted.insert(Unit::Edge)),
+            }
         }
     }
 
@@ -85,10 +110,10 @@ impl Live {
 
     /// What must be compiled again besides services that are stale themselves.
     fn stale(&self, world: &World, translator: &Translator, stale: &Stale, settings: &Settings) -> BTreeSet<Unit> {
-        let mut units = BTreeSet::new();
+        let mut units = self.rerouted.clone();
         if self.is_stale {
             units.extend(self.records.keys().cloned());
-            if stale.routing {
+            if self.has_new_indexes {
                 units.extend(self.indexes.concerned(world, &settings.cluster_domain).into_iter().map(Unit::Service));
                 units.extend(self.indexes.has_externals().then_some(Unit::Hosts));
             }
@@ -124,8 +149,9 @@ impl Live {
         if units.is_empty() && !self.is_stale {
             return;
         }
-        let mut is_summary_stale = stale.routing;
-        self.is_stale = false;
+        let mut is_summary_stale = stale.routing || !stale.routes.is_empty();
+        self.rerouted.clear();
+        (self.is_stale, self.has_new_indexes) = (false, false);
         let zone = self.by_zone.first().map(|(zone, _)| zone.as_str());
         let traffic = Traffic {
             world,
