@@ -179,6 +179,7 @@ where
     let (mut is_closed, mut is_stopped) = (false, false);
     let ended = loop {
         tokio::select! {
+            biased;
             ended = connection.as_mut() => break ended,
             _ = registration.cancelled().wait() => return,
             () = down.idled() => {

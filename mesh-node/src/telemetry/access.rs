@@ -8,6 +8,7 @@
 
 mod format;
 pub mod http;
+mod line;
 #[cfg(test)]
 mod tests;
 

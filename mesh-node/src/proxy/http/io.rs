@@ -17,6 +17,7 @@ use crate::proxy::tls::record::{self, Content, HEADER, MAX_PEER_RECORD, Opener, 
 use crate::proxy::wire::{CLOSE_NOTIFY, KEY_UPDATE, MAX_DATA, Said, Wire, WireError};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::pin::Pin;
@@ -31,6 +32,11 @@ use tokio_rustls::TlsStream;
 const MAX_UNSENT: usize = 64 * 1024;
 /// Bytes that are read at once.
 const READ: usize = 2 * MAX_PEER_RECORD;
+
+thread_local! {
+    /// Where bytes are read to before it is known how many there are: what is held of a connection is what came.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
 
 /// A connection that carries HTTP.
 pub(crate) enum Transport {
@@ -206,14 +212,14 @@ impl MeshStream {
         self.unopened = 0;
         loop {
             ready!(self.stream.poll_read_ready(context))?;
-            let held = self.received.len();
-            self.received.resize(held + READ, 0);
-            let read = sockets::read_now(&self.stream, &mut [IoSliceMut::new(&mut self.received[held..])], READ);
-            self.received.truncate(held + read.as_ref().map_or(0, |read| read.unwrap_or(0)));
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let read = sockets::read_now(&self.stream, &mut [IoSliceMut::new(scratch)], READ)?;
+                self.received.extend_from_slice(&scratch[..read.unwrap_or(0)]);
+                Ok::<_, io::Error>(read)
+            });
             match read? {
                 Some(0) => return Poll::Ready(Err(WireError::CutOff)),
                 Some(_) => return Poll::Ready(Ok(())),
-                None if held == 0 => self.received = Vec::new(),
                 None => {}
             }
         }

@@ -46,6 +46,17 @@ impl Resend {
         } else {
             Kept::Once(Some(Payload::incoming(body, Rc::clone(&passed))))
         };
+        Self::of(asking, body, passed)
+    }
+
+    /// A request that is sent once, whatever becomes of it: its head is not copied.
+    pub(crate) fn once(asking: Asking, body: Incoming, passed: Rc<Passed>) -> Self {
+        passed.whole.set(body.is_end_stream());
+        let body = Kept::Once(Some(Payload::incoming(body, Rc::clone(&passed))));
+        Self::of(asking, body, passed)
+    }
+
+    fn of(asking: Asking, body: Kept, passed: Rc<Passed>) -> Self {
         Self {
             method: asking.head.method.clone(),
             version: asking.version,

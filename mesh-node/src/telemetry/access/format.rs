@@ -4,14 +4,13 @@
 //! Out: one line with its newline, of bounded length.
 //! Invariant: no text from outside can begin a second line or pass for another field.
 
+use super::line::Line;
 use super::{HttpRecord, Outcome, Record};
 use crate::snapshot::{ServiceName, WorkloadLabels};
-use crate::telemetry::{Security, timestamp};
+use crate::telemetry::{Security, Side, timestamp};
 use serde::Serialize;
-use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Longer details are cut, in bytes.
 const MAX_DETAIL: usize = 512;
@@ -108,21 +107,20 @@ impl<'a> Parties<'a> {
         }
     }
 
-    pub(super) fn write_text(&self, line: &mut String) -> fmt::Result {
-        let service = self.service.map(|service| Cow::Borrowed(service.host.as_str()));
+    pub(super) fn write_text(&self, line: &mut Line) {
         let (source, destination) = (self.source_labels, self.destination_labels);
-        write_party(line, "source", self.source, source.map(workload))?;
-        write_party(line, "destination", self.destination, service)?;
+        write_party(line, " source=", self.source, source.map(workload));
+        write_party(line, " destination=", self.destination, self.service.map(|service| [&service.host, "", ""]));
         match self.upstream {
-            Some(upstream) => write_party(line, "upstream", upstream, destination.map(workload))?,
-            None => line.push_str(" upstream=-"),
+            Some(upstream) => write_party(line, " upstream=", upstream, destination.map(workload)),
+            None => _ = line.text(" upstream=-"),
         }
-        for (key, labels) in [("source_principal", source), ("destination_principal", destination)] {
+        for (key, labels) in [(" source_principal=", source), (" destination_principal=", destination)] {
             if let Some(Principal(principal)) = self.proved(labels) {
-                write!(line, " {key}={}", quoted(&format!("spiffe://{principal}")))?;
+                line.text(key).name(&["spiffe://", principal]);
             }
         }
-        write!(line, " security={}", self.security.policy())
+        line.text(" security=").text(self.security.policy());
     }
 }
 
@@ -174,47 +172,41 @@ pub(super) fn json_line(record: &impl Serialize, usual: usize) -> Vec<u8> {
 
 /// `record` as one readable line and a newline.
 pub(super) fn text(record: &Record<'_>) -> Vec<u8> {
-    let mut line = String::with_capacity(USUAL_LINE);
-    write_text(record, &mut line).expect("memory takes every character");
-    line.push('\n');
+    let (outcome, reason, detail) = outcome(&record.outcome, "closed");
+    let mut line = begun((record.time, record.side), (outcome, reason), USUAL_LINE);
+    record.parties().write_text(&mut line);
+    line.text(" sent=").number(record.bytes_sent).text(" received=").number(record.bytes_received);
+    line.text(" duration=").milliseconds(record.duration).text("ms flags=").text(record.flags);
+    ended(line, detail)
+}
+
+/// A line with what stands first in all of them.
+pub(super) fn begun((time, side): (SystemTime, Side), (outcome, reason): (&str, Option<&str>), usual: usize) -> Line {
+    let mut line = Line::with_capacity(usual);
+    line.text(&timestamp(time)).text(" ").text(side.name()).text(" ").text(outcome);
+    if let Some(reason) = reason {
+        line.text(" reason=").text(reason);
+    }
+    line
+}
+
+/// A line with what stands last.
+pub(super) fn ended(mut line: Line, detail: Option<&str>) -> Vec<u8> {
+    if let Some(detail) = detail.filter(|detail| !detail.is_empty()) {
+        line.text(" detail=").quoted(&[detail]);
+    }
     line.into_bytes()
 }
 
-fn write_text(record: &Record<'_>, line: &mut String) -> fmt::Result {
-    let (outcome, reason, detail) = outcome(&record.outcome, "closed");
-    write!(line, "{} {} {outcome}", timestamp(record.time), record.side.name())?;
-    if let Some(reason) = reason {
-        write!(line, " reason={reason}")?;
-    }
-    record.parties().write_text(line)?;
-    write!(
-        line,
-        " sent={} received={} duration={:.3}ms flags={}",
-        record.bytes_sent,
-        record.bytes_received,
-        milliseconds(record.duration),
-        record.flags,
-    )?;
-    write_detail(line, detail)
-}
-
-pub(super) fn write_detail(line: &mut String, detail: Option<&str>) -> fmt::Result {
-    match detail {
-        Some(detail) if !detail.is_empty() => write!(line, " detail={detail:?}"),
-        Some(_) | None => Ok(()),
+fn write_party(line: &mut Line, key: &str, address: SocketAddr, name: Option<[&str; 3]>) {
+    line.text(key).address(address);
+    if let Some(name) = name {
+        line.text("(").name(&name).text(")");
     }
 }
 
-fn write_party(line: &mut String, key: &str, address: SocketAddr, name: Option<Cow<'_, str>>) -> fmt::Result {
-    write!(line, " {key}={address}")?;
-    match name {
-        Some(name) => write!(line, "({})", quoted(&name)),
-        None => Ok(()),
-    }
-}
-
-fn workload(labels: &WorkloadLabels) -> Cow<'_, str> {
-    Cow::Owned(format!("{}/{}", labels.namespace, labels.workload))
+fn workload(labels: &WorkloadLabels) -> [&str; 3] {
+    [&labels.namespace, "/", &labels.workload]
 }
 
 /// Outcome, reason and detail; `served` is what an outcome without a reason is called.
@@ -236,12 +228,6 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
 /// IPv4 addresses of dual-stack sockets are written as IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Names as they are when they are plain, else quoted with escapes.
-pub(super) fn quoted(text: &str) -> Cow<'_, str> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b':');
-    if !text.is_empty() && text.bytes().all(plain) { Cow::Borrowed(text) } else { Cow::Owned(format!("{text:?}")) }
 }
 
 pub(super) fn milliseconds(duration: Duration) -> f64 {

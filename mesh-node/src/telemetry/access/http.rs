@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::format::{Parties, cut, json_line, milliseconds, outcome, quoted, write_detail};
+use super::format::{Parties, begun, cut, ended, json_line, milliseconds, outcome};
 use super::{Outcome, Security, Side};
 use crate::snapshot::http::RouteOrigin;
 use crate::snapshot::{ServiceName, WorkloadLabels};
@@ -18,7 +18,6 @@ use crate::telemetry::trace::TraceId;
 use http::{HeaderValue, Method, Version};
 use serde::Serialize;
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -161,66 +160,47 @@ pub(super) fn json(record: &HttpRecord<'_>) -> Vec<u8> {
 
 /// `record` as one readable line and a newline.
 pub(super) fn text(record: &HttpRecord<'_>) -> Vec<u8> {
-    let mut line = String::with_capacity(USUAL_LINE);
-    write_text(record, &mut line).expect("memory takes every character");
-    line.push('\n');
-    line.into_bytes()
-}
-
-fn write_text(record: &HttpRecord<'_>, line: &mut String) -> fmt::Result {
     let (outcome, reason, detail) = outcome(&record.outcome, "served");
-    write!(line, "{} {} {outcome}", timestamp(record.time), record.side.name())?;
-    if let Some(reason) = reason {
-        write!(line, " reason={reason}")?;
-    }
+    let mut line = begun((record.time, record.side), (outcome, reason), USUAL_LINE);
     // The request as it began, which people look for first.
-    let request = format!(
-        "{} {} {}",
-        cut(record.method.as_str(), MAX_HEADER),
-        cut(record.path, MAX_PATH),
-        protocol(record.version),
-    );
-    write!(line, " request={request:?} authority={}", quoted(cut(record.authority, MAX_HEADER)))?;
+    let (method, path) = (cut(record.method.as_str(), MAX_HEADER), cut(record.path, MAX_PATH));
+    line.text(" request=").quoted(&[method, " ", path, " ", protocol(record.version)]);
+    line.text(" authority=").name(&[cut(record.authority, MAX_HEADER)]);
     if record.path.len() > MAX_PATH {
-        write!(line, " path_length={}", record.path.len())?;
+        line.text(" path_length=").number(record.path.len().try_into().unwrap_or(u64::MAX));
     }
-    write!(line, " code={}", record.status)?;
+    line.text(" code=").number(record.status.into());
     if let Some(grpc) = record.grpc {
-        write!(line, " grpc={}", grpc.code())?;
+        line.text(" grpc=").text(grpc.text());
     }
-    write!(line, " flags={}", record.flags)?;
-    record.parties().write_text(line)?;
+    line.text(" flags=").text(record.flags);
+    record.parties().write_text(&mut line);
     if let Some(key) = record.upstream_key {
-        write!(line, " upstream_key={}", quoted(cut(key, MAX_HEADER)))?;
+        line.text(" upstream_key=").name(&[cut(key, MAX_HEADER)]);
     }
     if let Some(origin) = record.route {
-        write!(line, " route={:?}", route(origin))?;
+        line.text(" route=").quoted(&[&route(origin)]);
     }
-    write!(
-        line,
-        " attempts={} sent={} received={} duration={:.3}ms",
-        record.attempts,
-        record.bytes_sent,
-        record.bytes_received,
-        milliseconds(record.duration),
-    )?;
+    line.text(" attempts=").number(record.attempts.into());
+    line.text(" sent=").number(record.bytes_sent).text(" received=").number(record.bytes_received);
+    line.text(" duration=").milliseconds(record.duration).text("ms");
     if let Some(first_byte) = record.first_byte {
-        write!(line, " first_byte={:.3}ms", milliseconds(first_byte))?;
+        line.text(" first_byte=").milliseconds(first_byte).text("ms");
     }
     let headers = [
-        ("request_id", record.request_id),
-        ("user_agent", record.user_agent),
-        ("x_forwarded_for", record.forwarded_for),
+        (" request_id=", record.request_id),
+        (" user_agent=", record.user_agent),
+        (" x_forwarded_for=", record.forwarded_for),
     ];
     for (key, value) in headers {
         if let Some(value) = value {
-            write!(line, " {key}={}", quoted(&header(value)))?;
+            line.text(key).name(&[&header(value)]);
         }
     }
     if let Some(trace) = record.trace {
-        write!(line, " trace_id={trace}")?;
+        line.text(" trace_id=").text(&trace.to_string());
     }
-    write_detail(line, detail)
+    ended(line, detail)
 }
 
 fn protocol(version: Version) -> &'static str {
