@@ -79,6 +79,14 @@ pub fn cni_path() -> Result<Vec<PathBuf>> {
     Ok(vec![programs()?, reference])
 }
 
+/// How many times as many random cases as usual are tried: `MESH_RANDOM`.
+///
+/// **Errors**: it is no number.
+pub fn thoroughness() -> Result<u64> {
+    let times = variable("MESH_RANDOM").map(|text| text.parse().context("MESH_RANDOM is a number, such as 20"));
+    times.unwrap_or(Ok(1))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads the environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

@@ -15,7 +15,7 @@ pub(crate) use needs::{GATEWAY_API, GATEWAY_API_SUITE, Group};
 use crate::{env, run};
 use anyhow::{Context, Result, bail, ensure};
 use needs::{CargoTool, GoModule, GoTool};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -239,6 +239,18 @@ fn stamp(tool: &GoTool) -> PathBuf {
     env::target_dir().join("tools").join(format!("{}.built-from", tool.name))
 }
 
+/// The files of a package that is in this work tree, in order; none of one that is in a module.
+fn own_source(package: &Path) -> Result<String> {
+    let Ok(entries) = std::fs::read_dir(package) else { return Ok(String::new()) };
+    let paths = entries.map(|entry| Ok(entry.with_context(|| format!("cannot list {}", package.display()))?.path()));
+    let mut paths: Vec<_> = paths.collect::<Result<_>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "go"));
+    paths.sort();
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    paths.iter().map(read).collect()
+}
+
 /// What a Go tool is built from: the version of Go, its module's pinned sums, its own source.
 fn go_key(tool: &GoTool) -> Result<String> {
     let module = env::root().join(tool.module);
@@ -248,8 +260,7 @@ fn go_key(tool: &GoTool) -> Result<String> {
     let version = env::program("go").map(|go| run::output(Command::new(go).arg("version"))).transpose()?;
     let (go_mod, sums) =
         (read("go.mod")?, if module.join("go.sum").exists() { read("go.sum")? } else { String::new() });
-    let own = module.join(tool.package).join("main.go");
-    let source = if own.exists() { read(&format!("{}/main.go", tool.package))? } else { String::new() };
+    let source = own_source(&module.join(tool.package))?;
     let flags = tool.linker_flags(&go_mod);
     Ok(format!("{}\n{flags}\n{go_mod}\n{sums}\n{source}", version.unwrap_or_default()))
 }

@@ -161,7 +161,7 @@ impl std::hash::Hash for Order {
 
 /// One object that says what is allowed.
 ///
-/// **Shape**: policies of a tier are asked by order, then by name, namespace and kind.
+/// **Shape**: policies of a tier are asked by order, then by name, namespace and kind, compared as one text with slashes between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The object.
@@ -235,7 +235,7 @@ pub enum Action {
 ///
 /// **Shape**: *all* of the clauses, in each *any* of the alternatives, in each *all* of the tests. Istio's `from`, `to` and each entry of
 /// `when` are clauses, their entries alternatives; so are Kubernetes' peers and ports; a rule of Calico is one clause with one
-/// alternative.
+/// alternative, and clauses of ports that have names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// The clauses.

@@ -10,8 +10,19 @@ pub(crate) const CALICO: &str = "projectcalico.org/v3";
 /// The namespaces.
 pub(crate) const NAMESPACES: [&str; 3] = ["shop", "bank", "lab"];
 /// The node on which all pods run.
-const NODE: &str = "node";
+pub(crate) const NODE: &str = "node";
 
+/// Ranges of addresses, of IPv4 first.
+const NETS: [&str; 8] = [
+    "10.0.0.0/24",
+    "10.0.1.0/30",
+    "192.0.2.0/24",
+    "10.0.0.2/32",
+    "fd00::/112",
+    "fd00::1:0/112",
+    "2001:db8::/64",
+    "fd00::2:2/128",
+];
 const TYPES: [&[&str]; 3] = [&["Ingress"], &["Egress"], &["Ingress", "Egress"]];
 
 /// One of these.
@@ -39,6 +50,7 @@ pub(crate) fn population(rng: &mut Rng) -> Vec<Value> {
     for (at, namespace) in NAMESPACES.into_iter().enumerate() {
         let mut of = labels(rng);
         of["kubernetes.io/metadata.name"] = namespace.into();
+        of["istio.io/dataplane-mode"] = "ambient".into();
         let metadata = json!({"name": namespace, "labels": of, "uid": UID});
         objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
         for account in ["one", "two"] {
@@ -104,27 +116,25 @@ fn selector(rng: &mut Rng) -> &'static str {
             "app in {'web', 'db'} && tier == 'front'",
             "has(team) || tier == 'back'",
             "!has(app)",
+            "!(app == 'web' && has(tier))",
             "team starts with 'r'",
+            "tier contains 'on'",
             "tier not in {'front'}",
+            "projectcalico.org/serviceaccount == 'one'",
+            "projectcalico.org/orchestrator == 'k8s'",
+            "pcns.team == 'red' || pcsa.team == 'red'",
         ],
     )
 }
 
-/// A rule that felix renders whole: what is about one family of addresses is about no other.
-fn entity(rng: &mut Rng, v6: bool) -> Value {
+/// One end of a rule. Ranges of addresses are those of `families`, from which the rule is about one or about both.
+fn entity(rng: &mut Rng, families: &[&'static str]) -> Value {
     let mut entity = json!({});
-    let net = |rng: &mut Rng| {
-        if v6 {
-            pick(rng, &["fd00::/112", "fd00::1:0/112", "2001:db8::/64"])
-        } else {
-            pick(rng, &["10.0.0.0/24", "10.0.1.0/30", "192.0.2.0/24", "10.0.0.2/32", "198.51.100.0/24"])
-        }
-    };
     if rng.u8(..3) == 0 {
-        entity["nets"] = some(rng, 2, net).into();
+        entity["nets"] = some(rng, 2, |rng| pick(rng, families)).into();
     }
     if rng.u8(..6) == 0 {
-        entity["notNets"] = some(rng, 2, net).into();
+        entity["notNets"] = some(rng, 2, |rng| pick(rng, families)).into();
     }
     if rng.u8(..2) == 0 {
         entity["selector"] = selector(rng).into();
@@ -133,8 +143,9 @@ fn entity(rng: &mut Rng, v6: bool) -> Value {
         entity["notSelector"] = selector(rng).into();
     }
     if rng.u8(..4) == 0 {
-        entity["namespaceSelector"] =
-            pick(rng, &["all()", "global()", "team == 'red'", "projectcalico.org/name != 'lab'"]).into();
+        let choices =
+            ["all()", "global()", "global() || team == 'red'", "team == 'red'", "projectcalico.org/name != 'lab'"];
+        entity["namespaceSelector"] = pick(rng, &choices).into();
     }
     match rng.u8(..10) {
         0 => entity["serviceAccounts"] = json!({"names": ["one"]}),
@@ -145,19 +156,26 @@ fn entity(rng: &mut Rng, v6: bool) -> Value {
     entity
 }
 
+/// Ports by number and by name.
 fn ports(rng: &mut Rng) -> Value {
-    some(rng, 2, |rng| pick(rng, &[json!(8080), json!("9000:9100"), json!("http"), json!("admin"), json!(7000)])).into()
+    let choices = [json!(8080), json!("9000:9100"), json!(7000), json!("http"), json!("admin")];
+    some(rng, 2, |rng| pick(rng, &choices)).into()
 }
 
 /// A rule of Calico's. Only those for HTTP say what a request must be.
 fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
-    let v6 = rng.u8(..5) == 0;
-    let (source, destination) = (entity(rng, v6), entity(rng, v6));
+    let (version, nets) = match rng.u8(..10) {
+        0 => (rng.bool().then_some(6), &NETS[4..]),
+        1 => (None, &NETS[..]),
+        2 => (Some(4), &NETS[..4]),
+        _ => (None, &NETS[..4]),
+    };
+    let (source, destination) = (entity(rng, nets), entity(rng, nets));
     let mut rule = json!({"source": source, "destination": destination});
     rule["action"] = pick(rng, &["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]).into();
     match rng.u8(..6) {
         0 => {}
-        1 => rule["protocol"] = "UDP".into(),
+        1 => rule["protocol"] = pick(rng, &["UDP", "ICMP", "SCTP"]).into(),
         2 => rule["notProtocol"] = pick(rng, &[json!("UDP"), json!("TCP"), json!(6)]),
         3 => rule["protocol"] = 6.into(),
         _ => rule["protocol"] = "TCP".into(),
@@ -167,17 +185,18 @@ fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
         if rng.u8(..4) == 0 {
             rule["destination"]["notPorts"] = ports(rng);
         }
-        if rng.u8(..6) == 0 {
-            rule["source"]["ports"] = json!(["1024:40000"]);
+        match rng.u8(..12) {
+            0 => rule["source"]["ports"] = json!(["1024:40000"]),
+            1 => rule["source"]["notPorts"] = json!(["1024:40000", 50000]),
+            _ => {}
         }
     }
-    if v6 {
-        rule["ipVersion"] = 6.into();
-    } else if rng.u8(..6) == 0 {
-        rule["ipVersion"] = 4.into();
+    if let Some(version) = version {
+        rule["ipVersion"] = version.into();
     }
-    if !is_ingress && rng.u8(..8) == 0 {
-        rule["destination"] = json!({"services": {"name": "web", "namespace": pick(rng, &NAMESPACES)}});
+    if rng.u8(..8) == 0 {
+        let end = if is_ingress { "source" } else { "destination" };
+        rule[end] = json!({"services": {"name": "web", "namespace": pick(rng, &NAMESPACES)}});
     }
     if http && rng.bool() {
         rule["action"] = "Allow".into();
@@ -199,10 +218,16 @@ fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
 }
 
 /// What a policy of Calico's says.
-fn spec(rng: &mut Rng, is_global: bool, order: usize, http: bool) -> Value {
+fn spec(rng: &mut Rng, is_global: bool, order: Option<usize>, http: bool) -> Value {
     let ingress = some(rng, 3, |rng| rule(rng, true, http));
     let egress = some(rng, 2, |rng| rule(rng, false, false));
-    let mut spec = json!({"order": order, "selector": selector(rng), "ingress": ingress, "egress": egress});
+    let mut spec = json!({"selector": selector(rng), "ingress": ingress, "egress": egress});
+    if let Some(order) = order {
+        spec["order"] = order.into();
+    }
+    if rng.u8(..4) == 0 {
+        spec["tier"] = "default".into();
+    }
     if rng.bool() {
         let types = pick(rng, &TYPES);
         spec["types"] = json!(types);
@@ -235,6 +260,7 @@ fn kubernetes(rng: &mut Rng) -> Value {
                 0 => json!({"podSelector": label_selector(rng)}),
                 1 => json!({"namespaceSelector": label_selector(rng)}),
                 2 => json!({"namespaceSelector": label_selector(rng), "podSelector": label_selector(rng)}),
+                _ if rng.u8(..4) == 0 => json!({"ipBlock": {"cidr": "fd00::/64", "except": ["fd00::1:0/112"]}}),
                 _ => {
                     json!({"ipBlock": {"cidr": "10.0.0.0/16", "except": [pick(rng, &["10.0.1.0/24", "10.0.0.2/32"])]}})
                 }
@@ -256,7 +282,7 @@ fn kubernetes(rng: &mut Rng) -> Value {
 
 /// Policies of every kind that Calico 3.28 has. No two of Calico's have one order.
 pub(crate) fn policies(rng: &mut Rng, http: bool) -> Vec<Value> {
-    let mut orders: Vec<usize> = (0..8).map(|n| n * 300).collect();
+    let mut orders: Vec<Option<usize>> = (0..8).map(|n| Some(n * 300)).chain([None]).collect();
     rng.shuffle(&mut orders);
     let mut policies = Vec::new();
     for (at, order) in orders.into_iter().take(rng.usize(1..5)).enumerate() {

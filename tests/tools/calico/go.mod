@@ -1,4 +1,5 @@
-// Calico 3.28: the CNI plugin with its IPAM, calicoctl and felix. The replacements are those of its own go.mod.
+// Calico 3.28: the CNI plugin with its IPAM, calicoctl, felix, and what tests ask Calico itself. The replacements are those of its own
+// go.mod.
 //
 // `go mod tidy` also wants what only Windows needs, some of which the module proxy does not serve; the sums of the rest
 // come from `go build -mod=mod`.
@@ -7,8 +8,12 @@ module mesh.test/tools/calico
 go 1.26
 
 require (
-	github.com/projectcalico/api v0.0.0-20240708202104-e3f70b269c2c // indirect
-	github.com/projectcalico/calico v1.11.0-cni-plugin.0.20250813170300-a0db560f0520 // indirect
+	github.com/envoyproxy/go-control-plane v0.12.0
+	github.com/projectcalico/api v0.0.0-20240708202104-e3f70b269c2c
+	github.com/projectcalico/calico v1.11.0-cni-plugin.0.20250813170300-a0db560f0520
+	github.com/sirupsen/logrus v1.9.3
+	k8s.io/api v0.33.3
+	k8s.io/apimachinery v0.33.3
 )
 
 require (
@@ -96,7 +101,6 @@ require (
 	github.com/rakelkar/gonetsh v0.3.2 // indirect
 	github.com/safchain/ethtool v0.0.0-20210803160452-9aa261dae9b1 // indirect
 	github.com/shirou/gopsutil v0.0.0-20190323131628-2cbc9195c892 // indirect
-	github.com/sirupsen/logrus v1.9.3 // indirect
 	github.com/spf13/pflag v1.0.5 // indirect
 	github.com/termie/go-shutil v0.0.0-20140729215957-bcacb06fecae // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2.0.20230206183746-70ca0345eede // indirect
@@ -126,9 +130,7 @@ require (
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
-	k8s.io/api v0.33.3 // indirect
 	k8s.io/apiextensions-apiserver v0.29.15 // indirect
-	k8s.io/apimachinery v0.33.3 // indirect
 	k8s.io/apiserver v0.29.15 // indirect
 	k8s.io/client-go v0.33.3 // indirect
 	k8s.io/component-base v0.29.15 // indirect

@@ -1,31 +1,69 @@
 //! One end of a rule.
 //!
 //! In:  `source` or `destination` of a rule, the namespace of its policy.
-//! Out: the tests of that end, which must all be met.
+//! Out: an [`End`]: the tests of that end, which must all be met.
 //! Invariant: as soon as a policy of a namespace selects peers in any way, they are those of its namespace, unless it says which
 //! namespaces it means.
 //! Source: Calico `EntityRule`; felix renders a rule whose ranges of addresses are all of one family for that family alone.
 
 use super::label::Whose;
 use super::{rule::Reader, selector};
-use crate::model::policy::{Atom, Ports, Prefix, Prefixes, Side, Test};
+use crate::model::policy::{Atom, Clause, Ports, Prefix, Prefixes, Side, Test};
 use crate::model::{Key, Name, Selector};
 use crate::translate::draft::{atom, understood};
+use crate::translate::kube::label_selector::pods;
 use crate::translate::kube::network_policy::prefixes;
 use crate::translate::read::{Fields, Place, Scalar};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What one end must be.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// All must be met.
+    pub(super) atoms: Vec<Atom>,
+    /// And of each of these one alternative.
+    pub(super) clauses: Vec<Clause>,
+}
+
 /// The tests of one end.
-pub(super) fn tests(place: &Place<'_>, side: Side, reader: &Reader<'_>) -> Vec<Atom> {
-    let Some(mut fields) = place.fields() else { return Vec::new() };
-    let mut atoms = peers(&mut fields, side, reader);
-    atoms.extend(atom(&fields.take("services"), |place| service(place, side, reader)));
-    atoms.extend(nets(&fields.take("nets"), side, false));
-    atoms.extend(nets(&fields.take("notNets"), side, true));
-    atoms.extend(atom(&fields.take("ports"), |place| ports(place, side, reader)));
-    let excluded = atom(&fields.take("notPorts"), |place| ports(place, side, reader));
-    atoms.extend(excluded.map(|excluded| Atom { negated: true, ..excluded }));
-    atoms
+pub(super) fn tests(place: &Place<'_>, side: Side, reader: &Reader<'_>) -> End {
+    let Some(mut fields) = place.fields() else { return End::default() };
+    let mut end = End { atoms: peers(&mut fields, side, reader), clauses: Vec::new() };
+    let selected = end.atoms.iter().find_map(|atom| {
+        let Test::Selected(_, selector) = &atom.test else { return None };
+        (!atom.negated).then(|| selector.clone())
+    });
+    end.atoms.extend(atom(&fields.take("services"), |place| service(place, side, reader)));
+    end.atoms.extend(nets(&fields.take("nets"), side, false));
+    end.atoms.extend(nets(&fields.take("notNets"), side, true));
+    for (name, negated) in [("ports", false), ("notPorts", true)] {
+        let ports = atom(&fields.take(name), |place| ports(place, side, reader));
+        match (ports.map(|ports| ports.test), &selected) {
+            (Some(Test::Port(_, ports)), Some(selected)) if !ports.names.is_empty() => {
+                end.clauses.extend(named(ports, side, selected, negated));
+            }
+            (ports, _) => end.atoms.extend(ports.map(|test| Atom { negated, test })),
+        }
+    }
+    end
+}
+
+/// Ports of which some have names, where the end is selected. Felix looks for one pod that is selected and has the name: that the
+/// address of another pod is in a set which is selected too makes it no such pod.
+fn named(ports: Ports, side: Side, selected: &Selector, negated: bool) -> Vec<Clause> {
+    let Ports { ranges, names } = ports;
+    let is = |test| Atom { negated, test };
+    let pod = is(Test::Selected(side, selected.clone().and(pods())));
+    let name = is(Test::Port(side, Ports { ranges: Vec::new(), names }));
+    let number = (!ranges.is_empty()).then(|| is(Test::Port(side, Ports { ranges, names: BTreeSet::new() })));
+    if negated {
+        let number = number.map(|number| Clause { alternatives: vec![vec![number]] });
+        number.into_iter().chain([Clause { alternatives: vec![vec![name], vec![pod]] }]).collect()
+    } else {
+        let number = number.map(|number| vec![number]);
+        vec![Clause { alternatives: number.into_iter().chain([vec![name, pod]]).collect() }]
+    }
 }
 
 /// The selectors of one end.
@@ -47,18 +85,21 @@ fn peers(fields: &mut Fields<'_>, side: Side, reader: &Reader<'_>) -> Vec<Atom> 
         }
         all
     });
-    let mut atoms = Vec::new();
-    match selected {
-        None => atoms.push(Atom::is(Test::Unknown)),
-        Some(all) if all.is_empty() => {}
-        Some(all) => {
-            let selector = all.into_iter().fold(Selector::everything(), Selector::and);
-            atoms.push(Atom::is(Test::Selected(side, selector)));
+    let excluded = understood(fields.log(), || said(excluded).then(|| parse(excluded, Whose::Endpoint)));
+    let unknown = Atom::is(Test::Unknown);
+    let of = |selector| Test::Selected(side, selector);
+    let all = |all: Vec<Selector>| all.into_iter().fold(Selector::everything(), Selector::and);
+    match (selected, excluded) {
+        (Some(selected), Some(None)) if selected.is_empty() => Vec::new(),
+        (Some(selected), Some(Some(excluded))) if selected.is_empty() => vec![Atom::is_not(of(excluded))],
+        // Felix looks for one endpoint or set that is selected and not excluded: several may have an address.
+        (Some(mut selected), Some(excluded)) => {
+            selected.extend(excluded.map(|excluded| Selector::Not(Box::new(excluded))));
+            vec![Atom::is(of(all(selected)))]
         }
+        (Some(selected), None) if !selected.is_empty() => vec![Atom::is(of(all(selected))), unknown],
+        (Some(_) | None, None) | (None, Some(_)) => vec![unknown],
     }
-    let excluded = atom(excluded, |place| said(place).then(|| Test::Selected(side, parse(place, Whose::Endpoint))));
-    atoms.extend(excluded.map(|excluded| Atom { negated: true, ..excluded }));
-    atoms
 }
 
 /// The selector that a text is; one that is none is refused, with the place where it stops making sense.

@@ -1,7 +1,7 @@
 //! One rule of a policy.
 //!
 //! In:  an item of `ingress` or `egress`.
-//! Out: a [`Rule`] of one clause with one alternative.
+//! Out: a [`Rule`]: a clause with one alternative, and clauses of ports that have names.
 //! Source: Calico `Rule`.
 
 use super::{entity, http};
@@ -37,7 +37,7 @@ pub(super) fn rule(place: &Place<'_>, name: String, namespace: Option<&str>) -> 
             action.refuse("a rule does nothing without it", "give Allow, Deny, Pass or Log");
         }
         rule.action = action.choice(&ACTIONS).unwrap_or(Action::Deny);
-        rule.condition = Condition::all(tests(&mut fields, rule.action, namespace));
+        rule.condition = condition(&mut fields, rule.action, namespace);
         if let Some(mut fields) = fields.take("metadata").fields() {
             fields.take("annotations").entries().iter().for_each(|(_, place)| place.immaterial());
         }
@@ -46,7 +46,7 @@ pub(super) fn rule(place: &Place<'_>, name: String, namespace: Option<&str>) -> 
     if is_clear { closed(rule) } else { unclear(rule) }
 }
 
-fn tests(fields: &mut Fields<'_>, action: Action, namespace: Option<&str>) -> Vec<Atom> {
+fn condition(fields: &mut Fields<'_>, action: Action, namespace: Option<&str>) -> Condition {
     let (included, excluded) = (fields.take("protocol"), fields.take("notProtocol"));
     let numbers = atom(&included, protocol);
     let of = |has: fn(u8) -> bool| match &numbers {
@@ -62,10 +62,12 @@ fn tests(fields: &mut Fields<'_>, action: Action, namespace: Option<&str>) -> Ve
         atoms.extend(atom(&fields.take(name), |place| icmp(place, is_icmp)));
     }
     atoms.extend(family(&fields.take("ipVersion")));
+    let mut clauses = Vec::new();
     for (name, side) in [("source", Side::Source), ("destination", Side::Destination)] {
         let place = fields.take(name);
         let (end, is_clear) = place.log().part(|| entity::tests(&place, side, &reader));
-        atoms.extend(end);
+        atoms.extend(end.atoms);
+        clauses.extend(end.clauses);
         if !is_clear {
             atoms.push(Atom::is(Test::Unknown));
         }
@@ -81,7 +83,9 @@ fn tests(fields: &mut Fields<'_>, action: Action, namespace: Option<&str>) -> Ve
             atoms.push(Atom::is(Test::Unknown));
         }
     }
-    atoms
+    let mut condition = Condition::all(atoms);
+    condition.clauses.extend(clauses);
+    condition
 }
 
 /// A protocol by name or number.

@@ -1,7 +1,9 @@
-// Says what Calico makes of selectors: one question in JSON a line, one answer a line.
+// Says what Calico makes of selectors and of policies: one question in JSON a line, one answer a line.
 //
-// A question has an expression, whose labels it is about, and endpoints as Calico sees them: with the labels that it adds, and
-// those of namespaces and service accounts under their prefixes. The answer is an error, or a verdict for each endpoint.
+// A question has either an expression, whose labels it is about, and endpoints as Calico sees them: with the labels that it adds, and
+// those of namespaces and service accounts under their prefixes. The answer is an error, or a verdict for each endpoint. Or it has a
+// world, objects and connections, and the answer is what felix tells its dataplane of the objects, and what that allows of the
+// connections.
 package main
 
 import (
@@ -20,11 +22,14 @@ type question struct {
 	Selector  string              `json:"selector"`
 	Whose     string              `json:"whose"`
 	Endpoints []map[string]string `json:"endpoints"`
+	World     *world              `json:"world"`
 }
 
 type answer struct {
-	Error    string `json:"error,omitempty"`
-	Verdicts []bool `json:"verdicts"`
+	Error    string    `json:"error,omitempty"`
+	Verdicts []bool    `json:"verdicts"`
+	World    []verdict `json:"world,omitempty"`
+	State    *state    `json:"state,omitempty"`
 }
 
 // The selector that felix is given for a rule of a global policy whose source says this.
@@ -44,6 +49,10 @@ func rewritten(q question) (string, error) {
 }
 
 func judge(q question) (answer, error) {
+	if q.World != nil {
+		verdicts, told, err := judgeWorld(*q.World)
+		return answer{World: verdicts, State: &told}, err
+	}
 	if _, err := selector.Parse(q.Selector); err != nil {
 		return answer{Error: err.Error()}, nil
 	}

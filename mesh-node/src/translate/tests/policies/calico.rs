@@ -82,18 +82,18 @@ fn peers_of_a_namespaced_policy_are_of_its_namespace_as_soon_as_they_are_selecte
           ingress[4] Allow from [account in {"a", "b"}]
           ingress[5] Allow from [has app & account:rank=high & account in {"a"}]
           ingress[6] Allow from [namespace:team=red]
-          ingress[7] Allow from [has namespace], not from [has app]
+          ingress[7] Allow from [has namespace & !(has app)]
           ingress[8] Allow from [role=db & !(has namespace)]
           ingress[9] Allow from [10.0.0.0-10.255.255.255]
         NetworkPolicy.projectcalico.org shop/n in default at Order(inf): namespace=shop
           ingress[0] Allow anything
           ingress[1] Allow from [app=web & namespace=shop]
           ingress[2] Allow from [namespace=shop]
-          ingress[3] Allow from [namespace=shop], not from [app=web]
+          ingress[3] Allow from [namespace=shop & !(app=web)]
           ingress[4] Allow from [account in {"a", "b"} & namespace=shop]
           ingress[5] Allow from [has app & account:rank=high & account in {"a"} & namespace=shop]
           ingress[6] Allow from [namespace:team=red]
-          ingress[7] Allow from [has namespace], not from [has app]
+          ingress[7] Allow from [has namespace & !(has app)]
           ingress[8] Allow from [role=db & !(has namespace)]
           ingress[9] Allow from [10.0.0.0-10.255.255.255]
           ingress[10] Allow from service shop/web
@@ -107,23 +107,25 @@ fn every_field_of_a_rule_is_a_test() {
     expect![[r#"
         NetworkPolicy.projectcalico.org shop/n in default at Order(inf): namespace=shop
           ingress[0] Allow protocol {6}, to port 80,8080-8090,http, not to port 8085
-          ingress[1] Deny protocol {17}
-          ingress[2] Allow protocol {6}, from port 1024-65535, not from port 2000
-          ingress[3] Deny not protocol {6}
-          ingress[4] Allow protocol {1}, protocol {1, 58}
-          ingress[5] Allow protocol {58}, protocol {1, 58}
-          ingress[6] Allow to [0.0.0.0-255.255.255.255]
-          ingress[7] Allow not to [0.0.0.0-255.255.255.255]
-          ingress[8] Allow not from [10.0.0.0-10.255.255.255], from [0.0.0.0-255.255.255.255]
-          ingress[9] Allow not from [fd00::-fd00::ffff:ffff:ffff:ffff], not from [0.0.0.0-255.255.255.255]
-          ingress[10] Allow not from [10.0.0.0-10.255.255.255, fd00::-fd00::ffff:ffff:ffff:ffff]
-          ingress[11] Allow to [10.0.0.1-10.0.0.1]
-          ingress[12] Allow Method(Texts { exact: ["GET", "HEAD"], others: [] }), Path(Texts { exact: ["/ok", "/ok/"], others: [Elements("/api")] })
-          ingress[13] Allow Http
+          ingress[1] Allow protocol {6}, to [app=web & namespace=shop] AND to port 80 OR to port http, to [app=web & namespace=shop & has account] AND not to port 90 AND not to port admin OR not to [app=web & namespace=shop & has account]
+          ingress[2] Deny protocol {17}
+          ingress[3] Allow protocol {6}, from port 1024-65535, not from port 2000
+          ingress[4] Deny not protocol {6}
+          ingress[5] Allow protocol {1}, protocol {1, 58}
+          ingress[6] Allow protocol {58}, protocol {1, 58}
+          ingress[7] Allow to [0.0.0.0-255.255.255.255]
+          ingress[8] Allow not to [0.0.0.0-255.255.255.255]
+          ingress[9] Allow not from [10.0.0.0-10.255.255.255], from [0.0.0.0-255.255.255.255]
+          ingress[10] Allow not from [fd00::-fd00::ffff:ffff:ffff:ffff], not from [0.0.0.0-255.255.255.255]
+          ingress[11] Allow not from [10.0.0.0-10.255.255.255, fd00::-fd00::ffff:ffff:ffff:ffff]
+          ingress[12] Allow to [10.0.0.1-10.0.0.1]
+          ingress[13] Allow Method(Texts { exact: ["GET", "HEAD"], others: [] }), Path(Texts { exact: ["/ok", "/ok/"], others: [Elements("/api")] })
           ingress[14] Allow Http
+          ingress[15] Allow Http
     "#]]
     .assert_eq(&rules(&[
         "{action: Allow, protocol: TCP, destination: {ports: [80, '8080:8090', http], notPorts: [8085]}}",
+        "{action: Allow, protocol: TCP, destination: {selector: app == 'web', ports: [80, http], notPorts: [90, admin]}}",
         "{action: Deny, protocol: 17}",
         "{action: Allow, protocol: tcp, source: {ports: ['1024:65535'], notPorts: ['2000'], nets: []}}",
         "{action: Deny, notProtocol: TCP}",
@@ -147,7 +149,7 @@ fn a_test_that_is_not_understood_is_met_where_a_rule_denies() {
         NetworkPolicy.projectcalico.org shop/n in default at Order(inf): namespace=shop
           ingress[0] Allow unknown, to [10.0.0.1-10.0.0.1]
           ingress[1] Deny unknown, to [10.0.0.1-10.0.0.1]
-          ingress[2] Deny from [namespace=shop], not unknown
+          ingress[2] Deny from [namespace=shop], unknown
           ingress[3] Deny unknown
           ingress[4] Deny unknown
           ingress[5] Deny unknown
