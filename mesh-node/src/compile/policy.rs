@@ -16,7 +16,7 @@ pub(super) use subject::{Asked, Population, known as subject};
 
 use super::directory::Builder;
 use crate::model::policy::{Chain, Order, Policy, PolicyScope, Stage};
-use crate::model::{Issue, Name, ObjectRef, Selector, Subject, Text, Workload};
+use crate::model::{Issue, Name, ObjectRef, Selector, Subject, Workload};
 use crate::policy::Chains;
 use crate::snapshot::{LocalPod, PodKey, PodPolicies};
 use crate::translate::{Stale, Translator, Unit};
@@ -97,9 +97,8 @@ struct Entry {
 struct Rank {
     tier: (Chain, Order, Arc<str>),
     order: Order,
-    name: Text,
-    namespace: Text,
-    kind: String,
+    /// Name, namespace and kind as one text, as Calico compares them: so `a-b` and `a.b` come before `a`.
+    key: String,
 }
 
 /// Those for which policies say the same.
@@ -164,9 +163,7 @@ impl Live {
         let rank = Rank {
             tier: (policy.tier.chain, self.tiers.order(&policy.tier), Arc::clone(&policy.tier.name)),
             order: policy.order,
-            name: object.name.name.clone(),
-            namespace: object.name.namespace.clone(),
-            kind: object.kind.clone(),
+            key: format!("{}/{}/{}", object.name.name, object.name.namespace, object.kind),
         };
         let entry = Entry {
             policy: Arc::clone(policy),

@@ -539,3 +539,19 @@ fn pods_of_which_the_same_holds_share_their_chains() {
     };
     assert!(Arc::ptr_eq(&subject([10, 0, 0, 11]), &subject([10, 0, 0, 12])), "labels of single pods do not count");
 }
+
+#[test]
+fn policies_of_one_order_are_asked_by_name_as_calico_compares_names() {
+    let policy = |name: &str, action: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {{name: {name}, namespace: default}}, \
+             spec: {{order: 1, ingress: [{{action: {action}}}]}}}}\n---\n"
+        )
+    };
+    for (first, second) in [("a", "b"), ("a-b", "a"), ("a.b", "a"), ("a", "a0")] {
+        for (allowed, denied) in [(first, second), (second, first)] {
+            let policies = policy(allowed, "Allow") + &policy(denied, "Deny");
+            check(&policies, &[("shop/client 80", allowed == first)]);
+        }
+    }
+}
