@@ -225,9 +225,6 @@ fn spec(rng: &mut Rng, is_global: bool, order: Option<usize>, http: bool) -> Val
     if let Some(order) = order {
         spec["order"] = order.into();
     }
-    if rng.u8(..4) == 0 {
-        spec["tier"] = "default".into();
-    }
     if rng.bool() {
         let types = pick(rng, &TYPES);
         spec["types"] = json!(types);
