@@ -107,6 +107,9 @@ pub enum AppError {
     /// The question is not clear.
     #[error(transparent)]
     Why(#[from] why::WhyError),
+    /// The answer cannot be written as JSON.
+    #[error("cannot write the answer")]
+    Answer(#[source] serde_json::Error),
     /// Something is wrong with the objects.
     #[error("{issues} issue(s)")]
     Lint {

@@ -192,6 +192,15 @@ pub struct WorkloadEntry {
     pub subject: Arc<Subject>,
 }
 
+impl WorkloadEntry {
+    /// Who must be there if connections to `port` are mutual TLS; `None` if they are not.
+    #[must_use]
+    pub fn proves(&self, port: u16) -> Option<&Arc<Identity>> {
+        let mode = self.inbound.as_ref()?.mode(port);
+        (self.takes_mutual_tls && mode != MtlsMode::Disable).then_some(&self.identity)
+    }
+}
+
 /// The mutual-TLS modes of a workload's ports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InboundModes {

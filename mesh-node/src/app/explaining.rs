@@ -30,7 +30,7 @@ pub(super) fn why(why: Why, runtime: &Runtime) -> Result<(), AppError> {
         None => runtime.block_on(admin::status::why(why.admin_addr, &question))?,
     };
     if why.json {
-        let json = serde_json::to_string_pretty(&answer).unwrap_or_default();
+        let json = serde_json::to_string_pretty(&answer).map_err(AppError::Answer)?;
         println!("{json}");
     } else {
         print!("{}", why::render(&answer));

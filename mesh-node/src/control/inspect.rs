@@ -34,6 +34,8 @@ struct Standing {
 pub struct Inspect {
     metrics: Metrics,
     world: Arc<Mutex<World>>,
+    /// Held by whoever copies the world, which takes as much memory again.
+    copying: Mutex<()>,
     names: translate::Settings,
     node: compile::Settings,
     standing: Mutex<Standing>,
@@ -48,6 +50,7 @@ impl Inspect {
         Self {
             metrics: parts.metrics.clone(),
             world,
+            copying: Mutex::default(),
             names: parts.names.clone(),
             node: parts.node.clone(),
             standing: Mutex::new(Standing {
@@ -80,10 +83,16 @@ impl Inspect {
         }
     }
 
+    /// What `ask` makes of a copy of the world; one copy at a time, however many ask.
+    fn of_a_copy<T>(&self, ask: impl FnOnce(&World) -> T) -> T {
+        let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ask(&world)
+    }
+
     /// Nobody else needs all of it at once, so it is made when somebody looks.
     fn model(&self) -> Model {
-        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        translate::translate(&world, &self.names).0
+        self.of_a_copy(|world| translate::translate(world, &self.names).0)
     }
 
     fn world(&self) -> Value {
@@ -129,7 +138,6 @@ impl admin::Source for Inspect {
     }
 
     fn why(&self, question: &Question) -> Result<Answer, WhyError> {
-        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        why::ask(&world, self.names.clone(), self.node.clone(), question)
+        self.of_a_copy(|world| why::ask(world, self.names.clone(), self.node.clone(), question))
     }
 }

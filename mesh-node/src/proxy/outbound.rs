@@ -24,8 +24,8 @@ use super::tls::outside::Server;
 use super::wire::{Event, Wire, WireError};
 use super::worker::{Pod, Worker};
 use crate::identity;
+use crate::model::Identity;
 use crate::model::http::{AppProtocol, UpstreamTls};
-use crate::model::{Identity, MtlsMode};
 use crate::route;
 use crate::snapshot::http::{Endpoints, Upstream, UpstreamEndpoint};
 use crate::snapshot::{NodeSnapshot, PodKey, ServiceName, WorkloadEntry};
@@ -210,10 +210,7 @@ pub(super) fn at(
     departure: Departure,
 ) -> (Option<Arc<WorkloadEntry>>, Option<Arc<Identity>>) {
     let workload = snapshot.directory.workloads.get(&endpoint.ip()).cloned();
-    let identity = workload.as_ref().and_then(|workload| {
-        let mode = workload.inbound.as_ref()?.mode(endpoint.port());
-        (workload.takes_mutual_tls && mode != MtlsMode::Disable).then(|| Arc::clone(&workload.identity))
-    });
+    let identity = workload.as_ref().and_then(|workload| workload.proves(endpoint.port())).cloned();
     // In plain text, once the node has left that far: the other node may no longer take anything else.
     let identity = identity.filter(|_| departure < Departure::SpeakingPlain);
     (workload, identity)

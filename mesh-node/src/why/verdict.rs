@@ -38,7 +38,9 @@ pub(super) fn steps(
     {
         steps.push(step(What::Egress, &policies.outbound, &flow));
     }
-    let identity = own.map(|(_, own)| &own.workload.identity).filter(|_| expects(snapshot, to));
+    let is_mutual =
+        snapshot.directory.workloads.get(&to.ip()).is_some_and(|workload| workload.proves(to.port()).is_some());
+    let identity = own.map(|(_, own)| &own.workload.identity).filter(|_| is_mutual);
     steps.push(protection(identity, there, to.port()));
     if let Some(there) = there
         && let Some(policies) = snapshot.policies.get(&there.key)
@@ -52,15 +54,6 @@ pub(super) fn steps(
     let denied = steps.iter().position(|step| !step.is_allowed);
     steps.truncate(denied.map_or(steps.len(), |at| at + 1));
     steps
-}
-
-/// Does discovery say that mutual TLS is spoken there?
-fn expects(snapshot: &NodeSnapshot, to: SocketAddr) -> bool {
-    let workload = snapshot.directory.workloads.get(&to.ip());
-    workload.is_some_and(|workload| {
-        let mode = workload.inbound.as_ref().map(|modes| modes.mode(to.port()));
-        workload.takes_mutual_tls && mode.is_some_and(|mode| mode != MtlsMode::Disable)
-    })
 }
 
 fn protection(identity: Option<&Arc<Identity>>, there: Option<&Arc<LocalPod>>, port: u16) -> Step {
