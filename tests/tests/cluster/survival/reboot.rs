@@ -123,14 +123,22 @@ fn a_node_that_loses_power_comes_back_and_so_do_its_pods_into_the_mesh() -> Resu
         let records = fs::read_dir(node.path("/var/lib/mesh/node/attachments")).context("attachments")?.count();
         Ok::<_, anyhow::Error>((records, scene.gauge("mesh_control_pods_in_force")?))
     };
-    let before = steered(&scene)?;
+    // No others: pods of other tests may still be ending.
+    let alone =
+        |scene: &Scene| {
+            let own = (scene.before.len(), scene.before.len().to_string());
+            wait::until_true("the node's pods, and no others, are attached and steered", BOOT, || {
+                Ok(steered(scene)? == own)
+            })
+            .with_context(|| format!("{:?} instead of {own:?}", steered(scene)))
+        };
+    alone(&scene)?;
     scene.reboot(&[])?;
     scene.pods_are_back()?;
     scene.is_as_it_should()?;
     rolled_out(&scene.space.cluster)?;
     // Nothing is left of the sandboxes that the power cut ended.
-    wait::until_true("as many pods are attached and steered as before", START, || Ok(steered(&scene)? == before))
-        .with_context(|| format!("{:?}, and {before:?} before", steered(&scene)))
+    alone(&scene)
 }
 
 /// A pod of a namespace that is exempt; deleted when this is dropped.
