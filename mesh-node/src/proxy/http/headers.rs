@@ -36,7 +36,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 pub(crate) const UNSENT: HeaderName = HeaderName::from_static("mesh-unsent");
 
 /// Headers that concern one connection, beside those that `Connection` names. `Trailer` stays, for trailers do.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     UNSENT,
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -44,6 +44,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
 ];
 
 /// The authority that a request is for.
@@ -106,7 +107,7 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 
 /// Tells the server who asked, and by which scheme: whoever is outside may say what it likes of that.
 pub(crate) fn forwarded(headers: &mut HeaderMap, client: IpAddr, scheme: &'static str) {
-    let client = client.to_canonical().to_string();
+    let client = client.to_string();
     let before: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let chain = if before.is_empty() { client } else { format!("{}, {client}", before.join(", ")) };
     if let Ok(chain) = HeaderValue::try_from(chain) {
@@ -115,7 +116,10 @@ pub(crate) fn forwarded(headers: &mut HeaderMap, client: IpAddr, scheme: &'stati
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
-/// The protocol that a request of HTTP/1.1 asks to go over to.
+/// The protocol that a request of HTTP/1.1 asks to go over to. HTTP/2 is none: a server may go on with HTTP/1.1, and what is
+/// carried after an upgrade is not read, so that requests on it would be judged by the first one.
+///
+/// **Source**: RFC 9110, section 7.8; RFC 9113, section 3.1 has made the upgrade to `h2c` obsolete.
 pub(crate) fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
     if head.version != Version::HTTP_11 {
         return None;
@@ -123,7 +127,13 @@ pub(crate) fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
     let asks = |value: &HeaderValue| {
         value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")))
     };
-    head.headers.get_all(header::CONNECTION).iter().any(asks).then(|| head.headers.get(header::UPGRADE).cloned())?
+    let is_http2 = |value: &HeaderValue| {
+        let has = |value: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("h2c"));
+        value.to_str().map_or(true, has)
+    };
+    let mut protocols = head.headers.get_all(header::UPGRADE).iter();
+    let protocol = protocols.next().filter(|_| protocols.next().is_none()).filter(|protocol| !is_http2(protocol));
+    head.headers.get_all(header::CONNECTION).iter().any(asks).then(|| protocol.cloned())?
 }
 
 /// Makes the head of a request that goes upstream in `version`.
@@ -188,6 +198,18 @@ mod tests {
         assert_eq!(host(two), Err(HeadError::TwoLengths));
         let http2 = get().version(Version::HTTP_2).header("host", "a").header("connection", "close");
         assert_eq!(host(http2), Err(HeadError::Connection));
+    }
+
+    #[test]
+    fn no_upgrade_leads_to_http_2() {
+        let asks = |protocols: &[&str]| {
+            let build = Request::builder().uri("/").header("connection", "Upgrade, HTTP2-Settings");
+            upgrade(&head(protocols.iter().fold(build, |build, protocol| build.header("upgrade", *protocol))))
+        };
+        assert_eq!(asks(&["websocket"]), Some(HeaderValue::from_static("websocket")));
+        for protocols in [&["h2c"][..], &["H2C"], &["websocket, h2c"], &["websocket", "h2c"], &[]] {
+            assert_eq!(asks(protocols), None, "{protocols:?}");
+        }
     }
 
     #[test]
