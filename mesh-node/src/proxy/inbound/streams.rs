@@ -75,11 +75,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         peered.wire.accept();
         let first = match look {
             Look::Nowhere => First::Other(None),
-            // The relay or HTTP meets what broke the wire.
-            Look::First => {
-                let first = Box::pin(look::first(&mut peered.wire, &pod.buffers, &application));
-                first.await.unwrap_or(First::Other(None))
-            }
+            Look::First => match Box::pin(look::first(&mut peered.wire, &pod.buffers, &application)).await {
+                Ok(first) => first,
+                Err(error) => {
+                    io::reset(application);
+                    return report.refused(Refusal::wire(&error));
+                }
+            },
             Look::Http => {
                 let _met_again = peered.wire.split().0.settle().await;
                 First::Http(Vec::new(), false)
