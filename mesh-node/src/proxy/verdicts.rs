@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const NAMED: usize = 1024;
 /// By what the others are counted.
 const OVERFLOW: &str = "overflow";
+/// Rules that decided nothing for so long are forgotten, where there is no room for others.
+const UNUSED: Duration = Duration::from_secs(60 * 60);
 /// How long a rule that was told is not told again.
 const REST: Duration = Duration::from_secs(1);
 
@@ -79,7 +81,13 @@ impl Verdicts {
     fn add(&self, rule: Rule) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let is_full = told.len() >= NAMED && !told.contains_key(&rule);
+        let mut is_full = told.len() >= NAMED && !told.contains_key(&rule);
+        if is_full {
+            for (unused, _) in told.extract_if(|_, last| now.duration_since(*last) >= UNUSED) {
+                self.rules.remove(&unused);
+            }
+            is_full = told.len() >= NAMED;
+        }
         let rule = if is_full { Rule { policy: OVERFLOW.to_owned(), rule: OVERFLOW.to_owned(), ..rule } } else { rule };
         self.rules.get_or_create(&rule).inc();
         match told.get_mut(&rule) {
