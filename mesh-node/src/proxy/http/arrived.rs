@@ -17,10 +17,9 @@ use super::request::{Asking, Client, conclude, identify};
 use super::resend::Resend;
 use super::speak::{Sender, speak};
 use crate::policy::Spoken;
-use crate::proxy::authorize::{Head, Tell, policies};
+use crate::proxy::authorize::{self, Head, Tell, policies};
 use crate::proxy::connect;
 use crate::proxy::facts::{Carries, Facts};
-use crate::proxy::live::Registration;
 use crate::proxy::refusal::{self, Refusal};
 use crate::snapshot::NodeSnapshot;
 use crate::telemetry::{self, Security};
@@ -38,7 +37,7 @@ use tokio::sync::{Mutex, Notify};
 pub(crate) struct Arrived {
     pub(super) down: Rc<Downstream>,
     security: Security,
-    /// By what an upgraded connection is judged.
+    /// How it arrived; what is judged on it is each request.
     facts: Facts,
     application: RefCell<Application>,
     /// Held by whoever makes the connection to the application.
@@ -171,14 +170,14 @@ fn authorize(
     exchange: &mut Exchange,
 ) -> Result<Asking, Refusal> {
     let down = &arrived.down;
-    let Some(arrival) = arrived.facts.arrival() else { return Ok(asking) };
+    let arrival = arrived.facts.arrival().ok_or_else(authorize::unknown)?;
     let is_free = policies(&down.pod, snapshot).is_some_and(|policies| policies.inbound.is_empty());
     // An upgraded connection may outlive any policy.
     if is_free && !asking.changes {
         return Ok(asking);
     }
+    arrival.judge((&down.worker, &down.pod), snapshot, Spoken::Http(&asking.judged()), Tell::Everything)?;
     let head = Head::of(&asking.head, asking.authority.as_str());
-    arrival.judge((&down.worker, &down.pod), snapshot, Spoken::Http(&head.request()), Tell::Everything)?;
     let facts = arrived.facts.clone().carrying(Carries::Request(Rc::new(head)));
     exchange.judged = Some(down.pod.live.register(facts));
     Ok(asking)
@@ -253,9 +252,8 @@ async fn answer(
             Answered::Response(response)
         }
         Handed::Over(response, upstream) => {
-            let judged = exchange.judged.as_ref().map(Registration::facts);
-            let facts = judged.unwrap_or_else(|| arrived.facts.clone());
-            Answered::Upgrade { response, upstream, facts, held: None }
+            // By its request, which was judged whatever policies there were.
+            Answered::Upgrade { response, upstream, facts: None, held: None }
         }
     };
     Ok((answered, is_last))

@@ -8,6 +8,7 @@
 use super::attempt::{Aim, Answer, Failure, Held, Kind};
 use super::body::Payload;
 use super::exchange::Exchange;
+use super::headers::UNSENT;
 use super::request::{Asking, asked, hits};
 use super::resend::Resend;
 use super::upstream::{Standing, Went};
@@ -18,6 +19,7 @@ use crate::proxy::live::OneMore;
 use crate::proxy::refusal::{self, Refusal};
 use crate::snapshot::NodeSnapshot;
 use crate::snapshot::http::{Destination, Endpoints, Upstream};
+use crate::telemetry::Security;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -38,7 +40,7 @@ pub(super) enum Answered {
         /// The upstream's side.
         upstream: OnUpgrade,
         /// By what the connection is judged from then on.
-        facts: Facts,
+        facts: Option<Facts>,
         /// What serves it, where that is to be counted.
         held: Option<Box<Held>>,
     },
@@ -101,7 +103,12 @@ pub(super) async fn forward(
             Ok(answer) => {
                 let (status, headers) = (answer.response.status(), answer.response.headers());
                 judge(&standing, &aim, Went::Answered(status.as_u16()));
-                plan.wants_instead(made, status, headers, request.method())
+                // Nobody but another node can know that its application was sent nothing.
+                if aim.security() == Security::MutualTls && headers.contains_key(UNSENT) {
+                    plan.wants_after(made, Kind::Connect, request.method())
+                } else {
+                    plan.wants_instead(made, status, headers, request.method())
+                }
             }
             Err(failure) => {
                 if !matches!(failure.kind, Kind::Overflow | Kind::Denied) {
@@ -187,7 +194,7 @@ fn finish(
     let Answer { response, held } = answer;
     match hand_back(exchange, response, aim.may_upgrade.then_some(method)) {
         Handed::Over(response, upstream) => {
-            Answered::Upgrade { response, upstream, facts: aim.place.facts(), held: Some(Box::new(held)) }
+            Answered::Upgrade { response, upstream, facts: Some(aim.place.facts()), held: Some(Box::new(held)) }
         }
         Handed::Back(response) => {
             exchange.held = Some(held);

@@ -45,6 +45,14 @@ pub(super) struct Asking {
     pub(super) protocol: Option<HeaderValue>,
 }
 
+impl Asking {
+    /// As policies judge it.
+    pub(super) fn judged(&self) -> policy::Request<'_> {
+        let head = &self.head;
+        policy::Request::new(head.method.as_str(), self.authority.as_str(), head.uri.path(), &head.headers)
+    }
+}
+
 /// Serves one request.
 pub(super) async fn serve(
     down: Rc<Downstream>,
@@ -152,10 +160,8 @@ async fn answer(
     let table = match down.entry {
         Entry::Edge { port, .. } => {
             let entered = entered(snapshot, port, asking.authority.host())?;
-            let (head, authority) = (&asking.head, asking.authority.as_str());
-            let request = policy::Request::new(head.method.as_str(), authority, head.uri.path(), &head.headers);
             let ends = (down.client, SocketAddr::new(down.original.ip(), port));
-            authorize::entering(&down.worker, snapshot, (&entered.gateways, ends), &request)?;
+            authorize::entering(&down.worker, snapshot, (&entered.gateways, ends), &asking.judged())?;
             Arc::clone(&entered.table)
         }
         Entry::Pod => {

@@ -7,7 +7,6 @@
 
 use super::attempt::Kind;
 use super::body::grpc_status;
-use super::headers::UNSENT;
 use super::upstream::Standing;
 use crate::model::http::{ConnectionLimits, Retry, RetryOn};
 use http::{HeaderMap, Method, StatusCode};
@@ -70,9 +69,6 @@ impl<'a> Plan<'a> {
 
     /// After `made` attempts, is such a response worth another?
     pub(crate) fn wants_instead(&self, made: u32, status: StatusCode, headers: &HeaderMap, method: &Method) -> bool {
-        if headers.contains_key(UNSENT) {
-            return self.wants_after(made, Kind::Connect, method);
-        }
         let status = status.as_u16();
         let is_safe_503 = || self.by_default && status == 503 && method.is_idempotent();
         made <= self.attempts
@@ -130,10 +126,6 @@ mod tests {
         assert!(default.wants_instead(1, unavailable, &none, &Method::GET));
         assert!(!default.wants_instead(1, unavailable, &none, &post));
         assert!(!default.wants_instead(1, StatusCode::INTERNAL_SERVER_ERROR, &none, &Method::GET));
-        let mut unsent = HeaderMap::new();
-        unsent.insert(UNSENT, 1.into());
-        assert!(default.wants_instead(2, unavailable, &unsent, &post));
-        assert!(!default.wants_instead(3, unavailable, &unsent, &post));
         let mut grpc = HeaderMap::new();
         grpc.insert("grpc-status", 14.into());
         assert!(default.wants_instead(1, StatusCode::OK, &grpc, &post));
