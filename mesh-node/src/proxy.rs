@@ -22,6 +22,7 @@ mod io;
 mod lab;
 mod live;
 mod metrics;
+mod node;
 mod outbound;
 mod pool;
 mod refusal;

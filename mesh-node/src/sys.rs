@@ -3,6 +3,7 @@
 //! Invariant: unsafe code and raw system calls of this crate are here and nowhere else.
 
 pub mod bpf;
+pub mod diag;
 pub mod limit;
 pub mod memory;
 pub mod netlink;

@@ -99,3 +99,28 @@ fn the_kubelet_reaches_the_ports_of_probes_in_a_strict_pod_and_nobody_else_does(
     ensure!(asks(own, 9090).is_err(), "a policy does not hold for the node");
     Ok(())
 }
+
+#[test]
+fn what_a_port_of_the_node_forwards_is_not_taken_for_the_kubelet() -> Result<()> {
+    let mesh = Mesh::builder("forwarded").build()?;
+    mesh.kube().namespace("shop", &[("istio.io/dataplane-mode", "ambient")])?;
+    let web = mesh.pod("shop/web").on(A).probe_port(8080).start()?;
+    let stranger = mesh.pod("default/stranger").on(A).start()?;
+    let _server = web.whoami(8080)?;
+    // As kube-proxy does with what enters at a port of the node.
+    let [address, _] = A.addresses();
+    let from = stranger.address(0).ip();
+    let rules = format!(
+        "table ip nodeport {{ chain out {{ type nat hook postrouting priority srcnat; ip saddr {from} snat to {address}; }}; }}"
+    );
+    mesh.node(A).ns().run("nft", [rules])?;
+    let seen = String::from_utf8(stranger.exchange(web.address(8080), b"")?)?;
+    ensure!(seen.contains(&address.to_string()), "the stranger is seen as {seen}");
+    mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "STRICT"}}))?;
+    wait::until_true("whoever has the node's address is refused", wait::PATIENCE, || {
+        Ok(stranger.exchange(web.address(8080), b"").is_err())
+    })?;
+    let own = traffic::connect(mesh.node(A).ns(), web.address(8080), Duration::from_secs(2))?;
+    ensure!(!traffic::exchange(own, b"")?.is_empty(), "the kubelet is not served");
+    Ok(())
+}

@@ -17,7 +17,6 @@ use crate::model::{Identity, Name};
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
 use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
-use crate::sys::netlink::Routing;
 use crate::telemetry::Side;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -66,7 +65,7 @@ impl Arrival {
         let flow = Flow {
             source: Party { address: self.source, port: None, subject: source.as_ref().map(|source| &source.subject) },
             destination: Party { address: self.local.ip(), port: Some(self.local.port()), subject: own },
-            with_node: is_node(chains, snapshot, self.source),
+            with_node: is_node(worker, chains, snapshot, self.source),
             protocol: TCP,
             proof: proof.map(|(identity, principal)| Proof { identity, principal }),
             sni: None,
@@ -109,7 +108,7 @@ pub(crate) fn leaving(
     let flow = Flow {
         source: Party { address: *source, port: None, subject: Some(&own.workload.subject) },
         destination: Party { address: to.ip(), port: Some(to.port()), subject: there.map(|there| &there.subject) },
-        with_node: is_node(chains, snapshot, to.ip()),
+        with_node: is_node(worker, chains, snapshot, to.ip()),
         protocol: TCP,
         proof: None,
         sni: None,
@@ -127,9 +126,9 @@ pub(crate) fn entering(
     (gateways, (client, local)): (&[Name], (SocketAddr, SocketAddr)),
     request: &Request<'_>,
 ) -> Result<(), Refusal> {
-    let there = snapshot.directory.workloads.get(&client.ip());
+    // What policies of gateways may ask of a source is its address.
     let flow = Flow {
-        source: Party { address: client.ip(), port: Some(client.port()), subject: there.map(|there| &there.subject) },
+        source: Party { address: client.ip(), port: Some(client.port()), subject: None },
         destination: Party { address: local.ip(), port: Some(local.port()), subject: None },
         with_node: false,
         protocol: TCP,
@@ -158,15 +157,14 @@ fn principal<'a>(workload: Option<&'a Arc<WorkloadEntry>>, identity: &Identity) 
 }
 
 /// Is it an address of this node? Asked only where it makes a difference.
-fn is_node(chains: &Chains, snapshot: &NodeSnapshot, address: IpAddr) -> bool {
+fn is_node(worker: &Worker, chains: &Chains, snapshot: &NodeSnapshot, address: IpAddr) -> bool {
     let on_trial = chains.trial.as_ref().is_some_and(|trial| !trial.network.is_empty());
     let matters = on_trial || !chains.enforced.network.is_empty();
-    matters
-        && !snapshot.directory.workloads.contains_key(&address)
-        && Routing::here().and_then(|routing| routing.is_local(address)).unwrap_or(false)
+    matters && !snapshot.directory.workloads.contains_key(&address) && worker.node.has(address)
 }
 
-fn unknown() -> Refusal {
+/// Of what nothing is known nothing is allowed.
+pub(crate) fn unknown() -> Refusal {
     Refusal::new(refusal::POD_GONE, "it is not known what policies say of the pod")
 }
 

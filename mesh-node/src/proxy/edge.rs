@@ -153,6 +153,8 @@ pub(super) async fn serve(
     (client, (port, entered)): (SocketAddr, (u16, OneMore<Gate>)),
 ) {
     let Ok(local) = stream.local_addr() else { return };
+    // A listener for both families has IPv4 in the form of IPv6.
+    let [client, local] = [client, local].map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
     let registration = pod.live.register(Facts::Http);
     let _slower_without = stream.set_nodelay(true);
     let found = worker.feed.snapshot().edge.as_ref().and_then(|edge| edge.port(port).cloned());

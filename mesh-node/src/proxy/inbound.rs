@@ -17,7 +17,6 @@ pub(super) mod streams;
 use super::authorize::{self, Arrival, Tell};
 use super::connect;
 use super::facts::{Carries, Facts, Way};
-use super::feed::Feed;
 use super::http::{self, Transport};
 use super::io;
 use super::live::Registration;
@@ -32,8 +31,7 @@ use crate::identity::{self, Peer};
 use crate::model::MtlsMode;
 use crate::policy::Spoken;
 use crate::snapshot::NodeSnapshot;
-use crate::sys::netlink::Routing;
-use crate::sys::socket;
+use crate::sys::{diag, socket};
 use crate::telemetry::{Security, Side};
 use look::Look;
 use mesh_common::route::DSCP_MESH;
@@ -70,7 +68,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     if local.ip().is_loopback() {
         return refuse(downstream, report, Refusal::new(refusal::OWN_PORT, "the mesh's own port was dialled"));
     }
-    let speaks = speaks(&pod, (&worker.feed, &snapshot), &downstream, (client, local));
+    let speaks = speaks((&worker, &pod), &snapshot, &downstream, (client, local));
     let early = pod.is_strict(&snapshot, local.port());
     drop(snapshot);
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
@@ -93,6 +91,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
         }
         Speaks::Unclear => {
             let registration = plain(&pod);
+            registration.change(registration.facts().carrying(Carries::Requests));
             Box::pin(unclear(worker, pod, downstream, registration, report)).await;
         }
     }
@@ -119,18 +118,18 @@ fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
 
 /// What the connection speaks, from the port's mode, the mark on its SYN and who the client is.
 fn speaks(
-    pod: &Pod,
-    (feed, snapshot): (&Feed, &NodeSnapshot),
+    (worker, pod): (&Worker, &Pod),
+    snapshot: &NodeSnapshot,
     downstream: &TcpStream,
     (client, local): (SocketAddr, SocketAddr),
 ) -> Speaks {
     // A connection whose SYN was not saved came with a SYN cookie; its mark is unknown.
     let mark = socket::syn_dscp(downstream).ok().flatten();
     let meshed = snapshot.directory.workloads.get(&client.ip()).is_some_and(|peer| peer.inbound.is_some());
-    let is_probe = || !meshed && is_probe(pod, snapshot, (client, local));
+    let is_probe = || !meshed && is_probe((worker, pod), snapshot, (client, local));
     // Where plain text is taken, it matters for policies alone who asks.
     let is_judged = authorize::policies(pod, snapshot).is_none_or(|policies| !policies.inbound.is_empty());
-    match (pod.mode(feed, snapshot, local.port()), mark) {
+    match (pod.mode(&worker.feed, snapshot, local.port()), mark) {
         (MtlsMode::Strict | MtlsMode::Permissive, Some(DSCP_MESH)) => Speaks::MutualTls { unmarked: false },
         (MtlsMode::Strict, _) if is_probe() => Speaks::Probe,
         (MtlsMode::Disable | MtlsMode::Permissive, _) if is_judged && is_probe() => Speaks::Probe,
@@ -143,11 +142,15 @@ fn speaks(
 }
 
 /// Does the kubelet ask after the pod? It has no identity to prove, and asks from an address of the node that this
-/// daemon runs on, on a port that the pod's own probes name. Nobody else has such an address: the kernel routes
-/// answers to it to the node itself.
-fn is_probe(pod: &Pod, snapshot: &NodeSnapshot, (client, local): (SocketAddr, SocketAddr)) -> bool {
+/// daemon runs on, on a port that the pod's own probes name. Others have such an address too, if what they dialled was a port
+/// of the node: it is masqueraded. But a socket of the node is at the other end of what the node itself has dialled.
+fn is_probe(
+    (worker, pod): (&Worker, &Pod),
+    snapshot: &NodeSnapshot,
+    (client, local): (SocketAddr, SocketAddr),
+) -> bool {
     let asks = snapshot.pods.get(&pod.key).is_some_and(|pod| pod.probe_ports.contains(&local.port()));
-    asks && Routing::here().and_then(|routing| routing.is_local(client.ip())).unwrap_or(false)
+    asks && worker.node.has(client.ip()) && diag::is_connected(client, local).unwrap_or(false)
 }
 
 /// Carries plain text. `upstream` is a connection to the application that exists already.
@@ -167,7 +170,7 @@ async fn in_plain(
             return refuse(downstream, report, refusal);
         }
     };
-    registration.change(facts.clone().carrying(look.carries()));
+    registration.change(facts.carrying(look.carries()));
     let connected = match upstream {
         Some(upstream) => Ok(upstream),
         None => connect::to_application(&pod.sockets, report.source.ip(), report.destination).await,
@@ -209,7 +212,10 @@ fn admit(
     original: &SocketAddr,
 ) -> Result<Look, Refusal> {
     // The kubelet asks whatever it likes.
-    let Some(arrival) = facts.arrival().filter(|_| !facts.is_probe()) else { return Ok(Look::Nowhere) };
+    if facts.is_probe() {
+        return Ok(Look::Nowhere);
+    }
+    let arrival = facts.arrival().ok_or_else(authorize::unknown)?;
     let look = Look::at(snapshot, &arrival.local, original, arrival.is_read(ends.1, snapshot));
     match look {
         Look::Nowhere => arrival.judge(ends, snapshot, Spoken::Opaque, Tell::Everything)?,

@@ -16,6 +16,7 @@ use super::feed::{Departure, Feed};
 use super::http::{PodHttp, Seen};
 use super::live::{Live, OneMore};
 use super::metrics::ProxyMetrics;
+use super::node::NodeAddresses;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::report::Report;
@@ -35,7 +36,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -89,6 +90,10 @@ pub(crate) struct Worker {
     pub(crate) doors: Doors,
     edge: Rc<Pod>,
     pods: RefCell<HashMap<PodKey, Rc<Pod>>>,
+    /// Pods that take no more connections, while they have some.
+    leaving: RefCell<Vec<Weak<Pod>>>,
+    /// Which addresses are this node's.
+    pub(crate) node: NodeAddresses,
 }
 
 /// A pod as its worker serves it.
@@ -203,6 +208,8 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         doors: Doors::default(),
         edge,
         pods: RefCell::new(pods),
+        leaving: RefCell::default(),
+        node: NodeAddresses::default(),
     });
     let mut changes = worker.feed.changes();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -272,14 +279,14 @@ impl Worker {
             }
         }
         if let Some(before) = self.pods.borrow_mut().insert(traffic.key, pod) {
-            self.dispose(before.stop());
+            self.stop(&before);
         }
     }
 
     /// Waits for the pods' last connections without holding up the worker; at the deadline cuts them.
     fn finish(self: &Rc<Self>, pods: Vec<Rc<Pod>>, deadline: Option<Instant>, done: oneshot::Sender<()>) {
         for pod in &pods {
-            self.dispose(pod.stop());
+            self.stop(pod);
         }
         telemetry::spawn_local("finish", async move {
             while !pods.iter().all(|pod| pod.is_idle()) {
@@ -300,7 +307,7 @@ impl Worker {
 
     /// Cuts whatever a pod has, kept connections of other pods to it as well.
     fn part(&self, pod: Rc<Pod>, done: oneshot::Sender<()>) {
-        self.dispose(pod.stop());
+        self.stop(&pod);
         pod.live.end(|_| Some(Refusal::new(refusal::POD_GONE, "the pod is gone")));
         telemetry::spawn_local("part", async move {
             let deadline = Instant::now() + PARTING;
@@ -314,6 +321,12 @@ impl Worker {
             // Whoever asked may have stopped waiting.
             let _nobody_waits = done.send(());
         });
+    }
+
+    /// Takes no more connections for a pod. Those that it has are judged on.
+    fn stop(&self, pod: &Rc<Pod>) {
+        self.dispose(pod.stop());
+        self.leaving.borrow_mut().push(Rc::downgrade(pod));
     }
 
     /// Closes wires in an orderly way, in the background.
@@ -349,7 +362,9 @@ impl Worker {
     fn judge_again(&self) {
         let snapshot = self.feed.snapshot();
         let departure = self.feed.departure();
-        for pod in self.pods.borrow().values() {
+        let mut pods: Vec<_> = self.pods.borrow().values().cloned().collect();
+        self.leaving.borrow_mut().retain(|pod| pod.upgrade().map(|pod| pods.push(pod)).is_some());
+        for pod in &pods {
             pod.http.pool.keep(|place| place.is_current(&snapshot, departure));
             if let Some(policies) = snapshot.policies.get(&pod.key) {
                 pod.policies.replace(Some(policies.clone()));
@@ -364,6 +379,7 @@ impl Worker {
 
     fn sweep(&self) {
         let now = Instant::now();
+        self.node.forget();
         for pod in self.pods.borrow().values() {
             pod.sockets.sweep();
             pod.http.pool.sweep(now);

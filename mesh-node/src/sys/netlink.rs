@@ -7,7 +7,8 @@
 use super::netns::NetNs;
 use mesh_common::route::{LO_IFINDEX, MARK_MASK, ROUTE_PROTOCOL, RULE_PRIORITY, TABLE};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -72,18 +73,14 @@ impl Routing {
     ///
     /// **Errors**: the namespace cannot be entered.
     pub fn open(ns: &NetNs) -> io::Result<Self> {
-        let socket = ns.enter(|| Socket::new(NETLINK_ROUTE))?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket })
+        Ok(Self { socket: ns.enter(|| connected(NETLINK_ROUTE))? })
     }
 
     /// The routing of the namespace that this thread is in.
     ///
     /// **Errors**: the kernel has no socket to give.
     pub fn here() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_ROUTE)?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket })
+        Ok(Self { socket: connected(NETLINK_ROUTE)? })
     }
 
     /// Every address of the namespace, on any device.
@@ -212,30 +209,45 @@ impl Routing {
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-        mut each: impl FnMut(RouteNetlinkMessage),
+        each: impl FnMut(RouteNetlinkMessage),
     ) -> io::Result<()> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | flags;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        loop {
-            let (answer, _) = self.socket.recv_from_full()?;
-            let mut rest = answer.as_slice();
-            while !rest.is_empty() {
-                let part = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-                if let NetlinkPayload::InnerMessage(inner) = part.payload {
-                    each(inner);
-                } else if let NetlinkPayload::Error(error) = part.payload {
-                    return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
-                } else if let NetlinkPayload::Done(_) = part.payload {
-                    return Ok(());
-                }
-                // Messages are padded to four bytes.
-                let length = usize::try_from(NetlinkBuffer::new(rest).length()).map_err(io::Error::other)?;
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        request(&self.socket, message, flags, each)
+    }
+}
+
+/// A connection to one of the kernel's services, in the namespace that this thread is in.
+pub(super) fn connected(protocol: isize) -> io::Result<Socket> {
+    let socket = Socket::new(protocol)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// Asks the kernel and takes `each` of its answers.
+pub(super) fn request<M>(socket: &Socket, message: M, flags: u16, mut each: impl FnMut(M)) -> io::Result<()>
+where
+    M: NetlinkSerializable + NetlinkDeserializable,
+{
+    let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
+    request.header.flags = NLM_F_REQUEST | flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = answer.as_slice();
+        while !rest.is_empty() {
+            let part = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
+            if let NetlinkPayload::InnerMessage(inner) = part.payload {
+                each(inner);
+            } else if let NetlinkPayload::Error(error) = part.payload {
+                return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+            } else if let NetlinkPayload::Done(_) = part.payload {
+                return Ok(());
             }
+            // Messages are padded to four bytes.
+            let length = usize::try_from(NetlinkBuffer::new(rest).length()).map_err(io::Error::other)?;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
 }
