@@ -132,8 +132,8 @@ impl Compiler {
             self.routing.set_clients(http::clients(&self.pods, &self.here));
         }
         self.compile_services(world, &stale);
-        let Self { translator, directory, policies, pods, here, .. } = self;
-        let here = policy::Here { may_be_others: is_here, pods, workloads: here };
+        let Self { translator, directory, policies, pods, here, settings, .. } = self;
+        let here = policy::Here { may_be_others: is_here, pods, workloads: here, settings };
         policies.compile((world, &stale), (translator, directory), here);
     }
 
@@ -225,7 +225,7 @@ impl Compiler {
         NodeSnapshot {
             pods: self.pods.clone(),
             policies: Arc::clone(&self.policies.published().pods),
-            gateways: Arc::clone(&self.policies.published().gateways),
+            entrances: Arc::clone(&self.policies.published().entrances),
             directory: Arc::new(self.directory.directory()),
             edge: self.edge.clone(),
             issues: self.translator.issues.list(),

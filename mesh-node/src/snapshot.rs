@@ -31,8 +31,8 @@ pub struct NodeSnapshot {
     pub directory: Arc<Directory>,
     /// What policies say of the pods of this node. One that is missing is told nothing and tells nothing.
     pub policies: Arc<BTreeMap<PodKey, PodPolicies>>,
-    /// What policies say of what enters through gateways, those of which they say anything.
-    pub gateways: Arc<BTreeMap<Name, Arc<Chains>>>,
+    /// What policies say of what enters. Nothing enters by what is missing.
+    pub entrances: Arc<BTreeMap<edge::Entrance, Arc<Chains>>>,
     /// What this node lets in from outside the mesh; `None` without gateways.
     pub edge: Option<Arc<edge::Edge>>,
     /// What is wrong in users' objects, ordered.

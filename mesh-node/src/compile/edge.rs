@@ -5,8 +5,8 @@
 //! Invariant: the edge is the mesh's daemon towards pods: it has the identity of its service account.
 
 use super::Settings;
-use crate::model::{Name, Workload};
-use crate::snapshot::edge::{Edge, EdgePort};
+use crate::model::{Gateway, GatewayClass, Name, Subject, Workload};
+use crate::snapshot::edge::{Edge, EdgePort, Entrance};
 use crate::snapshot::{WorkloadEntry, WorkloadLabels};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +27,24 @@ pub(super) fn edge(ports: &[Arc<EdgePort>], here: &BTreeMap<Name, Arc<Workload>>
             .unwrap_or_default(),
         ports: ports.into(),
     })
+}
+
+/// What lets something in at a gateway.
+pub(super) fn entrance(gateway: &Gateway) -> Entrance {
+    match gateway.class {
+        GatewayClass::Named(_) => Entrance::Gateway(gateway.object.name.clone()),
+        GatewayClass::Pods(_) => Entrance::Istio,
+    }
+}
+
+/// By what policies of the mesh select the edge: as Istio's select the pods of its gateways.
+pub(super) fn subject(settings: &Settings) -> Subject {
+    Subject {
+        namespace: Some(Arc::clone(&settings.edge.namespace)),
+        account: Some(Arc::clone(&settings.edge.service_account)),
+        labels: (&settings.edge_labels).into(),
+        ..Subject::default()
+    }
 }
 
 /// The edge as pods see it; that of every node is the same.

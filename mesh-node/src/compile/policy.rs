@@ -1,7 +1,7 @@
 //! What policies say of the pods of this node, kept up to date.
 //!
 //! In:  what may be another now, of the translator; the subjects of the directory; the pods of this node.
-//! Out: [`PodPolicies`] for each pod, and what holds for gateways; what is wrong.
+//! Out: [`PodPolicies`] for each pod, and what holds for what enters; what is wrong.
 //! Invariant: a policy that selects no pod of this node costs a look at its scope and nothing else.
 //! Invariant: what changes makes anew the policies that look it up and the chains that have them, and nothing else.
 //! Invariant: a policy that changes touches nothing of the directory: a subject does not know who selects it.
@@ -15,9 +15,11 @@ mod subject;
 pub(super) use subject::{Asked, Population, known as subject};
 
 use super::directory::Builder;
+use super::{Settings, edge};
 use crate::model::policy::{Chain, Order, Policy, PolicyScope, Stage};
 use crate::model::{Issue, Name, ObjectRef, Selector, Subject, Workload};
 use crate::policy::Chains;
+use crate::snapshot::edge::Entrance;
 use crate::snapshot::{LocalPod, PodKey, PodPolicies};
 use crate::translate::{Stale, Translator, Unit};
 use crate::world::{CustomKind, World};
@@ -43,6 +45,8 @@ pub(super) struct Live {
     groups: Groups,
     /// The gateways that policies are about, by those.
     gateways: BTreeSet<(Name, ObjectRef)>,
+    /// By what something may enter.
+    entrances: BTreeSet<Entrance>,
     kinds: BTreeMap<Arc<Guarded>, State>,
     pods: BTreeMap<PodKey, Arc<Guarded>>,
     stale: Marks,
@@ -54,8 +58,8 @@ pub(super) struct Live {
 pub(super) struct Published {
     /// Of each pod of this node.
     pub(super) pods: Arc<BTreeMap<PodKey, PodPolicies>>,
-    /// Of the gateways that they are about.
-    pub(super) gateways: Arc<BTreeMap<Name, Arc<Chains>>>,
+    /// Of what enters.
+    pub(super) entrances: Arc<BTreeMap<Entrance, Arc<Chains>>>,
 }
 
 /// The pods of this node.
@@ -63,6 +67,7 @@ pub(super) struct Here<'a> {
     pub(super) may_be_others: bool,
     pub(super) pods: &'a BTreeMap<PodKey, Arc<LocalPod>>,
     pub(super) workloads: &'a BTreeMap<Name, Arc<Workload>>,
+    pub(super) settings: &'a Settings,
 }
 
 /// What is to be made anew.
@@ -76,8 +81,6 @@ struct Marks {
     kinds: BTreeSet<Arc<Guarded>>,
     /// Policies of which it may be another what is wrong.
     told: BTreeSet<ObjectRef>,
-    /// Are policies about other gateways?
-    gateways: bool,
 }
 
 /// A policy.
@@ -111,8 +114,13 @@ enum Guarded {
         /// The services that policies are about and that they are behind.
         services: BTreeSet<Name>,
     },
-    /// What enters through a gateway.
-    Gateway(Name),
+    /// What enters.
+    Edge {
+        /// By what.
+        entrance: Entrance,
+        /// The edge, as policies select it.
+        subject: Subject,
+    },
 }
 
 /// What holds for pods of one kind.
@@ -186,7 +194,11 @@ impl Live {
         self.services.note(object, &entry.policy.scope, &entry.mentions.services, is_there);
         for name in gateways(&entry.policy.scope) {
             let about = (name.clone(), object.clone());
-            self.stale.gateways |= if is_there { self.gateways.insert(about) } else { self.gateways.remove(&about) };
+            if is_there {
+                self.gateways.insert(about)
+            } else {
+                self.gateways.remove(&about)
+            };
         }
         let Stage::DryRun { replaces: Some(replaced) } = &entry.policy.stage else { return };
         let by = self.replaced.entry(replaced.clone()).or_default();
@@ -217,10 +229,8 @@ impl Live {
         let changed = self.services.refresh(world, translator, &stale.services);
         self.stale.told.extend(changed.told);
         self.stale.policies.extend(changed.mentioning);
-        if stale.gateways {
-            self.stale.told.extend(self.gateways.iter().map(|(_, object)| object.clone()));
-        }
-        let pods_changed = here.may_be_others || changed.scopes | std::mem::take(&mut self.stale.gateways);
+        let are_other_entrances = stale.gateways && self.see_gateways(translator);
+        let pods_changed = here.may_be_others || changed.scopes || are_other_entrances;
         if pods_changed {
             self.set_pods(world, &here);
         }
@@ -237,9 +247,21 @@ impl Live {
             self.publish();
         }
         for object in std::mem::take(&mut self.stale.told) {
-            let issues = self.policies.get(&object).map(|entry| self.issues(world, translator, &entry.policy));
+            let policy = self.policies.get(&object).map(|entry| &entry.policy);
+            let issues = policy.map(|policy| self.issues((world, translator), here.settings, policy));
             translator.issues.set(Unit::Policy(object), issues.unwrap_or_default());
         }
+    }
+
+    /// Notes by what something may enter. Returns whether that is another now.
+    fn see_gateways(&mut self, translator: &Translator) -> bool {
+        let now = translator.customs.gateways.values().map(|gateway| edge::entrance(gateway)).collect();
+        let before = std::mem::replace(&mut self.entrances, now);
+        self.stale.told.extend(self.gateways.iter().map(|(_, object)| object.clone()));
+        if before.is_empty() != self.entrances.is_empty() {
+            self.stale.told.extend(self.policies.keys().cloned());
+        }
+        before != self.entrances
     }
 
     /// The pods of this node are these.
@@ -267,8 +289,9 @@ impl Live {
             let services = self.services.behind(&subject, &workload.addresses);
             now.insert(Arc::clone(key), there(self, Guarded::Pods { subject, services }));
         }
-        let gateways: BTreeSet<Name> = self.gateways.iter().map(|(name, _)| name.clone()).collect();
-        gateways.into_iter().for_each(|name| drop(there(self, Guarded::Gateway(name))));
+        for entrance in self.entrances.clone() {
+            there(self, Guarded::Edge { entrance, subject: edge::subject(here.settings) });
+        }
         for (kind, state) in before.iter().filter(|(kind, _)| !kinds.contains_key(*kind)) {
             for ready in state.selected.values() {
                 if let Some(entry) = self.policies.get_mut(&ready.object) {
@@ -285,14 +308,11 @@ impl Live {
     fn select(&mut self, kind: &Arc<Guarded>) {
         let Self { policies, by_namespace, stale, .. } = self;
         let own = match &**kind {
-            Guarded::Pods { subject, .. } => subject.namespace.clone(),
-            Guarded::Gateway(_) => None,
+            Guarded::Pods { subject, .. } | Guarded::Edge { subject, .. } => subject.namespace.clone(),
         };
         for namespace in [None, own].iter().collect::<BTreeSet<_>>() {
             for object in by_namespace.get(namespace).into_iter().flatten() {
-                let Some(entry) = policies.get_mut(object).filter(|entry| kind.is_in(&entry.policy.scope)) else {
-                    continue;
-                };
+                let Some(entry) = policies.get_mut(object).filter(|entry| kind.is_of(&entry.policy)) else { continue };
                 entry.selecting.insert(Arc::clone(kind));
                 stale.policies.insert(object.clone());
             }
@@ -303,7 +323,7 @@ impl Live {
     fn place(&mut self) {
         for object in std::mem::take(&mut self.stale.unplaced) {
             let Some(entry) = self.policies.get_mut(&object) else { continue };
-            let selected = self.kinds.keys().filter(|kind| kind.is_in(&entry.policy.scope));
+            let selected = self.kinds.keys().filter(|kind| kind.is_of(&entry.policy));
             entry.selecting = selected.cloned().collect();
         }
     }
@@ -364,13 +384,13 @@ impl Live {
         if policies != *self.published.pods {
             self.published.pods = Arc::new(policies);
         }
-        let gateways = self.kinds.iter().filter_map(|(kind, state)| match &**kind {
-            Guarded::Gateway(name) => Some((name.clone(), Arc::clone(&state.policies.inbound))),
+        let entrances = self.kinds.iter().filter_map(|(kind, state)| match &**kind {
+            Guarded::Edge { entrance, .. } => Some((entrance.clone(), Arc::clone(&state.policies.inbound))),
             Guarded::Pods { .. } => None,
         });
-        let gateways: BTreeMap<_, _> = gateways.collect();
-        if gateways != *self.published.gateways {
-            self.published.gateways = Arc::new(gateways);
+        let entrances: BTreeMap<_, _> = entrances.collect();
+        if entrances != *self.published.entrances {
+            self.published.entrances = Arc::new(entrances);
         }
     }
 
@@ -380,7 +400,7 @@ impl Live {
     }
 
     /// What a policy refers to that is not there.
-    fn issues(&self, world: &World, translator: &Translator, policy: &Policy) -> Vec<Issue> {
+    fn issues(&self, (world, translator): (&World, &Translator), settings: &Settings, policy: &Policy) -> Vec<Issue> {
         let mut issues = Vec::new();
         let mut report = |field: &str, problem: String, cure: &str| {
             issues.push(Issue::new(&policy.object, field, problem, cure).because(crate::model::Reason::NotFound));
@@ -407,19 +427,45 @@ impl Live {
             let problem = format!("there is no Gateway {name}; the policy holds for nothing there");
             report("spec.targetRefs", problem, "create the gateway, or correct its name");
         }
+        if !self.entrances.is_empty() && is_about_an_edge_elsewhere(policy, settings) {
+            let problem = format!(
+                "gateways are served by the pods of namespace {}: it holds for nothing that enters",
+                settings.edge.namespace
+            );
+            let cure = format!("move it there, or to {}", settings.root_namespace);
+            report("spec.selector", problem, &cure);
+        }
         issues
     }
 }
 
 impl Guarded {
-    fn is_in(&self, scope: &PolicyScope) -> bool {
-        match (self, scope) {
+    /// Is a policy about them? To those of the network the edge is a program of its node, and no pod.
+    fn is_of(&self, policy: &Policy) -> bool {
+        match (self, &policy.scope) {
             (Self::Pods { subject, .. }, PolicyScope::Selected(selector)) => selector.matches(subject),
             (Self::Pods { services: own, .. }, PolicyScope::Targets { services, .. }) => !own.is_disjoint(services),
-            (Self::Gateway(name), PolicyScope::Targets { gateways, .. }) => gateways.contains(name),
-            (Self::Gateway(_), PolicyScope::Selected(_)) => false,
+            (Self::Edge { subject, .. }, PolicyScope::Selected(selector)) => {
+                policy.tier.chain == Chain::Mesh && selector.matches(subject)
+            }
+            (Self::Edge { entrance: Entrance::Gateway(name), .. }, PolicyScope::Targets { gateways, .. }) => {
+                gateways.contains(name)
+            }
+            (Self::Edge { entrance: Entrance::Istio, .. }, PolicyScope::Targets { .. }) => false,
         }
     }
+}
+
+/// Does a policy select the labels of the edge in a namespace in which it is not?
+fn is_about_an_edge_elsewhere(policy: &Policy, settings: &Settings) -> bool {
+    let PolicyScope::Selected(selector) = &policy.scope else { return false };
+    let Some(namespace) = selector.namespace().filter(|namespace| **namespace != settings.edge.namespace) else {
+        return false;
+    };
+    let mut is_labelled = false;
+    selector.each_key(&mut |key| is_labelled |= matches!(key, crate::model::Key::Label(_)));
+    let there = Subject { namespace: Some(Arc::clone(namespace)), ..edge::subject(settings) };
+    policy.tier.chain == Chain::Mesh && is_labelled && selector.matches(&there)
 }
 
 /// The namespace that all whom a policy selects are in, where it says so plainly.

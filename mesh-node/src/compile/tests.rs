@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 mod announced;
+mod edge;
 mod history;
 mod hosts;
 mod policies;

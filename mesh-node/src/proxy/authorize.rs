@@ -13,9 +13,10 @@ pub(crate) use head::Head;
 use super::denials::Denied;
 use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
-use crate::model::{Identity, Name};
+use crate::model::Identity;
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
+use crate::snapshot::edge::Entrance;
 use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::telemetry::Side;
 use std::borrow::Cow;
@@ -117,13 +118,13 @@ pub(crate) fn leaving(
     decide((worker, Some(own)), (Side::Outbound, tell), chains, &flow)
 }
 
-/// May a request enter that `client` makes at `local`, through each of these gateways that have a say in it?
+/// May a request enter that `client` makes at `local`, by all of these?
 ///
 /// **Errors**: why not.
 pub(crate) fn entering(
     worker: &Worker,
     snapshot: &NodeSnapshot,
-    (gateways, (client, local)): (&[Name], (SocketAddr, SocketAddr)),
+    (entrances, (client, local)): (&[Entrance], (SocketAddr, SocketAddr)),
     request: &Request<'_>,
 ) -> Result<(), Refusal> {
     // What policies of gateways may ask of a source is its address.
@@ -137,9 +138,13 @@ pub(crate) fn entering(
         spoken: Spoken::Http(request),
     };
     let told = (Side::Inbound, Tell::Everything);
-    let mut chains = gateways.iter().filter_map(|name| snapshot.gateways.get(name));
-    // A gateway is no pod that could be told of it.
-    chains.try_for_each(|chains| decide((worker, None), told, chains, &flow))
+    entrances.iter().try_for_each(|entrance| {
+        let chains = snapshot.entrances.get(entrance).ok_or_else(|| {
+            Refusal::new(refusal::POLICY_DENIED, "it is not known what policies say of what enters here")
+        })?;
+        // A gateway is no pod that could be told of it.
+        decide((worker, None), told, chains, &flow)
+    })
 }
 
 /// What policies say of the pod; what they said last, if nothing is said now.

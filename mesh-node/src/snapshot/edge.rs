@@ -49,8 +49,17 @@ pub struct EdgePort {
 pub struct EdgeHost {
     /// The routes.
     pub table: Arc<RouteTable>,
-    /// The gateways that let it in here, in order: what policies say of one of them holds.
-    pub gateways: Box<[Name]>,
+    /// Through what it is let in, in order: what policies say of each holds.
+    pub entrances: Box<[Entrance]>,
+}
+
+/// What lets something in, as policies tell it apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entrance {
+    /// Any gateway of Istio's: policies select the edge by its labels and name none of them.
+    Istio,
+    /// A gateway of the Gateway API, which policies may name besides.
+    Gateway(Name),
 }
 
 /// A certificate that is shown to whoever comes from outside.

@@ -126,6 +126,25 @@ fn a_gateway_of_either_api_serves_at_every_node_over_mutual_tls() -> Result<()> 
     ensure!(shop.enter(A, 8082, &[])?.status == 200, "a policy about a gateway holds for another");
     ensure!(shop.get(80, "/page", &[])?.status == 200, "a policy about a gateway holds for a pod");
 
+    // One that selects the ingress by its labels holds for all gateways, and for no pod.
+    kube.apply(json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "ingress", "namespace": "istio-system"},
+        "spec": {
+            "selector": {"matchLabels": {"istio": "ingressgateway"}}, "action": "DENY",
+            "rules": [{"when": [{"key": "request.headers[x-denied]", "values": ["yes"]}]}],
+        },
+    }))?;
+    for port in [8081, 8082] {
+        wait::until_true(&format!("port {port} denies"), wait::PATIENCE, || {
+            Ok(shop
+                .enter(A, port, &["-H", "host: page.example", "-H", "x-denied: yes"])
+                .is_ok_and(|seen| seen.status == 403))
+        })?;
+        ensure!(shop.enter(A, port, &["-H", "host: page.example"])?.status == 200, "port {port}");
+    }
+    ensure!(shop.get(80, "/page", &["-H", "x-denied: yes"])?.status == 200, "what selects the ingress holds for a pod");
+
     // What is no longer a gateway's is nobody's.
     kube.delete("Gateway", "shop", "front")?;
     wait::until_true("the port is closed", wait::PATIENCE, || Ok(shop.enter(A, 8081, &[]).is_err()))?;

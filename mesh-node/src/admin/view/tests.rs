@@ -65,7 +65,7 @@ fn node() -> NodeSnapshot {
     NodeSnapshot {
         pods: [(Arc::clone(&pod.key), Arc::new(pod))].into(),
         policies: Arc::default(),
-        gateways: Arc::default(),
+        entrances: Arc::default(),
         directory: Arc::new(Directory {
             workloads: [(address, entry)].into_iter().collect(),
             services: [("10.96.0.10".parse().expect("an address"), service)].into_iter().collect(),

@@ -65,12 +65,6 @@ pub(super) fn hosts(listener: &Listener) -> Vec<(Option<Text>, Arc<str>)> {
     listener.hostnames.iter().map(host).collect()
 }
 
-/// Does a listener take requests for a host, or for some of those that it stands for?
-pub(super) fn takes(listener: &Listener, host: &str) -> bool {
-    let host = [host.to_owned()];
-    hosts(listener).iter().any(|(_, of)| !meet(of, &host).is_empty())
-}
-
 /// The hosts that both a listener's host and a route's hosts cover. A route without hosts takes the listener's.
 fn meet(listener: &Arc<str>, route: &[String]) -> Vec<Arc<str>> {
     if route.is_empty() {

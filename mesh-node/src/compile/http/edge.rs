@@ -9,11 +9,12 @@
 
 use super::index::covering;
 use super::{Client, Port, Traffic, admission};
+use crate::compile::edge::entrance;
 use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
 use crate::model::{
     CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name, Text,
 };
-use crate::snapshot::edge::{Certificate, EdgeHost, EdgePort};
+use crate::snapshot::edge::{Certificate, EdgeHost, EdgePort, Entrance};
 use crate::snapshot::http::RouteTable;
 use crate::snapshot::{ByHost, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,8 +31,15 @@ struct Open<'m> {
 struct Building<'m> {
     opens: Vec<Open<'m>>,
     tls: Option<ByHost<Arc<Certificate>>>,
-    /// Routes by the hosts for which each attached, `*` for all.
-    routes: Vec<(Arc<str>, &'m HttpRoute)>,
+    routes: Vec<Attached<'m>>,
+}
+
+/// A route that attached to a gateway.
+struct Attached<'m> {
+    /// The host for which it did, `*` for all.
+    host: Arc<str>,
+    route: &'m HttpRoute,
+    by: Entrance,
 }
 
 impl<'m> Traffic<'m> {
@@ -169,13 +177,14 @@ impl<'m> Traffic<'m> {
             let is_it = |gateway: &Gateway| gateway.object.name == *name && api(gateway) == route.api;
             let mut is_taken = false;
             for building in ports.values_mut() {
-                let mut found: BTreeSet<Arc<str>> = BTreeSet::new();
+                let mut found: BTreeSet<(Arc<str>, Entrance)> = BTreeSet::new();
                 for Open { gateway, listener } in building.opens.iter().filter(|open| is_it(open.gateway)) {
                     let meant = (section.as_deref(), *number);
-                    found.extend(admission::admit(self.world, (gateway, listener), meant, route).unwrap_or_default());
+                    let hosts = admission::admit(self.world, (gateway, listener), meant, route).unwrap_or_default();
+                    found.extend(hosts.into_iter().map(|host| (host, entrance(gateway))));
                 }
                 is_taken |= !found.is_empty();
-                building.routes.extend(found.into_iter().map(|host| (host, route)));
+                building.routes.extend(found.into_iter().map(|(host, by)| Attached { host, route, by }));
             }
             if is_taken {
                 self.taken.borrow_mut().insert(route.object.clone());
@@ -199,56 +208,54 @@ impl<'m> Traffic<'m> {
             pods: Vec::new(),
             gateways,
         };
-        let mut by_host: HashMap<&str, Vec<&'m HttpRoute>> = HashMap::new();
-        for (host, route) in &building.routes {
-            by_host.entry(host).or_default().push(route);
+        let mut by_host: HashMap<&str, Vec<&Attached<'m>>> = HashMap::new();
+        for attached in &building.routes {
+            by_host.entry(&attached.host).or_default().push(attached);
         }
         let mut tables = ByHost::default();
         for host in by_host.keys() {
-            let table = Arc::new(self.table_of_host((number, host), &by_host, &client, issues));
-            let lets_in =
-                |open: &&Open<'_>| api(open.gateway) == RouteApi::Gateway && admission::takes(open.listener, host);
-            let gateways = building.opens.iter().filter(lets_in).map(|open| open.gateway.object.name.clone());
-            let gateways: BTreeSet<Name> = gateways.collect();
             let (name, is_end) = split(host);
             let known = if is_end { &mut tables.wildcards } else { &mut tables.exact };
-            known.insert(name, EdgeHost { table, gateways: gateways.into_iter().collect() });
+            known.insert(name, self.host((number, host), &by_host, &client, issues));
         }
         EdgePort { port: number, tls: building.tls.map(Arc::new), hosts: tables }
     }
 
-    fn table_of_host(
+    /// What becomes of requests for a host. Policies hold that speak of those gateways to which its routes attach.
+    fn host(
         &self,
         (number, host): (u16, &str),
-        by_host: &HashMap<&str, Vec<&'m HttpRoute>>,
+        by_host: &HashMap<&str, Vec<&Attached<'m>>>,
         client: &Client,
         issues: &mut Vec<Issue>,
-    ) -> RouteTable {
+    ) -> EdgeHost {
         let nobody = Arc::new(ServiceName { host: host.into(), name: Text::new(), namespace: Text::new() });
         let port = Port { service: None, name: &nobody, port: number, port_name: "", protocol: AppProtocol::Http };
-        let own = by_host.get(host).map_or(&[][..], Vec::as_slice);
-        let istio: Vec<_> = own.iter().copied().filter(|route| route.api == RouteApi::Istio).collect();
-        let of_gateway_api = |host: &str| -> Vec<&'m HttpRoute> {
-            let routes = by_host.get(host).into_iter().flatten().copied();
-            routes.filter(|route| route.api == RouteApi::Gateway).collect()
+        let of = |host: &str, api: RouteApi| -> Vec<&Attached<'m>> {
+            let attached = by_host.get(host).into_iter().flatten().copied();
+            attached.filter(|attached| attached.route.api == api).collect()
         };
-        let has_own = own.iter().any(|route| route.api == RouteApi::Gateway);
-        if !istio.is_empty() && !has_own {
-            return self.table(port, None, (client, &istio), issues);
+        let (istio, winner) = (of(host, RouteApi::Istio), of(host, RouteApi::Gateway).first().map(|first| first.route));
+        if let Some(winner) = winner {
+            issues.extend(istio.iter().map(|loser| super::attach::overruled(loser.route, winner, port)));
         }
-        for route in istio {
-            let winner = own.iter().find(|route| route.api == RouteApi::Gateway);
-            issues.extend(winner.map(|winner| super::attach::overruled(route, winner, port)));
-        }
-        let mut routes = Vec::new();
         let mut seen = BTreeSet::new();
-        for covering in covering(host).filter(|host| seen.insert(host.clone())) {
-            let found = of_gateway_api(&covering);
-            if !found.is_empty() {
-                routes.extend(self.table(port, None, (client, &found), issues).routes);
-            }
+        let asked: Vec<_> = if istio.is_empty() || winner.is_some() {
+            let hosts = covering(host).filter(|host| seen.insert(host.clone()));
+            hosts.map(|host| of(&host, RouteApi::Gateway)).filter(|found| !found.is_empty()).collect()
+        } else {
+            vec![istio]
+        };
+        let (mut routes, mut entrances) = (Vec::new(), BTreeSet::new());
+        for found in asked {
+            entrances.extend(found.iter().map(|attached| attached.by.clone()));
+            let mut found: Vec<_> = found.into_iter().map(|attached| attached.route).collect();
+            // One that attached by several gateways is asked once.
+            found.dedup_by(|one, other| std::ptr::eq(*one, *other));
+            routes.extend(self.table(port, None, (client, &found), issues).routes);
         }
-        RouteTable { routes: routes.into() }
+        let entrances = entrances.into_iter().collect();
+        EdgeHost { table: Arc::new(RouteTable { routes: routes.into() }), entrances }
     }
 }
 

@@ -325,7 +325,7 @@ fn assert_same(now: &NodeSnapshot, fresh: &NodeSnapshot, context: &str) {
         let hosts = directory.hosts.exact.iter().chain(&directory.hosts.wildcards).map(|entry| format!("{entry:?}"));
         let edge = snapshot.edge.iter().flat_map(|edge| &edge.ports).map(|port| format!("{port:?}"));
         let policies = snapshot.policies.iter().map(|entry| format!("{entry:?}"));
-        let policies = policies.chain(snapshot.gateways.iter().map(|entry| format!("{entry:?}")));
+        let policies = policies.chain(snapshot.entrances.iter().map(|entry| format!("{entry:?}")));
         let all = issues.chain(pods).chain(workloads).chain(services).chain(endpoints).chain(hosts).chain(edge);
         let all = all.chain(policies);
         all.collect::<BTreeSet<String>>()

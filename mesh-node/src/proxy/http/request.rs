@@ -161,7 +161,7 @@ async fn answer(
         Entry::Edge { port, .. } => {
             let entered = entered(snapshot, port, asking.authority.host())?;
             let ends = (down.client, SocketAddr::new(down.original.ip(), port));
-            authorize::entering(&down.worker, snapshot, (&entered.gateways, ends), &asking.judged())?;
+            authorize::entering(&down.worker, snapshot, (&entered.entrances, ends), &asking.judged())?;
             Arc::clone(&entered.table)
         }
         Entry::Pod => {
