@@ -326,7 +326,8 @@ pub enum Test {
     Http,
     /// The method.
     Method(Texts),
-    /// The authority, without regard to case. A rule that denies is met by it with its port and without.
+    /// The authority, without regard to case: as it stands where a rule allows what is like this. A rule that denies is met by it with
+    /// its port and without, and one that allows what is not like this if neither is.
     Host(Texts),
     /// The path, without its query. A rule that denies is met if any reading of the path is like this, others if all are:
     /// as it stands; decoded and without `.`, `..` and doubled slashes; and so without parameters of segments.

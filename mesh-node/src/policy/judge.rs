@@ -235,6 +235,8 @@ fn is_met_by(atom: &Atom, (request, flow): (&Request<'_>, &Flow<'_>), denies: bo
     };
     match &atom.check {
         Check::Method(texts) => plainly(texts.matches(request.method)),
+        // What allows a host says whether its port matters: `shop`, `shop:80` and `shop:*` are three things.
+        Check::Host(texts) if !denies && !atom.negated => Met::from(texts.matches(request.authority.written())),
         Check::Host(texts) => worst(&request.authority, texts),
         Check::Path(texts) => worst(&request.path, texts),
         Check::Header(name, texts) => has(request.headers, name, texts).map_or(Met::from(denies), plainly),

@@ -42,6 +42,12 @@ impl<'a> Readings<'a> {
         Self { written, understood, bare: None }
     }
 
+    /// As it stands.
+    #[must_use]
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
     /// Is one of them so?
     pub fn any(&self, mut is_so: impl FnMut(&str) -> bool) -> bool {
         is_so(&self.written)

@@ -200,6 +200,8 @@ fn operations_are_told_by_what_is_asked() {
         ("{hosts: [Web.example]}", "- 8080 GET / host=WEB.example", "- 8080 GET / host=web.example:80"),
         ("{hosts: ['*.example']}", "- 8080 GET / host=a.example", "- 8080 GET / host=example"),
         ("{hosts: ['web*']}", "- 8080 GET / host=web:80", "- 8080 GET / host=other"),
+        ("{hosts: ['web:80']}", "- 8080 GET / host=Web:80", "- 8080 GET / host=web"),
+        ("{hosts: ['web:*']}", "- 8080 GET / host=web:8080", "- 8080 GET / host=web"),
         ("{notHosts: [evil]}", "- 8080 GET / host=web", "- 8080 GET / host=evil:80"),
         ("{paths: [/a]}", "- 8080 GET /a", "- 8080 GET /a/"),
         ("{paths: ['/a*']}", "- 8080 GET /ab", "- 8080 GET /b"),
