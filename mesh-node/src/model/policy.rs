@@ -7,10 +7,12 @@
 //! Source: Calico's tiers; Kubernetes `NetworkPolicy` and `ClusterNetworkPolicy`; Istio `AuthorizationPolicy`.
 
 mod address;
+mod path;
 mod port;
 mod text;
 
 pub use address::{Prefix, PrefixError, Prefixes};
+pub use path::{segments, without_parameters};
 pub use port::{PortRange, Ports};
 pub use text::{Text, Texts};
 

@@ -5,6 +5,8 @@
 //! Invariant: what is written in the usual way costs no memory.
 //! Source: RFC 3986, sections 2.1 and 5.2.4; Istio `pathNormalization`, of which `DECODE_AND_MERGE_SLASHES` is the second reading.
 
+use crate::model::policy::{segments, without_parameters};
+use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
 /// A text as it stands, and as it may be understood.
@@ -81,61 +83,18 @@ fn is_unusual(path: &str) -> bool {
 
 /// Decoded, with `\` as `/`, without `.`, `..` and doubled slashes. It is decoded once: what becomes `%` by that stays.
 fn normalized(path: &str, read: impl Fn(&str) -> &str) -> String {
-    let decoded = decoded(path);
-    let mut kept: Vec<&str> = Vec::new();
-    let segments = decoded.split(['/', '\\']);
-    let mut is_folder = false;
-    for segment in segments.map(read) {
-        is_folder = matches!(segment, "" | "." | "..");
-        match segment {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            segment => kept.push(segment),
-        }
-    }
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let kept = segments(&decoded, &read);
     let mut path = String::with_capacity(decoded.len() + 1);
     for segment in &kept {
         path.push('/');
         path.push_str(segment);
     }
-    if is_folder || kept.is_empty() {
+    let last = decoded.rsplit(['/', '\\']).next().map_or("", read);
+    if kept.is_empty() || matches!(last, "" | "." | "..") {
         path.push('/');
     }
     path
-}
-
-/// A segment up to its parameters, as in `a;b=c` (RFC 3986, section 3.3), which some servers leave out before they look for `..`.
-fn without_parameters(segment: &str) -> &str {
-    segment.split_once(';').map_or(segment, |(segment, _)| segment)
-}
-
-fn decoded(path: &str) -> Cow<'_, str> {
-    if !path.contains('%') {
-        return path.into();
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        match escaped {
-            Some((high, low)) => {
-                bytes.push(high << 4 | low);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned().into()
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use crate::model::http::{HeaderMatch, PathKind, PathMatch, QueryMatch, RequestMatch, TextMatch};
 use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
 /// What a client asked for.
@@ -119,24 +120,7 @@ pub fn parameter(query: &str, name: &str) -> Option<String> {
 }
 
 fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
-        let escaped = escaped.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let byte = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match (byte, bytes[at]) {
-            (Some(byte), _) => {
-                out.push(byte);
-                at += 2;
-            }
-            (None, b'+') => out.push(b' '),
-            (None, byte) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! Source: Calico `HTTPMatch`; how its 3.32 compares paths: decoded once, without parameters, dots and doubled slashes, and prefixes
 //! by whole elements. A slash at the end does not count.
 
-use crate::model::policy::{Atom, Test, Text, Texts};
+use crate::model::policy::{Atom, Test, Text, Texts, segments, without_parameters};
 use crate::translate::draft::atom;
 use crate::translate::read::Place;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 
 /// The tests that must all be met.
 pub(super) fn tests(place: &Place<'_>) -> Vec<Atom> {
@@ -66,33 +68,18 @@ fn readings(text: &str) -> Result<Vec<String>, String> {
     if decoded.contains('\0') || ["%2e", "%2f", "%5c"].iter().any(|twice| lower.contains(twice)) {
         return refused("is escaped twice, or ends early");
     }
-    let mut kept: Vec<&str> = Vec::new();
-    for element in decoded.split(['/', '\\']) {
-        let element = element.split_once(';').map_or(element, |(element, _)| element);
-        match element {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            element => kept.push(element),
-        }
-    }
-    let compared = format!("/{}", kept.join("/"));
+    let compared = format!("/{}", segments(&decoded, without_parameters).join("/"));
     let written = text.trim_end_matches('/');
     let written = if written.is_empty() { "/".to_owned() } else { written.to_owned() };
     Ok(if written == compared { vec![compared] } else { vec![written, compared] })
 }
 
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            bytes.push(digit()? << 4 | digit()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// `None` if an escape is none, or if it becomes no text.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    let is_escape =
+        |rest: &str| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let is_clear = text.split('%').skip(1).all(is_escape);
+    is_clear.then(|| percent_decode_str(text).decode_utf8().ok()).flatten()
 }
 
 #[cfg(test)]
