@@ -125,6 +125,18 @@ impl Directory {
         let owner = self.endpoints.get(endpoint).filter(|_| self.workloads.contains_key(&endpoint.ip()));
         owner.map(|owner| &owner.service)
     }
+
+    /// The service that a connection to an address is for. What is nobody's address is told by what a request names, as far as that
+    /// has such a port: `named` is its host without port, and the namespace of the pod that asks.
+    #[must_use]
+    pub fn dialled(&self, address: SocketAddr, named: Option<(&str, &str)>) -> Option<&Arc<ServiceEntry>> {
+        let found = self.services.get(&address.ip());
+        if found.is_some() || self.service_of(&address).is_some() {
+            return found;
+        }
+        let (host, namespace) = named?;
+        self.hosts.find(&host.to_ascii_lowercase(), namespace).filter(|host| host.port(address.port()).is_some())
+    }
 }
 
 /// Something for each of some hosts.

@@ -66,7 +66,8 @@ impl<'a> Readings<'a> {
 }
 
 /// The part of an authority before the port.
-fn host(authority: &str) -> &str {
+#[must_use]
+pub fn host(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
         Some(_) | None => authority,

@@ -2,6 +2,7 @@
 
 use super::end::End;
 use super::{Route, Understood, pod};
+use crate::policy::path::host;
 use crate::route::matching::{self, Asked};
 use crate::snapshot::http::{self, Destination, Endpoints, Upstream};
 use crate::snapshot::{NodeSnapshot, PodKey, ServicePortEntry};
@@ -22,14 +23,15 @@ pub(super) struct Way {
 
 /// Finds out.
 pub(super) fn find(snapshot: &NodeSnapshot, source: &End, dialled: SocketAddr, request: Option<&Understood>) -> Routed {
-    let Some(service) = snapshot.directory.services.get(&dialled.ip()) else {
+    let steered = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
+    let named = steered.zip(request).map(|((_, pod), request)| (host(&request.host), &*pod.name.namespace));
+    let Some(service) = snapshot.directory.dialled(dialled, named) else {
         return Routed::to(None, vec![dialled]);
     };
     let Some(port) = service.port(dialled.port()) else {
         let ports: Vec<_> = service.ports.iter().map(|port| port.port.to_string()).collect();
         return Routed::answered(format!("the service has no such port; it has {}", ports.join(", ")));
     };
-    let steered = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
     let Some((key, _)) = steered else {
         let mut routed = Routed::to(None, port.endpoints.iter().collect());
         routed.route.notes.push("the source is not in the mesh, so that routes are not asked".to_owned());
@@ -38,11 +40,11 @@ pub(super) fn find(snapshot: &NodeSnapshot, source: &End, dialled: SocketAddr, r
     match (&port.routes, request) {
         (Some(routes), Some(request)) => by_table(routes.table(key), request, dialled),
         (Some(_), None) => {
-            let mut routed = Routed::to(None, places(port, key));
+            let mut routed = unrouted(port, key, dialled);
             routed.route.notes.push("requests are routed: give METHOD and PATH".to_owned());
             routed
         }
-        (None, _) => Routed::to(None, places(port, key)),
+        (None, _) => unrouted(port, key, dialled),
     }
 }
 
@@ -60,19 +62,21 @@ impl Routed {
 }
 
 /// Where connections to a port go.
-fn places(port: &ServicePortEntry, key: &PodKey) -> Vec<SocketAddr> {
-    match port.upstream_of(key) {
-        Some(upstream) => endpoints(upstream, None).0,
-        None => port.endpoints.iter().collect(),
-    }
+fn unrouted(port: &ServicePortEntry, key: &PodKey, dialled: SocketAddr) -> Routed {
+    let (to, notes) = match port.upstream_of(key) {
+        Some(upstream) => endpoints(upstream, dialled),
+        None => (port.endpoints.iter().collect(), Vec::new()),
+    };
+    let mut routed = Routed::to(None, to);
+    routed.route.notes.extend(notes);
+    routed
 }
 
 fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr) -> Routed {
-    let host = &*request.host;
     let asked = Asked {
         method: &request.method,
         scheme: "http",
-        host: host.rsplit_once(':').map_or(host, |(host, _)| host),
+        host: host(&request.host),
         path: &request.path,
         query: &request.query,
         headers: &request.headers,
@@ -99,7 +103,7 @@ fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr)
                 let share = (backends.len() > 1).then(|| format!("{} of {all}", backend.weight));
                 match &backend.destination {
                     Destination::Upstream(upstream) => {
-                        let (to, notes) = endpoints(upstream, Some(dialled));
+                        let (to, notes) = endpoints(upstream, dialled);
                         routed.route.notes.extend(notes);
                         routed.ways.push(Way { share, to });
                     }
@@ -118,7 +122,7 @@ fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr)
 }
 
 /// Where an upstream is, and what is to be said of it.
-fn endpoints(upstream: &Upstream, original: Option<SocketAddr>) -> (Vec<SocketAddr>, Vec<String>) {
+fn endpoints(upstream: &Upstream, original: SocketAddr) -> (Vec<SocketAddr>, Vec<String>) {
     match &upstream.endpoints {
         Endpoints::Static(all) if all.is_empty() => {
             (Vec::new(), vec![format!("{} has no ready endpoint", upstream.key)])
@@ -128,6 +132,6 @@ fn endpoints(upstream: &Upstream, original: Option<SocketAddr>) -> (Vec<SocketAd
             let names: Vec<_> = names.iter().map(|(name, port)| format!("{name}:{port}")).collect();
             (Vec::new(), vec![format!("{} is wherever {} lead", upstream.key, names.join(", "))])
         }
-        Endpoints::Original => (original.into_iter().collect(), Vec::new()),
+        Endpoints::Original => (vec![original], Vec::new()),
     }
 }

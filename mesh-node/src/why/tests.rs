@@ -155,6 +155,46 @@ spec: {}
 }
 
 #[test]
+fn a_host_outside_is_told_by_what_the_request_names() {
+    let outside = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {namespace: shop, name: api}
+spec:
+  hosts: [api.example]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 198.51.100.7}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {namespace: shop, name: api}
+spec:
+  hosts: [api.example]
+  http: [{route: [{destination: {host: api.example, port: {number: 80}}}]}]
+";
+    let world = format!("{SHOP}---{outside}");
+    let ask = |host: &str| {
+        let request = Request {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            host: Some(host.to_owned()),
+            headers: Vec::new(),
+        };
+        let question =
+            Question { port: Some(80), request: Some(request), ..question("shop/client", "192.0.2.1", None) };
+        asked(&world, &question).expect("a clear question")
+    };
+    let answer = ask("API.example:80");
+    assert_eq!(answer.route.rule.as_deref(), Some("VirtualService shop/api, http[0]"), "{answer:?}");
+    assert_eq!(answer.ways[0].to, ["198.51.100.7:80"]);
+    for other in ["other.example", "[fd00::1]"] {
+        assert_eq!(ask(other).ways[0].to, ["192.0.2.1:80"], "{other}");
+    }
+}
+
+#[test]
 fn a_question_that_is_not_clear_says_what_is_missing() {
     for (source, destination, told) in [
         ("shop/nobody", "shop/web", "there is no pod shop/nobody with an address"),

@@ -34,17 +34,8 @@ pub(crate) struct Plain {
 pub(crate) fn dialled(down: &Downstream, snapshot: &NodeSnapshot, host: &str) -> Result<Dialled, Refusal> {
     let directory = &snapshot.directory;
     let original = down.original;
-    // What is nobody's address is told by the host that the request names, as far as that has such a port.
-    let outside = || {
-        let namespace = &snapshot.pods.get(&down.pod.key)?.name.namespace;
-        let host = directory.hosts.find(&host.to_ascii_lowercase(), namespace)?;
-        host.port(original.port()).map(|_| host)
-    };
-    let service = match directory.services.get(&original.ip()) {
-        None if directory.service_of(&original).is_none() => outside(),
-        service => service,
-    };
-    let Some(service) = service else {
+    let namespace = snapshot.pods.get(&down.pod.key).map(|pod| &*pod.name.namespace);
+    let Some(service) = directory.dialled(original, namespace.map(|namespace| (host, namespace))) else {
         let service = directory.service_of(&original).cloned();
         let upstream = remembered(down, None, || one_endpoint(original, service.as_ref()));
         return Ok(Dialled { service, upstream, table: None });
