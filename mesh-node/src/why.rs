@@ -4,7 +4,7 @@
 //! Out: an [`Answer`]: where it would go, and every verdict with the object that gives it.
 //! Invariant: nothing is decided here. Routes, modes and policies are those of the snapshot of a node on which both pods run, made
 //! by the compiler of the data plane and judged by its evaluator.
-//! Invariant: pure, and the world is left as it is.
+//! Invariant: pure. The world is the asker's own, in which the pods that are asked about are given sandboxes.
 
 mod end;
 mod page;
@@ -20,7 +20,7 @@ use crate::compile::{self, Compiler};
 use crate::model::Name;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::translate;
-use crate::world::{Attachment, Change, Object, World};
+use crate::world::{Attachment, Change, Object, Touched, World};
 use end::{End, Target};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
@@ -265,7 +265,7 @@ pub enum What {
 ///
 /// **Errors**: the question is not clear.
 pub fn ask(
-    world: &World,
+    world: World,
     names: translate::Settings,
     settings: compile::Settings,
     question: &Question,
@@ -306,14 +306,13 @@ struct Case {
 }
 
 impl Case {
-    fn new(world: &World, names: translate::Settings, settings: compile::Settings, source: &Place) -> Self {
+    fn new(mut world: World, names: translate::Settings, settings: compile::Settings, source: &Place) -> Self {
         let node = match source {
             Place::Named(pod) => world.pod(pod).and_then(|pod| pod.spec.node_name),
             Place::Address(_) => None,
         };
         let settings = compile::Settings { node: node.unwrap_or(settings.node), ..settings };
         let node = settings.node.clone();
-        let mut world = world.clone();
         let others: Vec<_> = world.attachments().map(|one| (one.container_id.clone(), one.ifname.clone())).collect();
         for (container_id, ifname) in others {
             world.apply(Change::Detach { container_id, ifname });
@@ -324,11 +323,11 @@ impl Case {
 
     /// Gives pods sandboxes on this node.
     fn attach(&mut self, pods: impl IntoIterator<Item = Name>) {
+        let mut touched = Touched::default();
         for pod in pods {
             if let Some(mut moved) = self.world.pod(&pod) {
                 moved.spec.node_name = Some(self.node.clone());
-                let touched = self.world.learn(Change::Upsert(Box::new(Object::Pod(moved))));
-                self.compiler.learn(&self.world, touched);
+                touched.extend(self.world.learn(Change::Upsert(Box::new(Object::Pod(moved)))));
             }
             let attachment = Attachment {
                 container_id: pod.to_string(),
@@ -339,9 +338,9 @@ impl Case {
                 pod_name: pod.name.to_string(),
                 pod_uid: None,
             };
-            let touched = self.world.learn(Change::Attach(attachment));
-            self.compiler.learn(&self.world, touched);
+            touched.extend(self.world.learn(Change::Attach(attachment)));
         }
+        self.compiler.learn(&self.world, touched);
     }
 
     /// What is at an address, for people.

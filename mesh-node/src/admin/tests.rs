@@ -35,7 +35,7 @@ impl Source for Daemon {
     }
 
     fn why(&self, question: &crate::why::Question) -> Result<crate::why::Answer, crate::why::WhyError> {
-        crate::why::ask(&crate::world::World::default(), Default::default(), Default::default(), question)
+        crate::why::ask(crate::world::World::default(), Default::default(), Default::default(), question)
     }
 }
 

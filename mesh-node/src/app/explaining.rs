@@ -25,7 +25,7 @@ pub(super) fn why(why: Why, runtime: &Runtime) -> Result<(), AppError> {
     let answer = match why.objects {
         Some(directory) => {
             let (names, settings) = settings(&why.names);
-            why::ask(&read(directory)?, names, settings, &question)?
+            why::ask(read(directory)?, names, settings, &question)?
         }
         None => runtime.block_on(admin::status::why(why.admin_addr, &question))?,
     };

@@ -84,15 +84,15 @@ impl Inspect {
     }
 
     /// What `ask` makes of a copy of the world; one copy at a time, however many ask.
-    fn of_a_copy<T>(&self, ask: impl FnOnce(&World) -> T) -> T {
+    fn of_a_copy<T>(&self, ask: impl FnOnce(World) -> T) -> T {
         let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let world = self.world.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ask(&world)
+        ask(world)
     }
 
     /// Nobody else needs all of it at once, so it is made when somebody looks.
     fn model(&self) -> Model {
-        self.of_a_copy(|world| translate::translate(world, &self.names).0)
+        self.of_a_copy(|world| translate::translate(&world, &self.names).0)
     }
 
     fn world(&self) -> Value {
