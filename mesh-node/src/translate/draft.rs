@@ -8,7 +8,8 @@
 
 use super::read::{Fields, Log, Place};
 use crate::model::Selector;
-use crate::model::policy::{Action, Atom, Clause, Condition, PolicyScope, Rule, Test};
+use crate::model::policy::{Action, Atom, Clause, Condition, PolicyScope, Rule, Side, Test};
+use std::collections::BTreeSet;
 
 /// TCP's number of IANA.
 pub(super) const TCP: u8 = 6;
@@ -59,6 +60,35 @@ pub(super) fn rules<'a>(
         let condition = Condition::default();
         vec![unclear(Rule { name: direction.to_owned(), action: Action::Deny, condition })]
     })
+}
+
+/// What a policy says of what arrives and of what leaves; `None` where it does not speak of that. The field `types` says of which it
+/// does; without it, of what leaves if there are rules, and of what arrives as `arrives` says of the rules for both.
+pub(super) fn directions<'a>(
+    fields: &mut Fields<'a>,
+    types: &'static str,
+    read: impl Fn(&Place<'a>, String, Side) -> Rule,
+    arrives: impl FnOnce(&[Rule], &[Rule]) -> bool,
+) -> (Option<Vec<Rule>>, Option<Vec<Rule>>) {
+    let (arriving, leaving) = (fields.take("ingress"), fields.take("egress"));
+    let ingress = rules(&arriving, "ingress", |place, name| read(place, name, Side::Source));
+    let egress = rules(&leaving, "egress", |place, name| read(place, name, Side::Destination));
+    let named = fields.take(types);
+    let words = [("Ingress", Side::Source), ("Egress", Side::Destination)];
+    let named = understood(named.log(), || {
+        named.items().iter().filter_map(|place| place.choice(&words)).collect::<BTreeSet<Side>>()
+    });
+    let (of_ingress, of_egress) = match named {
+        None => (true, true),
+        Some(named) if named.is_empty() => (arrives(&ingress, &egress), !egress.is_empty()),
+        Some(named) => (named.contains(&Side::Source), named.contains(&Side::Destination)),
+    };
+    for (list, rules, is_of_it) in [(&arriving, &ingress, of_ingress), (&leaving, &egress, of_egress)] {
+        if !rules.is_empty() && !is_of_it {
+            list.note(format!("it has no effect, since {types} do not name it"), "name it there, or remove it");
+        }
+    }
+    (of_ingress.then_some(ingress), of_egress.then_some(egress))
 }
 
 /// A rule of which something was not understood beside its tests: it is met by everything where it denies, and by nothing elsewhere.

@@ -10,13 +10,12 @@ use super::entity::parse;
 use super::label::Whose;
 use super::rule;
 use crate::api::custom::Custom;
-use crate::model::policy::{Order, Policy, Rule, Side, Stage, TierKey};
+use crate::model::policy::{Order, Policy, Rule, Stage, TierKey};
 use crate::model::{ObjectRef, Selector};
-use crate::translate::draft::{Draft, rules, understood};
+use crate::translate::draft::{Draft, directions, understood};
 use crate::translate::kube::network_policy;
 use crate::translate::read::{Fields, Log, Place};
 use crate::world::{CalicoKind, CalicoStore, CustomKind};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const OF_HOSTS: &str = "it is about what hosts send and receive themselves, which felix alone sees";
@@ -77,7 +76,9 @@ fn of_calico(log: &Log, mut fields: Fields<'_>, is_global: bool, stage: Stage) -
     let order = fields.take("order");
     let order = understood(log, || order.decimal());
     let (scope, widest) = scope(&mut fields, namespace);
-    let (ingress, egress) = of_directions(&mut fields, namespace);
+    let read = |place: &Place<'_>, name, _| rule::rule(place, name, namespace);
+    let arrives = |ingress: &[Rule], egress: &[Rule]| egress.is_empty() || !ingress.is_empty();
+    let (ingress, egress) = directions(&mut fields, "types", read, arrives);
     fields.take("performanceHints").items().iter().for_each(Place::immaterial);
     let is_of_hosts = is_global && of_hosts(&mut fields);
     let draft = Draft { scope, widest, ingress, egress, is_placed: tier.is_some() && order.is_some() }.closed(fields);
@@ -134,25 +135,4 @@ fn scope(fields: &mut Fields<'_>, namespace: Option<&str>) -> (Option<Selector>,
         }
     }
     (is_clear.then(|| widest.clone()), widest)
-}
-
-/// What it says of what arrives and of what leaves.
-fn of_directions(fields: &mut Fields<'_>, namespace: Option<&str>) -> (Option<Vec<Rule>>, Option<Vec<Rule>>) {
-    let (arriving, leaving) = (fields.take("ingress"), fields.take("egress"));
-    let ingress = rules(&arriving, "ingress", |place, name| rule::rule(place, name, namespace));
-    let egress = rules(&leaving, "egress", |place, name| rule::rule(place, name, namespace));
-    let types = fields.take("types");
-    let words = [("Ingress", Side::Source), ("Egress", Side::Destination)];
-    let read = || types.items().iter().filter_map(|place| place.choice(&words)).collect::<BTreeSet<Side>>();
-    let (arrives, leaves) = match understood(types.log(), read) {
-        None => (true, true),
-        Some(types) if types.is_empty() => (egress.is_empty() || !ingress.is_empty(), !egress.is_empty()),
-        Some(types) => (types.contains(&Side::Source), types.contains(&Side::Destination)),
-    };
-    for (list, rules, is_of_it) in [(&arriving, &ingress, arrives), (&leaving, &egress, leaves)] {
-        if !rules.is_empty() && !is_of_it {
-            list.note("it has no effect, since types do not name it", "name it there, or remove it");
-        }
-    }
-    (arrives.then_some(ingress), leaves.then_some(egress))
 }

@@ -11,7 +11,7 @@ use crate::model::policy::{
     Action, Atom, Clause, Condition, Order, Policy, Ports, Prefix, Prefixes, Rule, Side, Stage, Test, TierKey,
 };
 use crate::model::{Selector, Text};
-use crate::translate::draft::{Draft, SCTP, TCP, UDP, clause, rules, understood};
+use crate::translate::draft::{Draft, SCTP, TCP, UDP, clause, directions, understood};
 use crate::translate::read::{Fields, Log, Place, Scalar};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,39 +46,16 @@ pub(in crate::translate) fn draft(fields: &mut Fields<'_>, namespace: &Text) -> 
     let widest = own.and(pods());
     let selected = fields.take("podSelector");
     let scope = understood(log, || widest.clone().and(selector(&selected, of_pod)));
-    let (arriving, leaving) = (fields.take("ingress"), fields.take("egress"));
-    let ingress = rules(&arriving, "ingress", |place, name| rule(place, name, ("from", Side::Source), namespace));
-    let egress = rules(&leaving, "egress", |place, name| rule(place, name, ("to", Side::Destination), namespace));
-    let types = fields.take("policyTypes");
-    let (of_ingress, of_egress) = types_of(&types, !egress.is_empty());
-    for (place, rules, is_of_it) in [(&arriving, &ingress, of_ingress), (&leaving, &egress, of_egress)] {
-        if !rules.is_empty() && !is_of_it {
-            place.note("it has no effect, since policyTypes do not name it", "name it there, or remove it");
-        }
-    }
-    Draft {
-        scope,
-        widest,
-        ingress: of_ingress.then_some(ingress),
-        egress: of_egress.then_some(egress),
-        is_placed: true,
-    }
+    let read = |place: &Place<'_>, name, side| rule(place, name, side, namespace);
+    let (ingress, egress) = directions(fields, "policyTypes", read, |_, _| true);
+    Draft { scope, widest, ingress, egress, is_placed: true }
 }
 
-/// Does it speak of what arrives, and of what leaves?
-fn types_of(place: &Place<'_>, has_egress: bool) -> (bool, bool) {
-    let words = [("Ingress", Side::Source), ("Egress", Side::Destination)];
-    let types = understood(place.log(), || {
-        place.items().iter().filter_map(|place| place.choice(&words)).collect::<BTreeSet<Side>>()
-    });
-    match types {
-        None => (true, true),
-        Some(types) if types.is_empty() => (true, has_egress),
-        Some(types) => (types.contains(&Side::Source), types.contains(&Side::Destination)),
-    }
-}
-
-fn rule(place: &Place<'_>, name: String, (peers, side): (&'static str, Side), namespace: &Text) -> Rule {
+fn rule(place: &Place<'_>, name: String, side: Side, namespace: &Text) -> Rule {
+    let peers = match side {
+        Side::Source => "from",
+        Side::Destination => "to",
+    };
     let clauses = understood(place.log(), || {
         let mut fields = place.fields()?;
         let peers = clause(&fields.take(peers), |place| peer(place, side, namespace));
