@@ -7,7 +7,7 @@
 
 use crate::api::core::{Namespace, Pod, Service, ServiceAccount};
 use crate::api::custom::Custom;
-pub use crate::api::custom::{CalicoKind, CalicoStore, CustomKind};
+pub use crate::api::custom::{CalicoFamily, CalicoKind, CalicoStore, CustomKind};
 use crate::api::discovery::EndpointSlice;
 use crate::api::istio::PeerAuthentication;
 use crate::api::meta::ObjectMeta;

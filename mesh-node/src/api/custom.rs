@@ -7,7 +7,7 @@
 
 mod calico;
 
-pub use calico::{CalicoKind, CalicoObject, CalicoStore};
+pub use calico::{CalicoFamily, CalicoKind, CalicoObject, CalicoStore};
 
 use super::meta::{ObjectMeta, nullable};
 use serde::{Deserialize, Serialize};

@@ -192,7 +192,7 @@ impl Live {
     fn index(&mut self, object: &ObjectRef, entry: &Entry, is_there: bool) {
         self.asked.note(&entry.mentions.selectors, is_there);
         self.services.note(object, &entry.policy.scope, &entry.mentions.services, is_there);
-        for name in gateways(&entry.policy.scope) {
+        for name in entry.policy.scope.gateways() {
             let about = (name.clone(), object.clone());
             if is_there {
                 self.gateways.insert(about)
@@ -412,18 +412,14 @@ impl Live {
             );
             report("spec.tier", problem, "create the tier, or name another one");
         }
-        let services = match &policy.scope {
-            PolicyScope::Targets { services, .. } => services,
-            PolicyScope::Selected(_) => &BTreeSet::new(),
-        };
-        for name in services.iter().filter(|name| world.service(name).is_none()) {
+        for name in policy.scope.services().iter().filter(|name| world.service(name).is_none()) {
             let problem = format!("there is no Service {name}; the policy holds for nobody there");
             report("spec.targetRefs", problem, "create the service, or correct its name");
         }
         let is_gateway = |name: &Name| {
             translator.customs.gateways.contains_key(&ObjectRef::new(CustomKind::Gateway.full_name(), name.clone()))
         };
-        for name in gateways(&policy.scope).filter(|name| !is_gateway(name)) {
+        for name in policy.scope.gateways().iter().filter(|name| !is_gateway(name)) {
             let problem = format!("there is no Gateway {name}; the policy holds for nothing there");
             report("spec.targetRefs", problem, "create the gateway, or correct its name");
         }
@@ -474,13 +470,4 @@ fn namespace(scope: &PolicyScope) -> Option<Arc<str>> {
         PolicyScope::Selected(selector) => selector.namespace().cloned(),
         PolicyScope::Targets { .. } => None,
     }
-}
-
-/// The gateways that a policy is about.
-fn gateways(scope: &PolicyScope) -> impl Iterator<Item = &Name> {
-    let gateways = match scope {
-        PolicyScope::Targets { gateways, .. } => Some(gateways),
-        PolicyScope::Selected(_) => None,
-    };
-    gateways.into_iter().flatten()
 }

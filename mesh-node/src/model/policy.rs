@@ -196,6 +196,26 @@ pub enum PolicyScope {
     },
 }
 
+impl PolicyScope {
+    /// The services behind which are the pods that it is about.
+    #[must_use]
+    pub fn services(&self) -> &BTreeSet<Name> {
+        match self {
+            Self::Targets { services, .. } => services,
+            Self::Selected(_) => const { &BTreeSet::new() },
+        }
+    }
+
+    /// The gateways that it is about.
+    #[must_use]
+    pub fn gateways(&self) -> &BTreeSet<Name> {
+        match self {
+            Self::Targets { gateways, .. } => gateways,
+            Self::Selected(_) => const { &BTreeSet::new() },
+        }
+    }
+}
+
 /// Is a policy in force?
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Stage {

@@ -18,7 +18,7 @@ mod tier;
 use super::read::Log;
 use crate::api::custom::{CalicoObject, Custom};
 use crate::model::{Issue, Labels, ObjectRef};
-use crate::world::{CalicoKind, CalicoStore, CustomKind};
+use crate::world::{CalicoFamily, CalicoKind, CalicoStore, CustomKind};
 pub use label::Whose;
 pub use selector::{SelectorError, parse as selector};
 use std::sync::Arc;
@@ -41,14 +41,10 @@ pub(super) fn form(kind: CalicoKind, store: CalicoStore, object: &Custom) -> ((O
 }
 
 fn meaning(log: &Log, kind: CalicoKind, object: &Custom, labels: Arc<Labels>) -> Meaning {
-    match kind {
-        CalicoKind::NetworkPolicy
-        | CalicoKind::GlobalNetworkPolicy
-        | CalicoKind::StagedNetworkPolicy
-        | CalicoKind::StagedGlobalNetworkPolicy
-        | CalicoKind::StagedKubernetesNetworkPolicy => Meaning::Policy(policy::policy(log, kind, object).map(Arc::new)),
-        CalicoKind::Tier => Meaning::Tier(Arc::new(tier::tier(log, object))),
-        CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => Meaning::Set(Arc::new(set::set(log, object, labels))),
+    match kind.family() {
+        CalicoFamily::Policy => Meaning::Policy(policy::policy(log, kind, object).map(Arc::new)),
+        CalicoFamily::Tier => Meaning::Tier(Arc::new(tier::tier(log, object))),
+        CalicoFamily::Set => Meaning::Set(Arc::new(set::set(log, object, labels))),
     }
 }
 

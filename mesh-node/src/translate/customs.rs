@@ -10,7 +10,7 @@ use super::gateway::Grants;
 use super::kube::network_policy;
 use super::read::Log;
 use super::{Settings, cluster_network_policy, gateway, istio};
-use crate::api::custom::{CalicoKind, CalicoStore, Custom, CustomKind};
+use crate::api::custom::{CalicoFamily, CalicoKind, CalicoStore, Custom, CustomKind};
 use crate::model::http::{HttpRoute, TrafficPolicies};
 use crate::model::policy::{AddressSet, Policy, Tier, TierKey};
 use crate::model::{ExternalService, Gateway, Issue, Name, ObjectRef, WorkloadEntry};
@@ -70,21 +70,13 @@ impl Customs {
     /// Makes the form of an object that counts the one that holds. Returns whether that is another than before.
     fn put_calico(&mut self, kind: CalicoKind, object: ObjectRef) -> bool {
         let meaning = self.stored.meaning(&object).cloned();
-        match kind {
-            CalicoKind::Tier => {
+        match kind.family() {
+            CalicoFamily::Tier => {
                 let tier = meaning.and_then(Meaning::into_tier);
                 put(&mut self.tiers, TierKey::network(&*object.name.name), tier)
             }
-            CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => {
-                put(&mut self.address_sets, object, meaning.and_then(Meaning::into_set))
-            }
-            CalicoKind::NetworkPolicy
-            | CalicoKind::GlobalNetworkPolicy
-            | CalicoKind::StagedNetworkPolicy
-            | CalicoKind::StagedGlobalNetworkPolicy
-            | CalicoKind::StagedKubernetesNetworkPolicy => {
-                put(&mut self.policies, object, meaning.and_then(Meaning::into_policy))
-            }
+            CalicoFamily::Set => put(&mut self.address_sets, object, meaning.and_then(Meaning::into_set)),
+            CalicoFamily::Policy => put(&mut self.policies, object, meaning.and_then(Meaning::into_policy)),
         }
     }
 

@@ -59,7 +59,32 @@ impl CalicoStore {
     }
 }
 
+/// What an object of a kind means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalicoFamily {
+    /// A policy.
+    Policy,
+    /// A tier.
+    Tier,
+    /// A set of addresses.
+    Set,
+}
+
 impl CalicoKind {
+    /// What its objects mean.
+    #[must_use]
+    pub const fn family(self) -> CalicoFamily {
+        match self {
+            Self::NetworkPolicy
+            | Self::GlobalNetworkPolicy
+            | Self::StagedNetworkPolicy
+            | Self::StagedGlobalNetworkPolicy
+            | Self::StagedKubernetesNetworkPolicy => CalicoFamily::Policy,
+            Self::Tier => CalicoFamily::Tier,
+            Self::NetworkSet | Self::GlobalNetworkSet => CalicoFamily::Set,
+        }
+    }
+
     /// The kind as users write it.
     pub(super) const fn name(self) -> &'static str {
         match self {

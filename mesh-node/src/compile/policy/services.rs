@@ -45,11 +45,7 @@ pub(super) struct Changed {
 impl Services {
     /// `object` speaks of these, or no longer does.
     pub(super) fn note(&mut self, object: &ObjectRef, scope: &PolicyScope, mentions: &BTreeSet<Name>, is_there: bool) {
-        let scope = match scope {
-            PolicyScope::Targets { services, .. } => services,
-            PolicyScope::Selected(_) => &BTreeSet::new(),
-        };
-        for (names, all) in [(scope, &mut self.scopes), (mentions, &mut self.mentions)] {
+        for (names, all) in [(scope.services(), &mut self.scopes), (mentions, &mut self.mentions)] {
             for name in names {
                 let entry = (name.clone(), object.clone());
                 if is_there {

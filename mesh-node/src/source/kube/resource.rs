@@ -7,11 +7,11 @@
 
 use crate::api::custom::Reported;
 use crate::model::Name;
-use crate::world::{CalicoKind, CalicoStore, CustomKind, Kind, Object};
+use crate::world::{CustomKind, Kind, Object};
 use serde::Deserialize;
 
 /// A kind of objects and where the API server has it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resource {
     pub(super) kind: Kind,
     /// The API group, empty for the core.
@@ -26,8 +26,8 @@ pub(super) struct Resource {
     pub(super) is_custom: bool,
 }
 
-/// Every kind that is watched.
-pub(super) const RESOURCES: [Resource; 37] = [
+/// Those that the API server has anyhow, and the one of Istio's that has fields of its own.
+const BUILT_IN: [Resource; 6] = [
     Resource {
         kind: Kind::Namespace,
         group: "",
@@ -70,38 +70,18 @@ pub(super) const RESOURCES: [Resource; 37] = [
         fields: "",
         is_custom: true,
     },
-    custom(CustomKind::HttpRoute),
-    custom(CustomKind::GrpcRoute),
-    custom(CustomKind::Gateway),
-    custom(CustomKind::GatewayClass),
-    custom(CustomKind::ReferenceGrant),
-    custom(CustomKind::VirtualService),
-    custom(CustomKind::DestinationRule),
-    custom(CustomKind::ServiceEntry),
-    custom(CustomKind::WorkloadEntry),
-    custom(CustomKind::IstioGateway),
-    custom(CustomKind::Sidecar),
-    custom(CustomKind::NetworkPolicy),
-    custom(CustomKind::ClusterNetworkPolicy),
-    custom(CustomKind::Calico(CalicoKind::NetworkPolicy, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::NetworkPolicy, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::GlobalNetworkPolicy, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::GlobalNetworkPolicy, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::StagedNetworkPolicy, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::StagedNetworkPolicy, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::StagedGlobalNetworkPolicy, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::StagedGlobalNetworkPolicy, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::StagedKubernetesNetworkPolicy, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::StagedKubernetesNetworkPolicy, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::Tier, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::Tier, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::NetworkSet, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::NetworkSet, CalicoStore::Native)),
-    custom(CustomKind::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Crd)),
-    custom(CustomKind::Calico(CalicoKind::GlobalNetworkSet, CalicoStore::Native)),
-    custom(CustomKind::AuthorizationPolicy),
-    custom(CustomKind::RequestAuthentication),
 ];
+
+/// Every kind that is watched as a whole.
+pub(super) const RESOURCES: [Resource; BUILT_IN.len() + CustomKind::ALL.len()] = {
+    let mut all = [BUILT_IN[0]; BUILT_IN.len() + CustomKind::ALL.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < BUILT_IN.len() { BUILT_IN[at] } else { custom(CustomKind::ALL[at - BUILT_IN.len()]) };
+        at += 1;
+    }
+    all
+};
 
 /// Secrets, each of which is watched by itself: rights may be given to single objects, and to no more is one needed.
 pub(super) const SECRETS: Resource =
