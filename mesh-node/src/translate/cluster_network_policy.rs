@@ -23,9 +23,8 @@ pub(super) fn policy(log: &Log, object: &Custom) -> Policy {
     let mut fields = log.spec(&object.spec);
     let (tier, priority) = (fields.take("tier"), fields.take("priority"));
     let tiers = [("Admin", TierKey::KUBE_ADMIN), ("Baseline", TierKey::KUBE_BASELINE)];
-    let tier = understood(log, || required(&tier, Place::is_there).and_then(|tier| tier.choice(&tiers))).flatten();
-    let priority =
-        understood(log, || required(&priority, Place::is_there).and_then(|place| place.number(0, 1_000))).flatten();
+    let tier = understood(log, || required(&tier).and_then(|tier| tier.choice(&tiers))).flatten();
+    let priority = understood(log, || required(&priority).and_then(|place| place.number(0, 1_000))).flatten();
     let subject = fields.take("subject");
     let scope = understood(log, || pods_of(&subject)).flatten();
     let (arriving, leaving) = (fields.take("ingress"), fields.take("egress"));
@@ -47,9 +46,9 @@ pub(super) fn policy(log: &Log, object: &Custom) -> Policy {
     }
 }
 
-/// The place, which must be so.
-fn required<'p, 'a>(place: &'p Place<'a>, is_so: impl Fn(&Place<'a>) -> bool) -> Option<&'p Place<'a>> {
-    if !is_so(place) {
+/// The place, if it is there, as it must be.
+fn required<'p, 'a>(place: &'p Place<'a>) -> Option<&'p Place<'a>> {
+    if !place.is_there() {
         place.refuse("it is missing", "give it");
         return None;
     }
@@ -58,7 +57,7 @@ fn required<'p, 'a>(place: &'p Place<'a>, is_so: impl Fn(&Place<'a>) -> bool) ->
 
 /// The pods that exactly one of two fields selects.
 fn pods_of(place: &Place<'_>) -> Option<Selector> {
-    let mut fields = required(place, Place::is_there)?.fields()?;
+    let mut fields = required(place)?.fields()?;
     let (namespaces, pods) = (fields.take("namespaces"), fields.take("pods"));
     one(place, &[&namespaces, &pods]);
     selected(&namespaces, &pods)
@@ -89,8 +88,7 @@ fn rule(place: &Place<'_>, name: String, (peers, side): (&'static str, Side)) ->
             rule.name = format!("{} ({name})", rule.name);
         }
         let action = fields.take("action");
-        rule.action =
-            required(&action, Place::is_there).and_then(|action| action.choice(&ACTIONS)).unwrap_or(Action::Deny);
+        rule.action = required(&action).and_then(|action| action.choice(&ACTIONS)).unwrap_or(Action::Deny);
         let peers = fields.take(peers);
         let alternatives = peers.items().iter().map(|place| peer(place, side)).collect::<Vec<_>>();
         if alternatives.is_empty() {

@@ -89,12 +89,6 @@ impl Prefixes {
         behind.checked_sub(1).is_some_and(|at| address <= self.ranges[at].1)
     }
 
-    /// Are there none?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
     /// What is in any of these.
     #[must_use]
     pub fn union<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {

@@ -57,12 +57,6 @@ impl Texts {
         self.exact.binary_search_by(|exact| (**exact).cmp(text)).is_ok()
             || self.others.iter().any(|other| other.matches(text))
     }
-
-    /// The whole texts, if there are no others.
-    #[must_use]
-    pub fn as_exact(&self) -> Option<&[Box<str>]> {
-        self.others.is_empty().then_some(&self.exact)
-    }
 }
 
 impl FromIterator<Text> for Texts {
