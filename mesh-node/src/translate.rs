@@ -177,11 +177,10 @@ impl Translator {
     }
 
     fn around<'a>(&'a self, world: &'a World, pod: &Name) -> Around<'a> {
-        let namespace = Name::new("", pod.namespace.clone());
         Around {
             trust_domain: &self.settings.trust_domain,
             installation: self.settings.installation.as_deref(),
-            namespace: world.namespaces().get(&namespace).map(|namespace| &**namespace),
+            namespace: world.namespace(&pod.namespace).map(|namespace| &**namespace),
             sandboxes: self.sandboxes.get(pod).map_or(&[], Vec::as_slice),
         }
     }

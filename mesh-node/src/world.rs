@@ -417,6 +417,12 @@ impl World {
         &self.namespaces
     }
 
+    /// The namespace of this name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.namespaces.get(&Name::new("", name))
+    }
+
     /// Every service account.
     #[must_use]
     pub fn service_accounts(&self) -> &BTreeMap<Name, Arc<ServiceAccount>> {

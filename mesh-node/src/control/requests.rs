@@ -167,7 +167,7 @@ impl Control {
     }
 
     fn knows_namespace_of(&self, pod: &Name) -> bool {
-        self.world().namespaces().contains_key(&Name::new("", pod.namespace.clone()))
+        self.world().namespace(&pod.namespace).is_some()
     }
 
     /// Answers the ADDs whose pods are in force.

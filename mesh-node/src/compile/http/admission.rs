@@ -46,7 +46,7 @@ fn allows(world: &World, gateway: &Gateway, listener: &Listener, namespace: &Tex
         AllowedRoutes::All => true,
         AllowedRoutes::Same => *namespace == gateway.object.name.namespace,
         AllowedRoutes::Selected(labels) => {
-            let of = world.namespaces().get(&Name::new("", namespace.clone()));
+            let of = world.namespace(namespace);
             of.is_some_and(|of| has_all(&of.metadata.labels, labels))
         }
     }

@@ -7,7 +7,7 @@
 //! Invariant: a selector that names its namespace is compared with nobody else's subjects.
 
 use crate::model::policy::{AddressSet, Prefixes};
-use crate::model::{Labels, Name, ObjectRef, Selector, Subject};
+use crate::model::{Labels, ObjectRef, Selector, Subject};
 use crate::policy::Group;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -158,6 +158,6 @@ fn subject_of(set: &AddressSet, world: &World) -> Subject {
 
 /// The labels of a namespace.
 pub(super) fn namespace_labels(world: &World, name: &str) -> Arc<Labels> {
-    let namespace = world.namespaces().get(&Name::new("", name));
+    let namespace = world.namespace(name);
     namespace.map(|namespace| Arc::clone(&namespace.metadata.labels)).unwrap_or_default()
 }
