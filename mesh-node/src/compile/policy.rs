@@ -136,9 +136,12 @@ impl Live {
         let before = self.asked.keys();
         let customs = &translator.customs;
         if stale.tiers {
-            self.tiers = Tiers::new(&customs.tiers);
-            let all: Vec<_> = self.policies.keys().filter(|object| !stale.policies.contains(object)).cloned().collect();
-            all.iter().for_each(|object| self.put(object, customs.policies.get(object)));
+            let before = std::mem::replace(&mut self.tiers, Tiers::new(&customs.tiers));
+            let is_other = |entry: &Entry| before.known(&entry.policy.tier) != self.tiers.known(&entry.policy.tier);
+            let others = self.policies.iter().filter(|(object, _)| !stale.policies.contains(*object));
+            let others: Vec<_> =
+                others.filter(|(_, entry)| is_other(entry)).map(|(object, _)| object.clone()).collect();
+            others.iter().for_each(|object| self.put(object, customs.policies.get(object)));
         }
         stale.policies.iter().for_each(|object| self.put(object, customs.policies.get(object)));
         self.asked.keys() != before

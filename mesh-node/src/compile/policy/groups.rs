@@ -84,10 +84,9 @@ impl Groups {
         let mut askers = BTreeSet::new();
         for (selector, members) in changed {
             let Some(asked) = self.groups.get_mut(selector) else { continue };
-            let is_gone = |subject: &Arc<Subject>| {
-                members.iter().any(|(member, is_there)| !is_there && Arc::ptr_eq(member, subject))
-            };
-            let stayed = asked.group.members().iter().filter(|subject| !is_gone(subject));
+            let gone = members.iter().filter(|(_, is_there)| !is_there).map(|(subject, _)| place(subject));
+            let gone: HashSet<usize> = gone.collect();
+            let stayed = asked.group.members().iter().filter(|subject| !gone.contains(&place(subject)));
             let came = members.iter().filter(|(_, is_there)| *is_there).map(|(subject, _)| *subject);
             let addresses = asked.group.addresses().clone();
             asked.group = Arc::new(Group::new(stayed.chain(came).cloned(), addresses));

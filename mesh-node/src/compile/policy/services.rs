@@ -19,6 +19,8 @@ pub(super) struct Services {
     scopes: BTreeSet<(Name, ObjectRef)>,
     /// By the policies whose rules mention them.
     mentions: BTreeSet<(Name, ObjectRef)>,
+    /// Those of which somebody speaks or no longer does since they were looked at.
+    noted: BTreeSet<Name>,
     known: BTreeMap<Name, Known>,
 }
 
@@ -47,6 +49,7 @@ impl Services {
     pub(super) fn note(&mut self, object: &ObjectRef, scope: &PolicyScope, mentions: &BTreeSet<Name>, is_there: bool) {
         for (names, all) in [(scope.services(), &mut self.scopes), (mentions, &mut self.mentions)] {
             for name in names {
+                self.noted.insert(name.clone());
                 let entry = (name.clone(), object.clone());
                 if is_there {
                     all.insert(entry)
@@ -57,23 +60,27 @@ impl Services {
         }
     }
 
-    /// Looks at those that are stale and at those that nobody spoke of before; forgets those of which nobody speaks any more.
+    /// Looks at those that are stale and at those that were noted; forgets those of which nobody speaks any more.
     pub(super) fn refresh(&mut self, world: &World, translator: &Translator, stale: &BTreeSet<Name>) -> Changed {
         let mut changed = Changed::default();
-        let names: BTreeSet<Name> = self.scopes.iter().chain(&self.mentions).map(|(name, _)| name.clone()).collect();
-        self.known.retain(|name, _| names.contains(name));
-        for name in names {
-            if self.known.contains_key(&name) && !stale.contains(&name) {
+        let noted = std::mem::take(&mut self.noted);
+        for name in noted.union(stale) {
+            let is_spoken_of = [&self.scopes, &self.mentions].iter().any(|all| of(all, name).next().is_some());
+            if !is_spoken_of {
+                self.known.remove(name);
                 continue;
             }
-            let now = known(world, translator, &name);
-            if self.known.get(&name) == Some(&now) {
+            if self.known.contains_key(name) && !stale.contains(name) {
                 continue;
             }
-            changed.told.extend(of(&self.scopes, &name).cloned());
-            changed.mentioning.extend(of(&self.mentions, &name).cloned());
-            changed.scopes |= of(&self.scopes, &name).next().is_some();
-            self.known.insert(name, now);
+            let now = known(world, translator, name);
+            if self.known.get(name) == Some(&now) {
+                continue;
+            }
+            changed.told.extend(of(&self.scopes, name).cloned());
+            changed.mentioning.extend(of(&self.mentions, name).cloned());
+            changed.scopes |= of(&self.scopes, name).next().is_some();
+            self.known.insert(name.clone(), now);
         }
         changed
     }
