@@ -27,6 +27,8 @@ pub(super) struct Services {
 /// A service as it was last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
+    /// Is a policy about the pods behind it?
+    is_scope: bool,
     is_there: bool,
     /// Whom it selects; `None` if it leaves that to its endpoints.
     selector: Option<Selector>,
@@ -65,21 +67,24 @@ impl Services {
         let mut changed = Changed::default();
         let noted = std::mem::take(&mut self.noted);
         for name in noted.union(stale) {
-            let is_spoken_of = [&self.scopes, &self.mentions].iter().any(|all| of(all, name).next().is_some());
-            if !is_spoken_of {
+            let [is_scope, is_mentioned] = [&self.scopes, &self.mentions].map(|all| of(all, name).next().is_some());
+            let before = self.known.get(name);
+            let was_scope = before.is_some_and(|before| before.is_scope);
+            if !is_scope && !is_mentioned {
+                changed.scopes |= was_scope;
                 self.known.remove(name);
                 continue;
             }
-            if self.known.contains_key(name) && !stale.contains(name) {
+            if before.is_some() && was_scope == is_scope && !stale.contains(name) {
                 continue;
             }
-            let now = known(world, translator, name);
-            if self.known.get(name) == Some(&now) {
+            let now = Known { is_scope, ..known(world, translator, name) };
+            if before == Some(&now) {
                 continue;
             }
             changed.told.extend(of(&self.scopes, name).cloned());
             changed.mentioning.extend(of(&self.mentions, name).cloned());
-            changed.scopes |= of(&self.scopes, name).next().is_some();
+            changed.scopes |= was_scope || is_scope;
             self.known.insert(name.clone(), now);
         }
         changed
@@ -114,6 +119,7 @@ fn known(world: &World, translator: &Translator, name: &Name) -> Known {
     let selector = world.service(name).map(|service| service.spec.selector);
     let service = translator.read_service(world, name).0;
     Known {
+        is_scope: false,
         is_there: selector.is_some(),
         selector: selector.filter(|labels| !labels.is_empty()).map(|labels| selecting(name, &labels)),
         endpoints: service.as_ref().map(endpoints).unwrap_or_default(),

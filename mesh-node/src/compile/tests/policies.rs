@@ -422,6 +422,21 @@ fn tokens_are_not_read_so_whoever_is_to_show_one_is_denied() {
 }
 
 #[test]
+fn a_policy_about_a_service_holds_though_another_spoke_of_it_before() {
+    let mention = "{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: m}, \
+                   spec: {egress: [{action: Allow, destination: {services: {name: web}}}], ingress: [{action: Allow}]}}";
+    let mut known = world(&format!("{PODS}{mention}"));
+    attach(&mut known, "web", "c-web", None, &[]);
+    let mut compiler = Compiler::of(&known, translate::Settings::default(), settings());
+    assert!(ask(&compiler.snapshot(), "- 8080").0);
+    let about =
+        crate::world::fixture::object(policy("{targetRef: {kind: Service, name: web}}").trim_end_matches("---\n"));
+    let touched = known.learn(Change::Upsert(Box::new(about)));
+    compiler.learn(&known, touched);
+    assert!(!ask(&compiler.snapshot(), "- 8080").0);
+}
+
+#[test]
 fn a_service_that_is_not_there_is_named() {
     check_unclear(
         &policy("{targetRefs: [{kind: Service, name: gone}, {kind: Service, name: web}]}"),
