@@ -47,6 +47,18 @@ pub(super) fn subject(settings: &Settings) -> Subject {
     }
 }
 
+/// The labels by which Istio names the gateway of the Gateway API whose pods those are.
+pub(super) const GATEWAY_NAMES: [&str; 2] = ["gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name"];
+
+/// The pods that Istio would run for a gateway of the Gateway API, as policies select them by its name.
+pub(super) fn pods_of(gateway: &Name) -> Subject {
+    Subject {
+        namespace: Some(gateway.namespace.as_str().into()),
+        labels: GATEWAY_NAMES.into_iter().map(|label| (label.into(), gateway.name.clone())).collect(),
+        ..Subject::default()
+    }
+}
+
 /// The edge as pods see it; that of every node is the same.
 #[must_use]
 pub fn workload(settings: &Settings) -> WorkloadEntry {

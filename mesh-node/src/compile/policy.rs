@@ -17,7 +17,7 @@ pub(super) use subject::{Asked, Population, known as subject};
 use super::directory::Builder;
 use super::{Settings, edge};
 use crate::model::policy::{Chain, Order, Policy, PolicyScope, Stage};
-use crate::model::{Issue, Name, ObjectRef, Selector, Subject, Workload};
+use crate::model::{Issue, Key, Name, ObjectRef, Selector, Subject, Text, Workload};
 use crate::policy::Chains;
 use crate::snapshot::edge::Entrance;
 use crate::snapshot::{LocalPod, PodKey, PodPolicies};
@@ -310,10 +310,15 @@ impl Live {
     /// Finds the policies that select pods of a kind which is new.
     fn select(&mut self, kind: &Arc<Guarded>) {
         let Self { policies, by_namespace, stale, .. } = self;
-        let own = match &**kind {
-            Guarded::Pods { subject, .. } | Guarded::Edge { subject, .. } => subject.namespace.clone(),
+        let (own, of_gateway) = match &**kind {
+            Guarded::Pods { subject, .. } | Guarded::Edge { subject, entrance: Entrance::Istio } => {
+                (&subject.namespace, None)
+            }
+            Guarded::Edge { subject, entrance: Entrance::Gateway(name) } => {
+                (&subject.namespace, Some(Arc::from(name.namespace.as_str())))
+            }
         };
-        for namespace in [None, own].iter().collect::<BTreeSet<_>>() {
+        for namespace in [None, own.clone(), of_gateway].iter().collect::<BTreeSet<_>>() {
             for object in by_namespace.get(namespace).into_iter().flatten() {
                 let Some(entry) = policies.get_mut(object).filter(|entry| kind.is_of(&entry.policy)) else { continue };
                 entry.selecting.insert(Arc::clone(kind));
@@ -444,8 +449,13 @@ impl Guarded {
         match (self, &policy.scope) {
             (Self::Pods { subject, .. }, PolicyScope::Selected(selector)) => selector.matches(subject),
             (Self::Pods { services: own, .. }, PolicyScope::Targets { services, .. }) => !own.is_disjoint(services),
-            (Self::Edge { subject, .. }, PolicyScope::Selected(selector)) => {
-                policy.tier.chain == Chain::Mesh && selector.matches(subject)
+            (Self::Edge { subject, entrance }, PolicyScope::Selected(selector)) => {
+                let is_by_name = |gateway: &Name| {
+                    asks_for(selector, |label| edge::GATEWAY_NAMES.contains(&label))
+                        && selector.matches(&edge::pods_of(gateway))
+                };
+                let is_named = matches!(entrance, Entrance::Gateway(gateway) if is_by_name(gateway));
+                policy.tier.chain == Chain::Mesh && (is_named || selector.matches(subject))
             }
             (Self::Edge { entrance: Entrance::Gateway(name), .. }, PolicyScope::Targets { gateways, .. }) => {
                 gateways.contains(name)
@@ -455,16 +465,21 @@ impl Guarded {
     }
 }
 
+/// Does it ask for a label that is so?
+fn asks_for(selector: &Selector, is_so: impl Fn(&str) -> bool) -> bool {
+    let mut asks = false;
+    selector.each_key(&mut |key| asks |= matches!(key, Key::Label(label) if is_so(label)));
+    asks
+}
+
 /// Does a policy select the labels of the edge in a namespace in which it is not?
 fn is_about_an_edge_elsewhere(policy: &Policy, settings: &Settings) -> bool {
     let PolicyScope::Selected(selector) = &policy.scope else { return false };
     let Some(namespace) = selector.namespace().filter(|namespace| **namespace != settings.edge.namespace) else {
         return false;
     };
-    let mut is_labelled = false;
-    selector.each_key(&mut |key| is_labelled |= matches!(key, crate::model::Key::Label(_)));
     let there = Subject { namespace: Some(Arc::clone(namespace)), ..edge::subject(settings) };
-    policy.tier.chain == Chain::Mesh && is_labelled && selector.matches(&there)
+    policy.tier.chain == Chain::Mesh && asks_for(selector, |_| true) && selector.matches(&there)
 }
 
 /// The namespace that all whom a policy selects are in, where it says so plainly.

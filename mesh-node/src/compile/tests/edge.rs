@@ -107,6 +107,14 @@ fn a_policy_about_a_gateway_holds_for_what_its_routes_serve() {
         closed("default", &format!("{{targetRefs: [{target}]}}"))
     };
     check_closed(&about("front"), &["front.example", "both.example", "one.any.example"], &[]);
+    // By its name as a label too, which Istio gives to its pods.
+    let named = |namespace: &str| {
+        closed(namespace, "{selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: front}}}")
+    };
+    for namespace in ["default", "istio-system"] {
+        check_closed(&named(namespace), &["front.example", "both.example", "one.any.example"], &[]);
+    }
+    check_closed(&named("shop"), &[], &[]);
     // Of a host that two gateways' routes cover, whichever of them is met.
     check_closed(&about("side"), &["side.example", "both.example", "two.any.example", "one.any.example"], &[]);
     let snapshot = compiled(&world(&world_with("")));
