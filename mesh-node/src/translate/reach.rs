@@ -11,7 +11,7 @@ use crate::api::core::{Namespace, Pod, Service};
 use crate::api::discovery::EndpointSlice;
 use crate::model::http::HttpRoute;
 use crate::model::{Labels, Name, ObjectRef, PeerAuthentication};
-use crate::world::{CalicoKind, CustomKind, Key, Kind, Object, World};
+use crate::world::{CalicoFamily, CustomKind, Key, Kind, Object, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -118,14 +118,10 @@ impl Translator {
             | CustomKind::ClusterNetworkPolicy
             | CustomKind::AuthorizationPolicy
             | CustomKind::RequestAuthentication => stale.policies.extend(learnt.others),
-            CustomKind::Calico(kind, _) => match kind {
-                CalicoKind::NetworkPolicy
-                | CalicoKind::GlobalNetworkPolicy
-                | CalicoKind::StagedNetworkPolicy
-                | CalicoKind::StagedGlobalNetworkPolicy
-                | CalicoKind::StagedKubernetesNetworkPolicy => stale.policies.extend(learnt.others),
-                CalicoKind::Tier => stale.tiers |= is_other,
-                CalicoKind::NetworkSet | CalicoKind::GlobalNetworkSet => stale.address_sets |= is_other,
+            CustomKind::Calico(kind, _) => match kind.family() {
+                CalicoFamily::Policy => stale.policies.extend(learnt.others),
+                CalicoFamily::Tier => stale.tiers |= is_other,
+                CalicoFamily::Set => stale.address_sets |= is_other,
             },
         }
     }
