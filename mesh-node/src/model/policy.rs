@@ -23,6 +23,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+/// TCP, as IANA numbers it.
+pub const TCP: u8 = 6;
+
 /// One of the two chains that must both allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Chain {

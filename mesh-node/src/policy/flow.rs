@@ -10,8 +10,7 @@ use http::header::HeaderName;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// TCP, as IANA numbers it.
-pub const TCP: u8 = 6;
+pub use crate::model::policy::TCP;
 
 /// A connection or request.
 #[derive(Clone, Copy, Debug)]

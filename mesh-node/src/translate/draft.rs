@@ -8,11 +8,10 @@
 
 use super::read::{Fields, Log, Place};
 use crate::model::Selector;
+pub(super) use crate::model::policy::TCP;
 use crate::model::policy::{Action, Atom, Clause, Condition, PolicyScope, Rule, Side, Test};
 use std::collections::BTreeSet;
 
-/// TCP's number of IANA.
-pub(super) const TCP: u8 = 6;
 /// UDP's.
 pub(super) const UDP: u8 = 17;
 /// SCTP's.
@@ -22,6 +21,13 @@ pub(super) const SCTP: u8 = 132;
 pub(super) fn understood<T>(log: &Log, read: impl FnOnce() -> T) -> Option<T> {
     let (value, is_clear) = log.part(read);
     is_clear.then_some(value)
+}
+
+/// The tests that `read` makes of a part, and one that nobody understands if not all of it is understood.
+pub(super) fn all_or_unknown(log: &Log, read: impl FnOnce() -> Option<Vec<Atom>>) -> Vec<Atom> {
+    let (atoms, is_clear) = log.part(read);
+    let unclear = (!is_clear).then(|| Atom::is(Test::Unknown));
+    atoms.into_iter().flatten().chain(unclear).collect()
 }
 
 /// The test that a field is; none without it.

@@ -11,9 +11,10 @@ use crate::api::custom::Custom;
 use crate::model::Name;
 use crate::model::http::Pattern;
 use crate::model::policy::{
-    Action, Atom, Clause, Condition, Order, Policy, Ports, Prefix, Prefixes, Rule, Side, Stage, Test, Text, Texts,
-    TierKey,
+    Action, Atom, Clause, Condition, Order, Policy, Ports, Rule, Side, Stage, Test, Text, Texts, TierKey,
 };
+use crate::translate::draft::all_or_unknown;
+use crate::translate::kube::network_policy::prefixes;
 use crate::translate::read::{Fields, Log, Place};
 use crate::translate::text;
 use std::collections::BTreeSet;
@@ -99,8 +100,8 @@ const SOURCE: [(&str, &str, Make); 6] = [
     ("trustDomains", "notTrustDomains", |list, _| Test::Principal(trust_domains(list))),
     ("namespaces", "notNamespaces", |list, _| Test::PrincipalNamespace(texts(list))),
     ("serviceAccounts", "notServiceAccounts", accounts),
-    ("ipBlocks", "notIpBlocks", |list, _| Test::Address(Side::Source, prefixes(list))),
-    ("remoteIpBlocks", "notRemoteIpBlocks", |list, _| Test::ForwardedFor(prefixes(list))),
+    ("ipBlocks", "notIpBlocks", |list, _| Test::Address(Side::Source, prefixes(&list.items()))),
+    ("remoteIpBlocks", "notRemoteIpBlocks", |list, _| Test::ForwardedFor(prefixes(&list.items()))),
 ];
 
 /// The fields of `operation`, each with its contrary.
@@ -113,12 +114,12 @@ const OPERATION: [(&str, &str, Make); 4] = [
 
 /// The keys of conditions, but for headers.
 const KEYS: [(&str, Make); 8] = [
-    ("source.ip", |list, _| Test::Address(Side::Source, prefixes(list))),
-    ("remote.ip", |list, _| Test::ForwardedFor(prefixes(list))),
+    ("source.ip", |list, _| Test::Address(Side::Source, prefixes(&list.items()))),
+    ("remote.ip", |list, _| Test::ForwardedFor(prefixes(&list.items()))),
     ("source.namespace", |list, _| Test::PrincipalNamespace(texts(list))),
     ("source.principal", |list, _| Test::Principal(texts(list))),
     ("source.serviceAccount", accounts),
-    ("destination.ip", |list, _| Test::Address(Side::Destination, prefixes(list))),
+    ("destination.ip", |list, _| Test::Address(Side::Destination, prefixes(&list.items()))),
     ("destination.port", |list, _| Test::Port(Side::Destination, ports(list))),
     ("connection.sni", |list, _| Test::Sni(texts(list))),
 ];
@@ -160,7 +161,7 @@ impl Reader<'_> {
             list.refuse("there is none", "give one, or remove the field");
         }
         let alternative = |place: &Place<'_>| {
-            let (atoms, is_clear) = place.log().part(|| {
+            all_or_unknown(place.log(), || {
                 let mut fields = place.fields()?;
                 let inner = fields.take(name);
                 let Some(mut inner) = inner.fields() else {
@@ -172,9 +173,7 @@ impl Reader<'_> {
                     inner.refuse("it says nothing", "give a field");
                 }
                 Some(atoms)
-            });
-            let unclear = (!is_clear).then(|| Atom::is(Test::Unknown));
-            atoms.into_iter().flatten().chain(unclear).collect()
+            })
         };
         Some(Clause { alternatives: items.iter().map(alternative).collect() })
     }
@@ -189,7 +188,7 @@ impl Reader<'_> {
     }
 
     fn when(&self, place: &Place<'_>) -> Vec<Atom> {
-        let (atoms, is_clear) = place.log().part(|| {
+        all_or_unknown(place.log(), || {
             let mut fields = place.fields()?;
             let key = fields.take("key");
             let (values, contrary) = (fields.take("values"), fields.take("notValues"));
@@ -211,9 +210,7 @@ impl Reader<'_> {
                 return None;
             };
             Some(self.both(&values, &contrary, *make))
-        });
-        let unclear = (!is_clear).then(|| Atom::is(Test::Unknown));
-        atoms.into_iter().flatten().chain(unclear).collect()
+        })
     }
 
     fn both(
@@ -317,11 +314,6 @@ fn template(path: &str) -> Result<Text, String> {
         }
     }
     Pattern::new(&pattern).map(Text::Regex).map_err(|error| error.to_string())
-}
-
-fn prefixes(list: &Place<'_>) -> Prefixes {
-    let read = |text: &str| text.parse::<Prefix>().map_err(|error| error.to_string());
-    values(list, "give an address or a range", read).into_iter().collect()
 }
 
 fn ports(list: &Place<'_>) -> Ports {
