@@ -14,7 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const OPEN: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
-pub(crate) const DATA: u8 = 3;
+/// What a frame begins with in which bytes of the stream follow.
+pub const DATA: u8 = 3;
 pub(crate) const FIN: u8 = 4;
 const RESET: u8 = 5;
 pub(crate) const DRAIN: u8 = 6;

@@ -2,7 +2,7 @@
 
 use crate::support::{Guise, Shop, Stolen, connect_as};
 use anyhow::{Result, ensure};
-use mesh_node::proxy::frame::Control;
+use mesh_node::proxy::frame::{Control, DATA};
 use mesh_tests::Node::{A, B};
 use mesh_tests::{Mesh, ServiceSpec, wait};
 use serde_json::json;
@@ -19,8 +19,7 @@ fn ask(shop: &Shop, stolen: &Stolen, original: SocketAddr, path: &str) -> Result
     let mut tls = rustls::Stream::new(&mut tls, &mut stream);
     tls.write_all(&Control::Open(original.into()).encode())?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n");
-    // A data frame: its type, then what is sent.
-    tls.write_all(&[&[3], request.as_bytes()].concat())?;
+    tls.write_all(&[&[DATA], request.as_bytes()].concat())?;
     let (mut said, mut bytes) = (String::new(), [0; 4096]);
     // An answer, or an end in whatever way the other node likes.
     while !said.contains("the page") && !said.contains("denied") {
@@ -44,12 +43,7 @@ fn what_a_client_says_that_it_dialled_gets_it_past_no_policy() -> Result<()> {
         Ok(ask(&shop, &stolen, opaque.address(81), "/admin")?.contains("the page"))
     })?;
     let paths = json!([{"to": [{"operation": {"paths": ["/admin"]}}]}]);
-    kube.apply(json!({
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": {"namespace": "shop", "name": "no-admin"},
-        "spec": {"action": "DENY", "rules": paths},
-    }))?;
+    kube.authorization_policy("shop/no-admin", json!({"action": "DENY", "rules": paths}))?;
     wait::until_true("the path is denied", wait::PATIENCE, || {
         Ok(!ask(&shop, &stolen, http.address(80), "/admin")?.contains("the page"))
     })?;

@@ -44,23 +44,10 @@ impl Mentions {
         let rules = policy.ingress.iter().chain(&policy.egress).flatten();
         let clauses = rules.flat_map(|rule| &rule.condition.clauses);
         for atom in clauses.flat_map(|clause| &clause.alternatives).flatten() {
-            match &atom.test {
-                Test::Selected(_, selector) => drop(found.selectors.insert(selector.clone())),
-                Test::Service(_, name) => drop(found.services.insert(name.clone())),
-                Test::Unknown
-                | Test::Address(..)
-                | Test::Port(..)
-                | Test::Protocol(_)
-                | Test::Principal(_)
-                | Test::PrincipalNamespace(_)
-                | Test::PrincipalAccount(_)
-                | Test::Sni(_)
-                | Test::Http
-                | Test::Method(_)
-                | Test::Host(_)
-                | Test::Path(_)
-                | Test::Header(..)
-                | Test::ForwardedFor(_) => {}
+            if let Test::Selected(_, selector) = &atom.test {
+                found.selectors.insert(selector.clone());
+            } else if let Test::Service(_, name) = &atom.test {
+                found.services.insert(name.clone());
             }
         }
         found
