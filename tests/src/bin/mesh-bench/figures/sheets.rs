@@ -66,13 +66,6 @@ const SCALE: Sheet = Sheet {
     ],
 };
 
-const HTTP1: Sheet = Sheet {
-    title: "HTTP/1.1 understood and routed: requests over 32 lasting connections (wrk)",
-    columns: REQUESTS,
-    against: [Some("all_cpu"), Some("proxy_cpu")],
-    targets: &[Target { key: "proxy_cpu", at_most: 3.75, text: "HTTP/1.1 at most 3.75 CPU s/100k, both proxies" }],
-};
-
 const HTTP2: Sheet = Sheet {
     title: "HTTP/2 understood and routed: 8 connections of 8 streams (h2load)",
     columns: &[
@@ -83,13 +76,6 @@ const HTTP2: Sheet = Sheet {
     ],
     against: [Some("all_cpu"), Some("proxy_cpu")],
     targets: &[Target { key: "proxy_cpu", at_most: 2.7, text: "HTTP/2 at most 2.7 CPU s/100k, both proxies" }],
-};
-
-const HTTP_LATENCY: Sheet = Sheet {
-    title: "Latency of routed requests of HTTP/1.1 at 2,000 per second over 16 connections (open loop)",
-    columns: LATENCIES,
-    against: [Some("p99_ms"), Some("p99_ms")],
-    targets: &[Target { key: "p99_ms", at_most: 1.9, text: "routed p99 at most 1.9 ms" }],
 };
 
 const ROUTES: Sheet = Sheet {
@@ -108,6 +94,16 @@ const ROUTES: Sheet = Sheet {
         Target { key: "errors", at_most: 0.0, text: "no request fails meanwhile" },
     ],
 };
+
+/// What requests cost.
+const fn cost(title: &'static str, targets: &'static [Target]) -> Sheet {
+    Sheet { title, columns: REQUESTS, against: [Some("all_cpu"), Some("proxy_cpu")], targets }
+}
+
+/// How long requests take.
+const fn latency(title: &'static str, targets: &'static [Target]) -> Sheet {
+    Sheet { title, columns: LATENCIES, against: [Some("p99_ms"), Some("p99_ms")], targets }
+}
 
 impl Measure {
     pub(crate) const fn sheet(self) -> Sheet {
@@ -129,27 +125,27 @@ impl Measure {
                 against: [Some("all_cpu"), Some("proxy_cpu")],
                 targets: &[Target { key: "proxy_cpu", at_most: 1.3, text: "at most 1.3 CPU s/GB, both proxies" }],
             },
-            Self::Keepalive => Sheet {
-                title: "Keepalive: HTTP/1.1 requests over 32 lasting connections (wrk)",
-                columns: REQUESTS,
-                against: [Some("all_cpu"), Some("proxy_cpu")],
-                targets: &[Target { key: "proxy_cpu", at_most: 3.0, text: "at most 3.0 CPU s/100k, both proxies" }],
-            },
-            Self::Connections => Sheet {
-                title: "New connections: one request each, 32 at a time (wrk)",
-                columns: REQUESTS,
-                against: [Some("all_cpu"), Some("proxy_cpu")],
-                targets: &[Target { key: "proxy_cpu", at_most: 15.0, text: "at most 15 CPU s/100k, both proxies" }],
-            },
-            Self::Latency => Sheet {
-                title: "Latency at 2,000 requests per second over 16 connections (open loop)",
-                columns: LATENCIES,
-                against: [Some("p99_ms"), Some("p99_ms")],
-                targets: &[Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }],
-            },
-            Self::Http1 => HTTP1,
+            Self::Keepalive => cost(
+                "Keepalive: HTTP/1.1 requests over 32 lasting connections (wrk)",
+                &[Target { key: "proxy_cpu", at_most: 3.0, text: "at most 3.0 CPU s/100k, both proxies" }],
+            ),
+            Self::Connections => cost(
+                "New connections: one request each, 32 at a time (wrk)",
+                &[Target { key: "proxy_cpu", at_most: 15.0, text: "at most 15 CPU s/100k, both proxies" }],
+            ),
+            Self::Latency => latency(
+                "Latency at 2,000 requests per second over 16 connections (open loop)",
+                &[Target { key: "p99_added_ms", at_most: 1.2, text: "p99 at most 1.2 ms over direct" }],
+            ),
+            Self::Http1 => cost(
+                "HTTP/1.1 understood and routed: requests over 32 lasting connections (wrk)",
+                &[Target { key: "proxy_cpu", at_most: 3.75, text: "HTTP/1.1 at most 3.75 CPU s/100k, both proxies" }],
+            ),
             Self::Http2 => HTTP2,
-            Self::HttpLatency => HTTP_LATENCY,
+            Self::HttpLatency => latency(
+                "Latency of routed requests of HTTP/1.1 at 2,000 per second over 16 connections (open loop)",
+                &[Target { key: "p99_ms", at_most: 1.9, text: "routed p99 at most 1.9 ms" }],
+            ),
             Self::Routes => ROUTES,
             Self::Held => Sheet {
                 title: "Held: memory for each idle connection, both proxies",
