@@ -7,6 +7,7 @@
 //! Source: Kubernetes, "kube-apiserver", for flags; etcd, "Maintenance", for compaction.
 
 mod bulk;
+mod rights;
 
 pub use bulk::Proxy;
 
@@ -215,6 +216,15 @@ impl ApiServer {
         let paths = paths.into_iter().flat_map(|(flag, path)| [OsString::from(flag), path.into()]);
         let arguments: Vec<OsString> = paths.chain(arguments.iter().map(OsString::from)).collect();
         Daemon::start_alone(Arc::clone(&self.0) as Arc<dyn Place>, dir, &arguments)
+    }
+
+    /// The same, once it is ready.
+    ///
+    /// **Errors**: as [`ApiServer::daemon`] and [`Daemon::ready`].
+    pub fn ready_daemon(&self, arguments: &[&str]) -> Result<Daemon> {
+        let daemon = self.daemon(arguments)?;
+        daemon.ready()?;
+        Ok(daemon)
     }
 
     /// Runs `work` on a thread beside it: what connects there reaches it.

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// The admin port of the first daemon on a node; each further one takes a port of its own.
 const ADMIN_PORT: u16 = 15000;
+/// How long what is applied may take to be heard of: there may be a pause between two tries of a watch.
+const HEARD: Duration = Duration::from_secs(60);
 /// How much of a log is shown at the end.
 const LOG_TAIL: usize = 60;
 
@@ -225,6 +227,23 @@ impl Daemon {
     pub fn debug(&self, page: &str) -> Result<Value> {
         let answer = self.get(&format!("/debug/{page}"))?;
         serde_json::from_str(&answer.body).with_context(|| format!("/debug/{page} answered {}", answer.body))
+    }
+
+    /// Does it know the object `name`, which is `namespace/name` where its kind has namespaces?
+    ///
+    /// **Errors**: it does not answer, or there is no such kind.
+    pub fn knows(&self, kind: &str, name: &str) -> Result<bool> {
+        let world = self.debug("world")?;
+        let names = world["objects"][kind].as_array().with_context(|| format!("no {kind} in {world}"))?;
+        Ok(names.iter().any(|known| known == name))
+    }
+
+    /// Waits until it knows the object, or knows it no more.
+    ///
+    /// **Errors**: as [`Daemon::knows`], or it does not come to that.
+    pub fn wait_known(&self, kind: &str, name: &str, known: bool) -> Result<()> {
+        let what = format!("{kind} {name} is {}known", if known { "" } else { "not " });
+        wait::until_true(&what, HEARD, || Ok(self.knows(kind, name)? == known))
     }
 
     /// The records in its access log so far.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing else in this crate pauses.
 
+use crate::exec::Output;
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -32,4 +33,15 @@ pub fn until<T>(what: &str, patience: Duration, mut condition: impl FnMut() -> R
 /// **Errors**: as [`until`].
 pub fn until_true(what: &str, patience: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     until(what, patience, || Ok(condition()?.then_some(())))
+}
+
+/// Waits until definitions of kinds hold, by `kubectl`; `which` is the name of one, or `--all`.
+///
+/// **Errors**: as [`until`].
+pub fn until_established(which: &str, kubectl: impl Fn(&[&str]) -> Result<Output>) -> Result<()> {
+    let established = ["wait", "--for=condition=Established", "--timeout=10s", "customresourcedefinition", which];
+    // One that was made a moment ago has no conditions, for which kubectl does not wait.
+    until_true(&format!("the definition {which} holds"), Duration::from_secs(60), || {
+        Ok(kubectl(&established)?.status.success())
+    })
 }

@@ -18,51 +18,10 @@ const WEB: &str = "10.244.1.7";
 /// The address of the pod that comes while the API server is away.
 const NEW: &str = "10.244.1.9";
 
-/// What the daemon may read.
-fn allow(api: &ApiServer, rules: Value) -> Result<()> {
-    let name = json!({"name": "mesh-node"});
-    let api_version = "rbac.authorization.k8s.io/v1";
-    api.apply(&json!({"apiVersion": api_version, "kind": "ClusterRole", "metadata": name, "rules": rules}))?;
-    api.apply(&json!({
-        "apiVersion": api_version,
-        "kind": "ClusterRoleBinding",
-        "metadata": name,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "mesh-node"},
-        "subjects": [{"kind": "User", "name": DAEMON}],
-    }))
-}
-
-fn rule(group: &str, resources: &[&str]) -> Value {
-    json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]})
-}
-
-fn every_rule() -> Value {
-    json!([
-        rule("", &["namespaces", "pods", "services", "serviceaccounts"]),
-        rule("discovery.k8s.io", &["endpointslices"]),
-        rule("security.istio.io", &["peerauthentications", "authorizationpolicies", "requestauthentications"]),
-        rule(
-            "gateway.networking.k8s.io",
-            &["httproutes", "grpcroutes", "gateways", "gatewayclasses", "referencegrants"],
-        ),
-        rule(
-            "networking.istio.io",
-            &["virtualservices", "destinationrules", "serviceentries", "workloadentries", "gateways", "sidecars"],
-        ),
-        rule("networking.k8s.io", &["networkpolicies"]),
-        rule("policy.networking.k8s.io", &["*"]),
-        rule("projectcalico.org", &["*"]),
-        rule("crd.projectcalico.org", &["*"]),
-        rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
-        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-    ])
-}
-
 /// An API server with a namespace in the mesh.
 fn api_server(name: &str, flags: &[&str]) -> Result<ApiServer> {
     let api = ApiServer::start_with(name, flags)?;
-    allow(&api, every_rule())?;
+    api.allow_as_installed()?;
     let metadata = json!({"name": "shop", "labels": {"istio.io/dataplane-mode": "ambient"}});
     api.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))?;
     Ok(api)
@@ -110,18 +69,6 @@ fn strict(name: &str) -> Value {
         "metadata": {"namespace": "shop", "name": name},
         "spec": {"mtls": {"mode": "STRICT"}},
     })
-}
-
-/// Does the daemon know the object?
-fn knows(daemon: &Daemon, kind: &str, name: &str) -> Result<bool> {
-    let world = daemon.debug("world")?;
-    let names = world["objects"][kind].as_array().with_context(|| format!("no {kind} in {world}"))?;
-    Ok(names.iter().any(|known| known == name))
-}
-
-fn wait_known(daemon: &Daemon, kind: &str, name: &str, known: bool) -> Result<()> {
-    let what = format!("{kind} {name} is {}known", if known { "" } else { "not " });
-    wait::until_true(&what, PATIENCE, || Ok(knows(daemon, kind, name)? == known))
 }
 
 /// The workload of a pod as the daemon understands it.
@@ -188,9 +135,8 @@ fn answer(mut stream: BufReader<UnixStream>) -> Result<Response> {
 fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
     let api = api_server("kube-objects", &[])?;
     api.apply(&pod("early"))?;
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
-    ensure!(knows(&daemon, "Pod", "shop/early")?, "it is ready without a pod that was there before");
+    let daemon = api.ready_daemon(&[])?;
+    ensure!(daemon.knows("Pod", "shop/early")?, "it is ready without a pod that was there before");
     ensure!(daemon.metric("mesh_source_relists_total", &[("kind", "Pod")])? < 1.5, "pods are listed once");
 
     // Calico's annotation gives the address until the status has one.
@@ -207,17 +153,17 @@ fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
     // A pod that has ended is nobody.
     let mut job = pod("job");
     api.apply(&job)?;
-    wait_known(&daemon, "Pod", "shop/job", true)?;
+    daemon.wait_known("Pod", "shop/job", true)?;
     job["status"] = json!({"phase": "Succeeded"});
     api.apply(&job)?;
-    wait_known(&daemon, "Pod", "shop/job", false)?;
+    daemon.wait_known("Pod", "shop/job", false)?;
     api.delete(["pod", "early", "--namespace", "shop"])?;
-    wait_known(&daemon, "Pod", "shop/early", false)?;
+    daemon.wait_known("Pod", "shop/early", false)?;
 
     let metadata = json!({"namespace": "shop", "name": "web"});
     let ports = json!([{"name": "http", "port": 80}]);
     api.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}}))?;
-    wait_known(&daemon, "Service", "shop/web", true)?;
+    daemon.wait_known("Service", "shop/web", true)?;
     let labels = json!({"kubernetes.io/service-name": "web"});
     api.apply(&json!({
         "apiVersion": "discovery.k8s.io/v1",
@@ -227,15 +173,15 @@ fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
         "ports": [{"name": "http", "port": 8080}],
         "endpoints": [{"addresses": ["10.244.1.8"]}],
     }))?;
-    wait_known(&daemon, "EndpointSlice", "shop/web-1", true)?;
+    daemon.wait_known("EndpointSlice", "shop/web-1", true)?;
 
     // A kind that nobody has defined is no obstacle, and is watched as soon as somebody does.
     for _ in 0..2 {
         api.apply(&definition())?;
         wait::until_true("the definition is served", PATIENCE, || Ok(api.apply(&strict("default")).is_ok()))?;
-        wait_known(&daemon, "PeerAuthentication", "shop/default", true)?;
+        daemon.wait_known("PeerAuthentication", "shop/default", true)?;
         api.apply(&strict("other"))?;
-        wait_known(&daemon, "PeerAuthentication", "shop/other", true)?;
+        daemon.wait_known("PeerAuthentication", "shop/other", true)?;
         // An object that cannot be read is an issue, and no other is held up by it.
         let mut odd = strict("other");
         odd["spec"] = json!(5);
@@ -244,11 +190,11 @@ fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
             let issues = daemon.debug("snapshot")?["issues"].to_string();
             Ok(issues.contains("PeerAuthentication shop/other") && issues.contains("it cannot be read"))
         })?;
-        ensure!(knows(&daemon, "PeerAuthentication", "shop/other")?, "what was read of it before holds");
+        ensure!(daemon.knows("PeerAuthentication", "shop/other")?, "what was read of it before holds");
         api.delete(["peerauthentication", "other", "--namespace", "shop"])?;
-        wait_known(&daemon, "PeerAuthentication", "shop/other", false)?;
+        daemon.wait_known("PeerAuthentication", "shop/other", false)?;
         api.delete(["customresourcedefinition", "peerauthentications.security.istio.io"])?;
-        wait_known(&daemon, "PeerAuthentication", "shop/default", false)?;
+        daemon.wait_known("PeerAuthentication", "shop/default", false)?;
     }
 
     let pods = daemon.metric("mesh_source_objects", &[("kind", "Pod")])?;
@@ -265,8 +211,7 @@ fn a_deletion_that_nobody_told_of_is_not_missed() -> Result<()> {
     for name in ["stays", "goes"] {
         api.apply(&pod(name))?;
     }
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    let daemon = api.ready_daemon(&[])?;
 
     // An API server that restarts is connected again, from where the watches were.
     api.stop();
@@ -277,10 +222,10 @@ fn a_deletion_that_nobody_told_of_is_not_missed() -> Result<()> {
         Ok(daemon.debug("snapshot")?["issues"].to_string().contains("it does not answer"))
     })?;
     ensure!(daemon.get("/readyz")?.status == 200, "what was known stays in force");
-    ensure!(knows(&daemon, "Pod", "shop/goes")?, "what was known is known");
+    ensure!(daemon.knows("Pod", "shop/goes")?, "what was known is known");
     resume(&api)?;
     api.apply(&pod("later"))?;
-    wait_known(&daemon, "Pod", "shop/later", true)?;
+    daemon.wait_known("Pod", "shop/later", true)?;
     wait::until_true("the outage is over", PATIENCE, || {
         Ok(!daemon.debug("snapshot")?["issues"].to_string().contains("it does not answer"))
     })?;
@@ -297,9 +242,9 @@ fn a_deletion_that_nobody_told_of_is_not_missed() -> Result<()> {
     // Nor does the API server remember.
     restart(&api)?;
     daemon.signal(Signal::SIGCONT)?;
-    wait_known(&daemon, "Pod", "shop/came", true)?;
-    wait_known(&daemon, "Pod", "shop/goes", false)?;
-    ensure!(knows(&daemon, "Pod", "shop/stays")?, "a pod that stays is known");
+    daemon.wait_known("Pod", "shop/came", true)?;
+    daemon.wait_known("Pod", "shop/goes", false)?;
+    ensure!(daemon.knows("Pod", "shop/stays")?, "a pod that stays is known");
     let relists = daemon.metric("mesh_source_relists_total", &[("kind", "Pod")])?;
     ensure!(relists > 1.5, "the history was not forgotten, so the test proves nothing");
     Ok(())
@@ -308,7 +253,9 @@ fn a_deletion_that_nobody_told_of_is_not_missed() -> Result<()> {
 #[test]
 fn a_missing_permission_is_named_with_its_cure() -> Result<()> {
     let api = api_server("kube-forbidden", &[])?;
-    allow(&api, json!([rule("", &["namespaces", "services"]), rule("discovery.k8s.io", &["endpointslices"])]))?;
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let rules = [rule("", &["namespaces", "services"]), rule("discovery.k8s.io", &["endpointslices"])];
+    api.allow(None, DAEMON, &json!(rules))?;
     let daemon = api.daemon(&[])?;
     let cure = "let the daemon's ClusterRole give the verbs `list` and `watch` on `pods`";
     wait::until_true("the cure is in /readyz", PATIENCE, || {
@@ -317,7 +264,7 @@ fn a_missing_permission_is_named_with_its_cure() -> Result<()> {
         Ok(answer.body.contains(cure) && answer.body.contains("cannot watch resource"))
     })?;
     ensure!(daemon.metric("mesh_source_watch_errors_total", &[("kind", "Pod")])? >= 1.0, "it is not counted");
-    allow(&api, every_rule())?;
+    api.allow_as_installed()?;
     daemon.ready()
 }
 
@@ -330,8 +277,7 @@ fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()
     for pod in [&announced, &pod("gone")] {
         api.apply(pod)?;
     }
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    let daemon = api.ready_daemon(&[])?;
     for name in ["web", "gone"] {
         wait_saved(&api, name)?;
     }
@@ -343,9 +289,8 @@ fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()
     api.delete(["pod", "gone", "--namespace", "shop"])?;
     api.apply(&pod("new"))?;
     api.stop();
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
-    ensure!(knows(&daemon, "Pod", "shop/gone")?, "the saved world is in force");
+    let daemon = api.ready_daemon(&[])?;
+    ensure!(daemon.knows("Pod", "shop/gone")?, "the saved world is in force");
     ensure!((daemon.metric("mesh_source_stale", &[])? - 1.0).abs() < f64::EPSILON, "it is not said to be stale");
     let page = status(&api, &daemon)?;
     ensure!(page.contains("NOT HEARD YET, objects of an earlier run are in force"), "it is not said in\n{page}");
@@ -363,9 +308,9 @@ fn a_daemon_starts_with_what_it_knew_while_the_api_server_is_away() -> Result<()
     ensure!(matches!(check, Response::Error { retriable: true, .. }), "a pod that is not known: {check:?}");
 
     resume(&api)?;
-    wait_known(&daemon, "Pod", "shop/gone", false)?;
+    daemon.wait_known("Pod", "shop/gone", false)?;
     wait::until_true("what is known is of now", PATIENCE, || Ok(daemon.metric("mesh_source_stale", &[])? < 0.5))?;
-    ensure!(knows(&daemon, "Pod", "shop/web")? && knows(&daemon, "Pod", "shop/new")?, "what is there is known");
+    ensure!(daemon.knows("Pod", "shop/web")? && daemon.knows("Pod", "shop/new")?, "what is there is known");
     let response = answer(waiting)?;
     ensure!(response == Response::Ok, "a pod that was not known: {response:?}");
     let check = answer(ask(&api, &Request::Check(web))?)?;
@@ -385,19 +330,17 @@ fn wait_saved(api: &ApiServer, name: &str) -> Result<()> {
 fn what_a_daemon_learned_last_is_known_to_the_next_one_however_it_ends() -> Result<()> {
     let api = api_server("kube-last", &[])?;
     api.apply(&pod("first"))?;
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    let daemon = api.ready_daemon(&[])?;
     // The world is saved as soon as it is whole. Until it is saved again some seconds pass, in which a daemon is told to stop.
     wait_saved(&api, "first")?;
     api.apply(&pod("second"))?;
-    wait_known(&daemon, "Pod", "shop/second", true)?;
+    daemon.wait_known("Pod", "shop/second", true)?;
     daemon.terminate()?;
     daemon.wait(PATIENCE)?;
     drop(daemon);
     api.stop();
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
-    ensure!(knows(&daemon, "Pod", "shop/second")?, "what was learned last before SIGTERM is forgotten");
+    let daemon = api.ready_daemon(&[])?;
+    ensure!(daemon.knows("Pod", "shop/second")?, "what was learned last before SIGTERM is forgotten");
 
     // A daemon whose knowledge is of an earlier run saves what it hears, and is killed.
     resume(&api)?;
@@ -406,26 +349,17 @@ fn what_a_daemon_learned_last_is_known_to_the_next_one_however_it_ends() -> Resu
     api.stop();
     daemon.kill()?;
     drop(daemon);
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    let daemon = api.ready_daemon(&[])?;
     for name in ["shop/first", "shop/second", "shop/third"] {
-        ensure!(knows(&daemon, "Pod", name)?, "{name} is forgotten");
+        ensure!(daemon.knows("Pod", name)?, "{name} is forgotten");
     }
     Ok(())
 }
 
 /// Lets the daemon read these Secrets, as the chart does.
 fn allow_secrets(api: &ApiServer, names: &[&str]) -> Result<()> {
-    let (api_version, metadata) = ("rbac.authorization.k8s.io/v1", json!({"namespace": "shop", "name": "mesh-edge"}));
     let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["list", "watch"]});
-    api.apply(&json!({"apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": [rule]}))?;
-    api.apply(&json!({
-        "apiVersion": api_version,
-        "kind": "RoleBinding",
-        "metadata": metadata,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mesh-edge"},
-        "subjects": [{"kind": "User", "name": DAEMON}],
-    }))
+    api.allow(Some("shop"), "mesh-edge", &json!([rule]))
 }
 
 #[test]
@@ -440,20 +374,19 @@ fn secrets_are_read_one_by_one_and_are_on_no_disk() -> Result<()> {
     for name in ["page", "other", "unnamed"] {
         api.apply(&secret(name))?;
     }
-    let daemon = api.daemon(&["--edge-certificate", "shop/page,shop/other,shop/page"])?;
-    daemon.ready()?;
-    let known = |name: &str| knows(&daemon, "Secret", &format!("shop/{name}"));
+    let daemon = api.ready_daemon(&["--edge-certificate", "shop/page,shop/other,shop/page"])?;
+    let known = |name: &str| daemon.knows("Secret", &format!("shop/{name}"));
     ensure!(known("page")? && !known("other")? && !known("unnamed")?, "{}", daemon.debug("world")?);
     wait::until_true("what may not be read is an issue", PATIENCE, || {
         let issues = daemon.debug("snapshot")?["issues"].to_string();
         Ok(issues.contains("Secret shop/other") && issues.contains("may not be listed and watched"))
     })?;
     api.delete(["secret", "page", "--namespace", "shop"])?;
-    wait_known(&daemon, "Secret", "shop/page", false)?;
+    daemon.wait_known("Secret", "shop/page", false)?;
     allow_secrets(&api, &["page", "other"])?;
     api.apply(&secret("page"))?;
     for name in ["shop/page", "shop/other"] {
-        wait_known(&daemon, "Secret", name, true)?;
+        daemon.wait_known("Secret", name, true)?;
     }
 
     api.apply(&pod("last"))?;
@@ -484,14 +417,13 @@ fn an_api_server_that_cannot_stream_is_listed_in_pages() -> Result<()> {
         })
         .collect();
     api.apply(&json!({"apiVersion": "v1", "kind": "List", "items": slices}))?;
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    let daemon = api.ready_daemon(&[])?;
     let counted = daemon.metric("mesh_source_objects", &[("kind", "EndpointSlice")])?;
     ensure!((counted - f64::from(MANY)).abs() < 0.5, "it is ready with {counted} of {MANY}");
     let last = format!("slice-{}", MANY - 1);
     api.delete(["endpointslice", &last, "--namespace", "shop"])?;
-    wait_known(&daemon, "EndpointSlice", &format!("shop/{last}"), false)?;
-    ensure!(knows(&daemon, "EndpointSlice", "shop/slice-0")?, "the others are known");
+    daemon.wait_known("EndpointSlice", &format!("shop/{last}"), false)?;
+    ensure!(daemon.knows("EndpointSlice", "shop/slice-0")?, "the others are known");
     Ok(())
 }
 
@@ -515,8 +447,7 @@ fn a_pod_gets_an_event_for_what_a_policy_denies_it_and_not_one_for_each_time() -
         "metadata": {"namespace": "shop", "name": "captive"},
         "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
     }))?;
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    let daemon = api.ready_daemon(&[])?;
     let ns = sandbox(&api, "web", WEB)?;
     let response = answer(ask(&api, &Request::Add(attachment(&ns, "web", WEB)?))?)?;
     ensure!(response == Response::Ok, "{response:?}");

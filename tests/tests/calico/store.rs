@@ -7,7 +7,7 @@ use mesh_node::model::{Issue, Model, Reason};
 use mesh_node::source::file::parse_documents;
 use mesh_node::translate;
 use mesh_node::world::{Change, World};
-use mesh_tests::{ADMIN, ApiServer, DAEMON, env, execute, feed, tools, wait};
+use mesh_tests::{ADMIN, ApiServer, env, execute, feed, tools, wait};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
@@ -22,9 +22,7 @@ fn api_server(name: &str) -> Result<ApiServer> {
     let api = ApiServer::start(name)?;
     let definitions = tools::calico()?.join("libcalico-go/config/crd");
     api.kubectl(["create", "--filename", &definitions.to_string_lossy()])?.success()?;
-    let every = ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
-    // One that was made a moment ago has no conditions, for which kubectl does not wait.
-    wait::until_true("the definitions hold", PATIENCE, || Ok(api.kubectl(every)?.success().is_ok()))?;
+    wait::until_established("--all", |arguments| api.kubectl(arguments.iter().copied()))?;
     for namespace in NAMESPACES {
         api.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))?;
     }
@@ -116,25 +114,9 @@ fn what_calicoctl_stores_means_what_its_user_wrote() -> Result<()> {
 #[test]
 fn a_daemon_hears_of_what_calicoctl_does() -> Result<()> {
     let api = api_server("calico-watch")?;
-    let name = json!({"name": "mesh-node"});
-    let version = "rbac.authorization.k8s.io/v1";
-    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["list", "watch", "patch"]}]);
-    api.apply(&json!({"apiVersion": version, "kind": "ClusterRole", "metadata": name, "rules": everything}))?;
-    api.apply(&json!({
-        "apiVersion": version,
-        "kind": "ClusterRoleBinding",
-        "metadata": name,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "mesh-node"},
-        "subjects": [{"kind": "User", "name": DAEMON}],
-    }))?;
-    let daemon = api.daemon(&[])?;
-    daemon.ready()?;
+    api.allow_as_installed()?;
+    let daemon = api.ready_daemon(&[])?;
 
-    let knows = |kind: &str, name: &str| -> Result<bool> {
-        let world = daemon.debug("world")?;
-        let names = world["objects"][kind].as_array().with_context(|| format!("no {kind} in {world}"))?;
-        Ok(names.iter().any(|known| known == name))
-    };
     let policy = json!({
         "apiVersion": CALICO,
         "kind": "NetworkPolicy",
@@ -143,12 +125,12 @@ fn a_daemon_hears_of_what_calicoctl_does() -> Result<()> {
     });
     apply(&api, &[policy])?;
     let (kind, stored) = ("NetworkPolicy.crd.projectcalico.org", "shop/default.a");
-    wait::until_true("the policy is known", PATIENCE, || knows(kind, stored))?;
+    daemon.wait_known(kind, stored, true)?;
     let delete = ["delete", "networkpolicy", "a", "--namespace", "shop"];
     execute(calicoctl(&api)?.args(delete), PATIENCE)?.success()?;
-    wait::until_true("the policy is gone", PATIENCE, || Ok(!knows(kind, stored)?))?;
+    daemon.wait_known(kind, stored, false)?;
 
     let set = json!({"apiVersion": CALICO, "kind": "GlobalNetworkSet", "metadata": {"name": "s", "labels": {"role": "db"}}, "spec": {"nets": ["192.0.2.0/24"]}});
     apply(&api, &[set])?;
-    wait::until_true("the set is known", PATIENCE, || knows("GlobalNetworkSet.crd.projectcalico.org", "s"))
+    daemon.wait_known("GlobalNetworkSet.crd.projectcalico.org", "s", true)
 }

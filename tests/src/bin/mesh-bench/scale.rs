@@ -12,8 +12,7 @@ use crate::loads::Figures;
 use crate::usage::{Processes, Window, settled_rss_kb};
 use anyhow::{Context as _, Result, ensure};
 use mesh_common::cni::{Attachment, Request, Response};
-use mesh_tests::{ApiServer, DAEMON, Daemon, NetNs, Proxy, wait};
-use serde_json::json;
+use mesh_tests::{ApiServer, Daemon, NetNs, Proxy, wait};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +46,7 @@ pub(crate) struct Plan {
 /// Measures one daemon beside `plan.pods` pods that are elsewhere.
 pub(crate) fn run(plan: &Plan) -> Result<Sample> {
     let api = ApiServer::start("scale").context("the API server did not start")?;
-    allow(&api)?;
+    api.allow_as_installed()?;
     let begun = Instant::now();
     let stored = api.store(objects::namespaces().chain(objects::crowd(plan.pods)))?;
     println!("scale: {stored} objects in the store after {} s", begun.elapsed().as_secs());
@@ -100,34 +99,6 @@ pub(crate) fn run(plan: &Plan) -> Result<Sample> {
         figures.insert("full_rss_mb", rss / 1024.0);
     }
     Ok(Sample { measure: Measure::Scale, way: Way::Mesh, round: 0, foreign: spent.foreign, figures })
-}
-
-/// Lets the daemon read what it reads, and announce its pods.
-fn allow(api: &ApiServer) -> Result<()> {
-    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
-    let (group, name) = ("rbac.authorization.k8s.io", json!({"name": "mesh-node"}));
-    let rules = [
-        rule("", &["namespaces", "pods", "services", "serviceaccounts"]),
-        rule("discovery.k8s.io", &["endpointslices"]),
-        rule("security.istio.io", &["*"]),
-        rule("networking.istio.io", &["*"]),
-        rule("gateway.networking.k8s.io", &["*"]),
-        rule("networking.k8s.io", &["networkpolicies"]),
-        rule("policy.networking.k8s.io", &["*"]),
-        rule("projectcalico.org", &["*"]),
-        rule("crd.projectcalico.org", &["*"]),
-        rule("apiextensions.k8s.io", &["customresourcedefinitions"]),
-        json!({"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]}),
-    ];
-    let version = format!("{group}/v1");
-    api.apply(&json!({"apiVersion": version, "kind": "ClusterRole", "metadata": name, "rules": rules}))?;
-    api.apply(&json!({
-        "apiVersion": version,
-        "kind": "ClusterRoleBinding",
-        "metadata": name,
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "mesh-node"},
-        "subjects": [{"kind": "User", "name": DAEMON}],
-    }))
 }
 
 /// Adds the pods of the daemon's node, as the container runtime does.
