@@ -97,10 +97,21 @@ impl Kube {
     ///
     /// **Errors**: the name has no namespace, or the file cannot be written.
     pub fn peer_authentication(&self, name: &str, spec: Value) -> Result<()> {
+        self.istio_security("PeerAuthentication", name, spec)
+    }
+
+    /// Creates or replaces an Istio AuthorizationPolicy; `name` is `namespace/name`.
+    ///
+    /// **Errors**: as [`Kube::peer_authentication`].
+    pub fn authorization_policy(&self, name: &str, spec: Value) -> Result<()> {
+        self.istio_security("AuthorizationPolicy", name, spec)
+    }
+
+    fn istio_security(&self, kind: &str, name: &str, spec: Value) -> Result<()> {
         let (namespace, name) = split(name)?;
         self.apply(json!({
             "apiVersion": "security.istio.io/v1",
-            "kind": "PeerAuthentication",
+            "kind": kind,
             "metadata": {"namespace": namespace, "name": name},
             "spec": spec,
         }))

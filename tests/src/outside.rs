@@ -3,10 +3,10 @@
 //! In:  a mesh.
 //! Out: a namespace that nodes and pods reach through node A; servers in it; an authority that vouches for them.
 //! Invariant: addresses are those that RFC 5737 and RFC 3849 keep for examples.
-//! Source: openssl-req(1), openssl-x509(1).
 
+use crate::certificates::Certificate;
 use crate::env;
-use crate::exec::{Process, checked};
+use crate::exec::Process;
 use crate::mesh::Cluster;
 use crate::netns::NetNs;
 use crate::node::Node;
@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The numbers of the addresses that there are.
 const ADDRESSES: std::ops::RangeInclusive<u8> = 10..=13;
@@ -24,15 +23,6 @@ const ADDRESSES: std::ops::RangeInclusive<u8> = 10..=13;
 pub struct Outside {
     ns: NetNs,
     dir: PathBuf,
-}
-
-/// The certificate of a server.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    /// The certificate, in PEM.
-    pub certificate: PathBuf,
-    /// Its key, in PEM.
-    pub key: PathBuf,
 }
 
 impl Outside {
@@ -98,26 +88,14 @@ impl Outside {
     ///
     /// **Errors**: openssl is not installed, or fails.
     pub fn authority(&self, name: &str) -> Result<PathBuf> {
-        let file = |kind: &str| self.dir.join(format!("{name}.{kind}"));
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", &format!("/CN={name}"), "-addext", "keyUsage=critical,keyCertSign"]);
-        checked(openssl.arg("-keyout").arg(file("key")).arg("-out").arg(file("pem")))?;
-        Ok(file("pem"))
+        Ok(Certificate::authority(&self.dir, name)?.certificate)
     }
 
     /// A certificate for these names, as in `DNS:www.example.com` or `URI:spiffe://a/b`, by an authority that was made.
     ///
     /// **Errors**: openssl is not installed, or fails.
     pub fn certificate(&self, authority: &str, name: &str, names: &str) -> Result<Certificate> {
-        let file = |name: &str, kind: &str| self.dir.join(format!("{name}.{kind}"));
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]);
-        openssl.args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={names}")]);
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth"]);
-        openssl.arg("-CA").arg(file(authority, "pem")).arg("-CAkey").arg(file(authority, "key"));
-        checked(openssl.arg("-keyout").arg(file(name, "key")).arg("-out").arg(file(name, "pem")))?;
-        Ok(Certificate { certificate: file(name, "pem"), key: file(name, "key") })
+        Certificate::signed(&self.dir, authority, name, names)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::cni::Sandbox;
 use crate::exec::{Output, Process, execute};
+use crate::http::Seen;
 use crate::kube::{self, split};
 use crate::mesh::Cluster;
 use crate::netns::NetNs;
@@ -241,6 +242,13 @@ impl Pod {
     /// **Errors**: no answer, or one that says failure; the error has curl's reason.
     pub fn curl(&self, url: &str) -> Result<String> {
         self.run("curl", ["--silent", "--show-error", "--fail", "--globoff", "--max-time", "10", url])?.success()
+    }
+
+    /// What curl gets, with further arguments.
+    ///
+    /// **Errors**: no answer came.
+    pub fn ask(&self, url: &str, arguments: &[&str]) -> Result<Seen> {
+        self.ns.ask(url, arguments)
     }
 
     /// Starts a server that sends back what it gets, on all addresses of both families.

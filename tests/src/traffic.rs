@@ -161,7 +161,7 @@ pub fn exchange_open(mut stream: TcpStream, bytes: &[u8]) -> Result<Vec<u8>> {
 /// Reads exactly `length` bytes.
 ///
 /// **Errors**: the connection ends or breaks before, or is silent for [`PATIENCE`].
-pub fn read_exactly(stream: &mut TcpStream, length: usize) -> Result<Vec<u8>> {
+pub fn read_exactly(stream: &mut impl Read, length: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).with_context(|| format!("cannot read {length} bytes"))?;
     Ok(bytes)

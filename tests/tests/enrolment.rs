@@ -84,12 +84,7 @@ fn the_kubelet_reaches_the_ports_of_probes_in_a_strict_pod_and_nobody_else_does(
     ensure!(asks(other, 8080).is_err(), "another node reaches the port of a probe");
     ensure!(stranger.exchange(web.address(8080), b"alive?").is_err(), "a pod reaches the port of a probe");
     // Policies do not come between either, whatever they deny and whatever the mode.
-    mesh.kube().apply(json!({
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": {"namespace": "shop", "name": "allow-nothing"},
-        "spec": {},
-    }))?;
+    mesh.kube().authorization_policy("shop/allow-nothing", json!({}))?;
     mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "PERMISSIVE"}}))?;
     wait::until_true("the policy is in force", wait::PATIENCE, || {
         let denied = mesh.daemon(A)?.metric("mesh_proxy_refused_total", &[("reason", "policy_denied")])?;

@@ -45,7 +45,7 @@ fn running_pods_join_and_leave_and_no_connection_notices() -> Result<()> {
     for (load, least) in [(running, 3000), (beginning, 2000)] {
         ensure!(load.runs()?, "the load was over too soon, which proves nothing");
         let figures = load.figures()?;
-        ensure!(figures.errors == 0 && figures.answered >= least, "{}", figures.text);
+        ensure!(figures.failed() == 0 && figures.answered >= least, "{figures:?}");
     }
     Ok(())
 }

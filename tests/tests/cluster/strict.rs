@@ -1,6 +1,6 @@
 //! What Kubernetes does with pods that take nothing but mutual TLS.
 
-use crate::support::{START, Space, client, container, mutual_edges, pod, server};
+use crate::support::{Pod, START, Space, client, container, mutual_edges, pod, server};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::wait;
 use serde_json::{Value, json};
@@ -18,6 +18,14 @@ fn probed(mut pod: Value, probe: Value) -> Value {
         main[kind]["failureThreshold"] = json!(3);
     }
     pod
+}
+
+/// The kubelet is content with a pod, and always was.
+fn undisturbed(space: &Space, pod: &Pod) -> Result<()> {
+    let path = "--output=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+    let state = space.kubectl(&["get", "pod", &pod.name, path])?;
+    ensure!(state == "0 true", "{} with probes: {state}", pod.name);
+    Ok(())
 }
 
 #[test]
@@ -45,9 +53,7 @@ fn probes_of_the_kubelet_pass_and_nobody_else_does() -> Result<()> {
         space.event(&server.name, "MeshDenied")?;
     }
     for pod in [by_http, by_tcp, by_exec] {
-        let path = "--output=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
-        let state = space.kubectl(&["get", "pod", &pod.name, path])?;
-        ensure!(state == "0 true", "{} with probes: {state}", pod.name);
+        undisturbed(&space, pod)?;
     }
     Ok(())
 }
@@ -73,9 +79,7 @@ fn probes_by_grpc_pass_and_are_heard_to_the_end() -> Result<()> {
         let said = space.exec(&asker.name, &ask)?;
         ensure!(said.contains(&format!("\"server\":\"{}\"", server.name)), "{url} says {said}");
         ensure!(outside.exec(&stranger.name, &ask).is_err(), "a pod outside the mesh is served by {url}");
-        let path = "--output=jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
-        let state = space.kubectl(&["get", "pod", &server.name, path])?;
-        ensure!(state == "0 true", "{} with probes: {state}", server.name);
+        undisturbed(&space, server)?;
     }
     let events = ["get", "events", "--field-selector=involvedObject.name=ill", "--output=jsonpath={.items[*].message}"];
     wait::until_true("the kubelet hears that a service is not known", START, || {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
+use mesh_tests::load::Figures;
 use mesh_tests::{Capture, Captured, Flow, Process, env, tools, wait};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
@@ -152,10 +153,15 @@ impl Space {
 
     /// A file of the test.
     pub(crate) fn file(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.dir()?.join(name))
+    }
+
+    /// Where files of the test are.
+    pub(crate) fn dir(&self) -> Result<PathBuf> {
         let dir = env::programs()?.parent().context("programs are in no directory")?.join("cluster/suites");
         let dir = dir.join(&self.name);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(dir.join(name))
+        Ok(dir)
     }
 }
 
@@ -171,23 +177,11 @@ pub(crate) struct Load {
     process: Process,
 }
 
-/// What came of a load.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    pub(crate) answered: u64,
-    pub(crate) errors: u64,
-    pub(crate) text: String,
-}
-
 impl Load {
     /// Waits for its end.
     pub(crate) fn figures(self) -> Result<Figures> {
         self.process.wait(Duration::from_secs(120))?;
-        let text = self.process.log();
-        let figures = text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
-        let figures = figures.with_context(|| format!("the load says: {text}"))?;
-        let number = |key: &str| figures[key].as_u64().with_context(|| format!("no {key} in {figures}"));
-        Ok(Figures { answered: number("answered")?, errors: number("errors")? + number("unanswered")?, text })
+        Figures::read(&self.process.log())
     }
 
     /// Is it still running?
@@ -242,7 +236,7 @@ pub(crate) fn install(cluster: &Cluster) -> Result<()> {
         let definitions = tools::gateway_api()?.display().to_string();
         cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &definitions])?;
     }
-    established(cluster, ROUTES)?;
+    wait::until_established(ROUTES, |arguments| cluster.kubectl_tried(arguments))?;
     let counts =
         "--output=jsonpath={.status.updatedNumberScheduled} {.status.numberReady} {.metadata.deletionTimestamp}";
     let there = cluster.kubectl_tried(["-n", SYSTEM, "get", "daemonset", "mesh-node", counts])?;
@@ -279,15 +273,7 @@ pub(crate) fn define(cluster: &Cluster, name: &str) -> Result<()> {
     if !cluster.kubectl_tried(["get", "customresourcedefinition", name])?.status.success() {
         cluster.apply(&definition(name)?)?;
     }
-    established(cluster, name)
-}
-
-/// Waits until a definition holds. One that was made a moment ago has no conditions, for which kubectl does not wait.
-fn established(cluster: &Cluster, name: &str) -> Result<()> {
-    let established = ["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinition", name];
-    wait::until_true(&format!("the definition {name} holds"), wait::PATIENCE, || {
-        Ok(cluster.kubectl_tried(established)?.status.success())
-    })
+    wait::until_established(name, |arguments| cluster.kubectl_tried(arguments))
 }
 
 /// Istio's sample application in a namespace, each of its Deployments available.

@@ -6,11 +6,12 @@ mod edge;
 mod reboot;
 
 use crate::support::{
-    Figures, POLICIES, START, SYSTEM, Space, between, client, daemon, install, manifest, mutual_edges, rolled_out,
-    server, target,
+    POLICIES, START, SYSTEM, Space, between, client, daemon, install, manifest, mutual_edges, rolled_out, server,
+    target,
 };
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
+use mesh_tests::load::Figures;
 use mesh_tests::wait;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,8 +21,8 @@ use std::time::{Duration, Instant};
 const LIST: &str = "/etc/cni/net.d/10-calico.conflist";
 
 /// Nothing was refused and nothing lost.
-fn flawless(figures: &Figures, least: u64) -> Result<()> {
-    ensure!(figures.errors == 0 && figures.answered >= least, "{}", figures.text);
+fn flawless(figures: &Figures, least: u32) -> Result<()> {
+    ensure!(figures.failed() == 0 && figures.answered >= least, "{figures:?}");
     Ok(())
 }
 

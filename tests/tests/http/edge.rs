@@ -1,9 +1,9 @@
 //! What enters through gateways, at every node's address.
 
-use crate::support::{Seen, Shop, answer, read};
+use crate::support::{Seen, Shop, answer};
 use anyhow::{Result, ensure};
 use mesh_tests::Node::{self, A, B};
-use mesh_tests::{Mesh, traffic, wait};
+use mesh_tests::{Certificate, Mesh, traffic, wait};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,11 +18,7 @@ impl Shop {
     }
 
     fn enter_by(&self, at: Node, url: &str, arguments: &[&str]) -> Result<Seen> {
-        let fixed = ["--silent", "--show-error", "--max-time", "10", "--dump-header", "/dev/stderr"];
-        let ns = self.mesh.node(at.other()).ns();
-        let output = ns.command("curl").args(fixed).args(arguments).arg(url).output()?;
-        ensure!(output.status.success(), "curl {url}: {}", String::from_utf8_lossy(&output.stderr));
-        read(&String::from_utf8(output.stderr)?, String::from_utf8(output.stdout)?)
+        self.mesh.node(at.other()).ns().ask(url, arguments)
     }
 
     /// A connection from one node to a port of the other's address.
@@ -111,14 +107,9 @@ fn a_gateway_of_either_api_serves_at_every_node_over_mutual_tls() -> Result<()> 
     ensure!(shop.get(80, "/elsewhere", &[])?.status == 200, "pods are not routed by what is the gateway's");
 
     // A policy about the one gateway holds for what enters there, and for nothing else.
-    kube.apply(json!({
-        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": {"name": "front", "namespace": "shop"},
-        "spec": {
-            "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}],
-            "rules": [{"to": [{"operation": {"hosts": ["page.example"]}}]}],
-        },
-    }))?;
+    let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}]);
+    let rules = json!([{"to": [{"operation": {"hosts": ["page.example"]}}]}]);
+    kube.authorization_policy("shop/front", json!({"targetRefs": target, "rules": rules}))?;
     wait::until_true("another host is denied", wait::PATIENCE, || {
         Ok(shop.enter(A, 8081, &[]).is_ok_and(|seen| seen.status == 403 && seen.body == "RBAC: access denied"))
     })?;
@@ -171,10 +162,11 @@ fn tls_ends_at_the_edge_with_the_certificate_of_the_name() -> Result<()> {
     let address = A.addresses()[0];
     for (host, certificate) in [("one.example", "one"), ("a.two.example", "two")] {
         let resolve = format!("{host}:8443:{address}");
-        let trusted = shop.mesh.node(A).dir().join(format!("{certificate}.crt"));
+        let trusted = shop.mesh.node(A).dir().join(format!("{certificate}.pem"));
         let trusted = trusted.to_string_lossy();
+        let fixed = ["--resolve", &resolve, "--cacert", &trusted];
         for version in ["--http1.1", "--http2"] {
-            let arguments = [&arguments_of(&resolve, &trusted)[..], &[version]].concat();
+            let arguments = [&fixed[..], &[version]].concat();
             let url = format!("https://{host}:8443/page");
             wait::until_true(&format!("{host} is entered"), wait::PATIENCE, || {
                 Ok(shop.enter_by(A, &url, &arguments).is_ok_and(|seen| seen.status == 200))
@@ -184,8 +176,7 @@ fn tls_ends_at_the_edge_with_the_certificate_of_the_name() -> Result<()> {
             // Whatever the client speaks, applications behind the edge are spoken to as their port says.
             ensure!(told["version"] == "HTTP/1.1", "{told}");
         }
-        let grpc =
-            [&arguments_of(&resolve, &trusted)[..], &["--http2", "-H", "content-type: application/grpc"]].concat();
+        let grpc = [&fixed[..], &["--http2", "-H", "content-type: application/grpc"]].concat();
         let told = shop.enter_by(A, &format!("https://{host}:8443/page"), &grpc)?.told()?;
         ensure!(told["version"] == "HTTP/2.0", "{told}");
     }
@@ -194,26 +185,13 @@ fn tls_ends_at_the_edge_with_the_certificate_of_the_name() -> Result<()> {
     Ok(())
 }
 
-const fn arguments_of<'a>(resolve: &'a str, trusted: &'a str) -> [&'a str; 4] {
-    ["--resolve", resolve, "--cacert", trusted]
-}
-
 /// A Secret with a certificate that vouches for itself, which is left in a file, too.
 fn secret(shop: &Shop, name: &str) -> Result<Value> {
-    let dir = shop.mesh.node(A).dir();
-    let (chain, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     let names = format!("subjectAltName=DNS:{name}.example,DNS:*.{name}.example");
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
-        .args(["-subj", &format!("/CN={name}"), "-addext", &names, "-out"])
-        .arg(&chain)
-        .arg("-keyout")
-        .arg(&key)
-        .output()?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let Certificate { certificate, key } = Certificate::alone(shop.mesh.node(A).dir(), name, &names)?;
     Ok(json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "shop"}, "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": std::fs::read_to_string(chain)?, "tls.key": std::fs::read_to_string(key)?},
+        "stringData": {"tls.crt": std::fs::read_to_string(certificate)?, "tls.key": std::fs::read_to_string(key)?},
     }))
 }
 

@@ -1,6 +1,6 @@
 //! Who may ask what of a server, and what becomes of the others.
 
-use crate::support::{Seen, Shop, curl};
+use crate::support::{Seen, Shop, answer, curl};
 use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::Node::{A, B};
 use mesh_tests::{Node, Pod, Server, traffic, wait};
@@ -16,16 +16,7 @@ const CLIENT: &str = "cluster.local/ns/shop/sa/client";
 impl Shop {
     /// Creates or replaces the AuthorizationPolicy `shop/name`.
     fn policy(&self, name: &str, spec: Value) -> Result<()> {
-        self.apply_policy(json!({"namespace": "shop", "name": name}), spec)
-    }
-
-    fn apply_policy(&self, metadata: Value, spec: Value) -> Result<()> {
-        self.mesh.kube().apply(json!({
-            "apiVersion": "security.istio.io/v1",
-            "kind": "AuthorizationPolicy",
-            "metadata": metadata,
-            "spec": spec,
-        }))
+        self.mesh.kube().authorization_policy(&format!("shop/{name}"), spec)
     }
 
     /// A pod under this account.
@@ -202,13 +193,8 @@ fn requests_under_way_and_what_came_of_them_end_when_they_are_denied() -> Result
     until("a path is denied", &shop.client, &shop.url(80, "/admin"), is_denied)?;
     let mut upgraded = shop.client.connect(shop.web.address(80))?;
     upgraded.write_all(b"GET /ws HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        upgraded.read_exact(&mut byte)?;
-        head.extend(byte);
-    }
-    ensure!(head.starts_with(b"HTTP/1.1 101"), "{}", head.escape_ascii());
+    let switched = answer(&mut upgraded)?;
+    ensure!(switched.status == 101, "{switched:?}");
     thread::scope(|scope| {
         let started = Instant::now();
         let waiting = scope.spawn(|| shop.get(80, "/waits/9000", &["--max-time", "30"]));
@@ -236,7 +222,9 @@ fn a_policy_on_trial_counts_and_changes_nothing() -> Result<()> {
     let shop = Shop::open("http trial", &["web-v1"])?;
     let spec = json!({"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/a"]}}]}]});
     let metadata = json!({"namespace": "shop", "name": "tried", "annotations": {"istio.io/dry-run": "true"}});
-    shop.apply_policy(metadata, spec.clone())?;
+    shop.mesh.kube().apply(json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": metadata, "spec": spec,
+    }))?;
     let audit = json!({"action": "AUDIT", "rules": [{"to": [{"operation": {"methods": ["PUT"]}}]}]});
     shop.policy("audit", audit)?;
     let tried = [("policy", "AuthorizationPolicy shop/tried"), ("rule", "rules[0]"), ("verdict", "would_deny")];

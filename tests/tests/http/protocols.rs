@@ -79,14 +79,8 @@ fn a_connection_goes_over_to_another_protocol() -> Result<()> {
     let shop = Shop::open("http upgrade", &["web-v1"])?;
     let mut stream = shop.client.connect(shop.web.address(80))?;
     stream.write_all(b"GET /ws HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")?;
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head)?;
-    ensure!(head.starts_with("HTTP/1.1 101") && head.to_ascii_lowercase().contains("upgrade: echo"), "{head}");
+    let switched = answer(&mut stream)?;
+    ensure!(switched.status == 101 && switched.headers["upgrade"] == "echo", "{switched:?}");
     for word in [&b"anything"[..], &[0, 255, 13, 10]] {
         stream.write_all(word)?;
         let mut back = vec![0; word.len()];

@@ -1,8 +1,9 @@
 //! Pods that are replaced while requests come at a steady rate.
 
 use crate::support::Shop;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use mesh_tests::Node::{A, B};
+use mesh_tests::load::Figures;
 use mesh_tests::{env, wait};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -34,16 +35,14 @@ fn rollouts_under_load_lose_no_request() -> Result<()> {
     }
     load.signal(Signal::SIGTERM)?;
     load.wait(Duration::from_secs(10))?;
-    let told = load.log();
-    let figures: Value = serde_json::from_str(told.lines().last().context("the load says nothing")?)?;
-    println!("{rollouts} rollouts at {rate} requests a second: {figures}");
-    let answered = figures["answered"].as_u64().unwrap_or_default();
+    let figures = Figures::read(&load.log())?;
+    println!("{rollouts} rollouts at {rate} requests a second: {figures:?}");
     let mut failed = Vec::new();
     for node in [A, B] {
         let records = shop.mesh.daemon(node)?.access_log()?;
         let is_bad = |record: &Value| record["response_code"].as_u64().is_some_and(|code| code != 200);
         failed.extend(records.into_iter().filter(is_bad).take(5).map(|record| format!("{}: {record}", node.name())));
     }
-    ensure!(figures["errors"] == 0 && figures["unanswered"] == 0 && answered > 100, "{figures}\n{}", failed.join("\n"));
+    ensure!(figures.failed() == 0 && figures.answered > 100, "{figures:?}\n{}", failed.join("\n"));
     Ok(())
 }

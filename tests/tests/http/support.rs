@@ -1,6 +1,6 @@
 //! A namespace with an HTTP service on one node and a client on the other.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http_body_util::{BodyExt as _, Empty};
@@ -8,10 +8,9 @@ use hyper::Request;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Mesh, Node, Pod, Process, Service, ServiceSpec, env, traffic, wait};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::io::Read as _;
+pub(crate) use mesh_tests::http::{Seen, answer};
+use mesh_tests::{Mesh, Node, Pod, Process, Service, ServiceSpec, env, wait};
+use serde_json::json;
 use std::net::TcpStream;
 
 /// A strict namespace with a client on node B and a service `web` whose pods are on node A.
@@ -20,26 +19,6 @@ pub(crate) struct Shop {
     pub(crate) client: Pod,
     pub(crate) pods: Vec<(Pod, Process)>,
     pub(crate) mesh: Mesh,
-}
-
-/// What curl saw.
-#[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) status: u16,
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: String,
-}
-
-impl Seen {
-    /// The body as what the server understood.
-    pub(crate) fn told(&self) -> Result<Value> {
-        serde_json::from_str(&self.body).with_context(|| format!("{self:?}"))
-    }
-
-    /// Which server answered.
-    pub(crate) fn server(&self) -> Result<String> {
-        Ok(self.told()?["server"].as_str().unwrap_or_default().to_owned())
-    }
 }
 
 impl Shop {
@@ -106,11 +85,7 @@ impl Shop {
 
 /// What curl in a pod gets.
 pub(crate) fn curl(from: &Pod, url: &str, arguments: &[&str]) -> Result<Seen> {
-    let fixed = ["--silent", "--show-error", "--globoff", "--max-time", "10", "--dump-header", "/dev/stderr"];
-    let output = from.run("curl", fixed.iter().chain(arguments).chain(&[url]))?;
-    let headers = output.stderr.clone();
-    ensure!(output.status.success(), "curl {url}: {headers}");
-    read(&headers, output.stdout)
+    from.ask(url, arguments)
 }
 
 /// The statuses of requests of HTTP/2 on one connection: so many at once, once they are answered so many more, and so on.
@@ -143,31 +118,4 @@ pub(crate) fn multiplexed(stream: TcpStream, at_once: &[usize]) -> Result<Vec<u1
             ended = connection => bail!("the connection ended: {ended:?}"),
         }
     })
-}
-
-/// The next response on a connection of HTTP/1.1, which has a length.
-pub(crate) fn answer(stream: &mut TcpStream) -> Result<Seen> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let mut seen = read(&String::from_utf8(head)?, String::new())?;
-    let length = seen.headers.get("content-length").map_or(Ok(0), |length| length.parse())?;
-    seen.body = String::from_utf8(traffic::read_exactly(stream, length)?)?;
-    Ok(seen)
-}
-
-/// What curl saw, from the heads that it wrote and the body.
-pub(crate) fn read(heads: &str, body: String) -> Result<Seen> {
-    // Of several heads, such as 100 and 200, the last counts.
-    let last = heads.trim_end().split("\r\n\r\n").last().unwrap_or_default();
-    let mut lines = last.lines();
-    let status = lines.next().and_then(|line| line.split_whitespace().nth(1)).and_then(|code| code.parse().ok());
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
-    Ok(Seen { status: status.with_context(|| format!("no head: {last}"))?, headers, body })
 }

@@ -95,7 +95,7 @@ fn transport(dir: &Path, side: &str) -> Value {
     let version = "TLSv1_3";
     let common = json!({
         "tls_params": {"tls_minimum_protocol_version": version, "tls_maximum_protocol_version": version},
-        "tls_certificates": [{"certificate_chain": file(&format!("{side}.crt")), "private_key": file(&format!("{side}.key"))}],
+        "tls_certificates": [{"certificate_chain": file(&format!("{side}.pem")), "private_key": file(&format!("{side}.key"))}],
         "validation_context": {"trusted_ca": file("ca.pem")},
         "alpn_protocols": ["h2"],
     });

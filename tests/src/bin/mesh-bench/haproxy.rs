@@ -4,13 +4,13 @@
 //! Out: certificates; the configuration files of both sides.
 //! Invariant: the same cipher as the mesh (AES-128-GCM), certificates verified on both sides. Over TCP nothing above it is looked
 //! at, so that both do the same work. With HTTP, requests share connections between the two, which speak HTTP/2: that is cheapest.
-//! Source: haproxy 2.6 configuration manual; openssl-req(1).
+//! Source: haproxy 2.6 configuration manual.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use mesh_tests::Certificate;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Where haproxy takes plain connections in the client pod, for HTTP/1.1 and for iperf3.
 pub(crate) const CLIENT_PORTS: [u16; 2] = [18080, 15201];
@@ -21,6 +21,9 @@ pub(crate) const HTTP_PORTS: [u16; 2] = [19080, 19081];
 const HTTP_TLS_PORTS: [u16; 2] = [19443, 19444];
 
 const CIPHER: &str = "ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256";
+
+/// The authority of both sides.
+const AUTHORITY: &str = "ca";
 
 /// The configuration files for the client's and the server's side.
 pub(crate) struct Files {
@@ -66,12 +69,12 @@ fn write(dir: &Path, server: IpAddr, mode: &Mode, hops: [Hop; 2]) -> anyhow::Res
         client_side += &format!(
             "listen from_{plain}
 {reuse}  bind 127.0.0.1:{plain} backlog 8192{protocol}
-  server peer {server}:{tls} ssl crt {keys}/client.pem ca-file {keys}/ca.pem verify required sni str(server.bench) verifyhost server.bench{alpn} {CIPHER}
+  server peer {server}:{tls} ssl crt {keys}/client.both ca-file {keys}/ca.pem verify required sni str(server.bench) verifyhost server.bench{alpn} {CIPHER}
 "
         );
         server_side += &format!(
             "listen to_{app}
-{reuse}  bind 0.0.0.0:{tls} backlog 8192 ssl crt {keys}/server.pem ca-file {keys}/ca.pem verify required{alpn} {CIPHER}
+{reuse}  bind 0.0.0.0:{tls} backlog 8192 ssl crt {keys}/server.both ca-file {keys}/ca.pem verify required{alpn} {CIPHER}
   server app 127.0.0.1:{app}{protocol}
 "
         );
@@ -100,37 +103,16 @@ defaults
     )
 }
 
-/// Makes a root, and a P-256 certificate for each side as the mesh uses them; chain, key, and both in one file. Once for
-/// all that are measured: a proxy may read them at any time after its start.
+/// Makes a root, and a certificate for each side, with chain and key in one file as well. Once for all that are measured: a
+/// proxy may read them at any time after its start.
 pub(crate) fn certificates(dir: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let request = |name: &str, more: &[&str]| {
-        let mut command = Command::new("openssl");
-        command.current_dir(dir).args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"]);
-        command.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-        command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.crt")]);
-        command.args(["-subj", &format!("/CN={name}.bench")]).args(more);
-        run(&mut command)
-    };
-    request("ca", &["-addext", "keyUsage=critical,keyCertSign,cRLSign"])?;
-    fs::copy(dir.join("ca.crt"), dir.join("ca.pem")).context("cannot copy the root certificate")?;
+    Certificate::authority(dir, AUTHORITY)?;
     for name in ["client", "server"] {
-        let names = format!("subjectAltName=DNS:{name}.bench");
-        let extensions = ["-addext", &names, "-addext", "basicConstraints=critical,CA:FALSE"];
-        let usage = ["-addext", "extendedKeyUsage=serverAuth,clientAuth", "-CA", "ca.crt", "-CAkey", "ca.key"];
-        request(name, &[extensions.as_slice(), &usage].concat())?;
-        let mut both = fs::read(dir.join(format!("{name}.crt"))).context("openssl wrote no certificate")?;
-        both.extend(fs::read(dir.join(format!("{name}.key"))).context("openssl wrote no key")?);
-        fs::write(dir.join(format!("{name}.pem")), both).context("cannot write a certificate")?;
-    }
-    Ok(())
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output =
-        command.stdin(Stdio::null()).output().context("cannot run openssl; `cargo xtask setup bench` installs it")?;
-    if !output.status.success() {
-        bail!("openssl failed: {}", String::from_utf8_lossy(&output.stderr));
+        let own = Certificate::signed(dir, AUTHORITY, name, &format!("DNS:{name}.bench"))?;
+        let mut both = fs::read(own.certificate).context("openssl wrote no certificate")?;
+        both.extend(fs::read(own.key).context("openssl wrote no key")?);
+        fs::write(dir.join(format!("{name}.both")), both).context("cannot write a certificate")?;
     }
     Ok(())
 }

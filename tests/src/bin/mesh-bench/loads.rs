@@ -6,8 +6,8 @@
 
 use crate::figures::{Measure, Way};
 use crate::usage::{Processes, Spent, Window};
-use anyhow::{Context as _, bail};
-use mesh_tests::Pod;
+use anyhow::{Context as _, bail, ensure};
+use mesh_tests::{Pod, load};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -131,15 +131,19 @@ fn latency(pair: &Pair, length: Duration, tool: &Meshload) -> anyhow::Result<(Fi
     command.args(["fixed", &pair.http.to_string(), "--rate", "2000", "--connections", "16"]);
     command.args(["--seconds", &length.as_secs().max(1).to_string()]);
     let (text, spent) = measured(pair, &mut command)?;
-    let answer: Value = serde_json::from_str(&text).with_context(|| format!("meshload printed no JSON: {text}"))?;
-    let number = |key: &str| answer[key].as_f64();
-    let answered = number("answered").filter(|answered| *answered > 0.0).context("meshload had no answer")?;
-    let mut figures: Figures = ["p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"]
-        .into_iter()
-        .filter_map(|key| Some((key, number(key)?)))
-        .collect();
+    let told = load::Figures::read(&text)?;
+    ensure!(told.answered > 0, "meshload had no answer");
+    let answered = f64::from(told.answered);
+    let latencies = [
+        ("p50_ms", told.p50_ms),
+        ("p90_ms", told.p90_ms),
+        ("p99_ms", told.p99_ms),
+        ("p999_ms", told.p999_ms),
+        ("max_ms", told.max_ms),
+    ];
+    let mut figures: Figures = latencies.into_iter().filter_map(|(key, latency)| Some((key, latency?))).collect();
     figures.insert("requests", answered);
-    figures.insert("errors", number("errors").unwrap_or(0.0) + number("unanswered").unwrap_or(0.0));
+    figures.insert("errors", f64::from(told.failed()));
     figures.insert("proxy_cpu", spent.proxies / answered * 1e5);
     Ok((figures, spent))
 }

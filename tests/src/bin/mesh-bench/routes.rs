@@ -10,8 +10,8 @@ use crate::loads::Figures;
 use crate::stage::{MARK, Stage, route};
 use crate::usage::{Window, rest};
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use mesh_tests::{http, load};
+use std::io::{BufReader, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub(crate) fn change(stage: &Stage, count: usize) -> anyhow::Result<Option<Sampl
     let window = Window::open(&pair.processes)?;
     let mut command = pair.client(&stage.meshload.0.to_string_lossy());
     command.args(["fixed", &pair.http.to_string(), "--rate", LOAD[0], "--connections", "8", "--seconds", LOAD[1]]);
-    let load = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run meshload")?;
+    let running = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run meshload")?;
     let mut probe = BufReader::new(pair.pod.connect(pair.http)?);
     let mut times = Vec::new();
     for number in 1..=CHANGES {
@@ -44,18 +44,17 @@ pub(crate) fn change(stage: &Stage, count: usize) -> anyhow::Result<Option<Sampl
         }
         times.push(written.elapsed().as_secs_f64() * 1e3);
     }
-    let output = load.wait_with_output().context("cannot wait for meshload")?;
+    let output = running.wait_with_output().context("cannot wait for meshload")?;
     let foreign = window.close()?.foreign;
     crowd::remove_routes(stage.objects(), count)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let answer: Value = serde_json::from_str(&text).with_context(|| format!("meshload printed no JSON: {text}"))?;
-    let number = |key: &str| answer[key].as_f64().unwrap_or(0.0);
+    let told = load::Figures::read(&text)?;
     let mut figures = Figures::from([
         ("routes", crate::memory::count(count)),
         ("changes", crate::memory::count(times.len())),
         ("max_ms", times.iter().copied().fold(0.0, f64::max)),
-        ("requests", number("answered")),
-        ("errors", number("errors") + number("unanswered")),
+        ("requests", f64::from(told.answered)),
+        ("errors", f64::from(told.failed())),
     ]);
     if let Some(median) = median(times) {
         figures.insert("p50_ms", median);
@@ -66,22 +65,5 @@ pub(crate) fn change(stage: &Stage, count: usize) -> anyhow::Result<Option<Sampl
 /// Which route answers a request on this connection.
 fn mark(probe: &mut BufReader<TcpStream>) -> anyhow::Result<Option<usize>> {
     probe.get_mut().write_all(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n")?;
-    let (mut found, mut length) = (None, 0);
-    loop {
-        let mut line = String::new();
-        ensure!(probe.read_line(&mut line)? > 0, "the connection ended");
-        let Some((name, value)) = line.trim().split_once(": ") else {
-            if line.trim().is_empty() {
-                break;
-            }
-            continue;
-        };
-        if name.eq_ignore_ascii_case(MARK) {
-            found = value.parse().ok();
-        } else if name.eq_ignore_ascii_case("content-length") {
-            length = value.parse()?;
-        }
-    }
-    probe.read_exact(&mut vec![0; length])?;
-    Ok(found)
+    Ok(http::answer(probe)?.headers.get(MARK).and_then(|mark| mark.parse().ok()))
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use mesh_tests::table::aligned;
 use mesh_tests::wait::{self, PATIENCE};
 use mesh_tests::{Captured, Node, Pod, env};
-use serde_json::Value;
+use mesh_tests::load::Figures;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -109,16 +109,13 @@ fn visit(stage: &Stage, requests: u32) -> Result<Captured> {
     let arguments = ["closed", &target, "--path", "/productpage", "--requests", &count, "--close"];
     let bounds = ["--connections", "4", "--seconds", "15"];
     let printed = visitor.run(&meshload, arguments.into_iter().chain(bounds))?.success()?;
-    let figures: Value = serde_json::from_str(&printed).context("meshload printed no JSON")?;
-    ensure!(
-        figures["answered"] == u64::from(requests) && figures["errors"] == 0,
-        "not every request was answered: {figures}"
-    );
+    let figures = Figures::read(&printed)?;
+    ensure!(figures.answered == requests && figures.failed() == 0, "not every request was answered: {figures:?}");
     println!(
         "      {} pages, none failed; half of them within {:.1} ms, 99 of 100 within {:.1} ms",
         requests,
-        figures["p50_ms"].as_f64().unwrap_or_default(),
-        figures["p99_ms"].as_f64().unwrap_or_default()
+        figures.p50_ms.unwrap_or_default(),
+        figures.p99_ms.unwrap_or_default()
     );
     capture.stop()
 }

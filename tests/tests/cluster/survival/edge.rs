@@ -2,10 +2,10 @@
 //!
 //! In:  Istio's sample, in both APIs; the chart, since its defaults make no class and read no Secret.
 
-use crate::support::{SYSTEM, Space, arrived_by_mutual_tls, bookinfo, install, manifest, rolled_out, root};
+use crate::support::{SYSTEM, Space, arrived_by_mutual_tls, bookinfo, manifest, rolled_out, root};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
-use mesh_tests::{env, execute, tools, wait};
+use mesh_tests::{Certificate, env, execute, tools, wait};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use std::process::Command;
 const HOST: &str = "bookinfo.example";
 
 /// The mesh with what its edge needs; as it was when this is dropped.
-struct WithEdge<'cluster>(&'cluster Cluster, String);
+struct WithEdge<'cluster>(&'cluster Cluster);
 
 impl<'cluster> WithEdge<'cluster> {
     /// With the class of the sample's Gateway, and a certificate in a namespace.
@@ -29,29 +29,32 @@ impl<'cluster> WithEdge<'cluster> {
         let certificate = format!("edge.certificates[0].namespace={namespace},edge.certificates[0].name=page");
         helm.args(["--set", "edge.gatewayClass=istio", "--set", &certificate]);
         let rendered = execute(&mut helm, wait::PATIENCE)?.success()?;
-        let own = Self(cluster, rendered);
-        cluster.apply(&own.1)?;
+        let own = Self(cluster);
+        cluster.apply(&rendered)?;
         rolled_out(cluster)?;
         Ok(own)
+    }
+
+    fn restore(&self) -> Result<()> {
+        self.0.kubectl(["delete", "gatewayclass", "istio", "--ignore-not-found", "--wait=false"])?;
+        self.0.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &manifest()])?;
+        rolled_out(self.0)
     }
 }
 
 impl Drop for WithEdge<'_> {
     fn drop(&mut self) {
-        drop(self.0.kubectl(["delete", "gatewayclass", "istio", "--ignore-not-found", "--wait=false"]));
-        drop(self.0.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &manifest()]));
-        drop(rolled_out(self.0));
+        // A test that succeeds has done it, and knows that it succeeded.
+        drop(self.restore());
     }
 }
 
-/// A certificate of [`HOST`] that vouches for itself, with its key.
-fn certificate(space: &Space) -> Result<(PathBuf, PathBuf)> {
-    let (chain, key) = (space.file("page.crt")?, space.file("page.key")?);
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]);
-    openssl.args(["-subj", "/CN=page", "-addext", &format!("subjectAltName=DNS:{HOST}"), "-out"]).arg(&chain);
-    execute(openssl.arg("-keyout").arg(&key), wait::PATIENCE)?.success()?;
-    Ok((chain, key))
+/// A certificate of [`HOST`] that vouches for itself, and the arguments of kubectl for its files.
+fn certificate(space: &Space, name: &str) -> Result<(PathBuf, [String; 2])> {
+    let Certificate { certificate, key } =
+        Certificate::alone(&space.dir()?, name, &format!("subjectAltName=DNS:{HOST}"))?;
+    let files = [format!("--cert={}", certificate.display()), format!("--key={}", key.display())];
+    Ok((certificate, files))
 }
 
 /// What whoever is outside gets at a port of a node: by TLS if there is a certificate that proves it.
@@ -84,10 +87,9 @@ fn the_gateways_of_bookinfo_serve_the_page_at_every_node() -> Result<()> {
     let mesh = WithEdge::install(&space.cluster, &space.name)?;
     let sample = tools::istio()?.join("samples/bookinfo");
     bookinfo(&space)?;
-    let (chain, key) = certificate(&space)?;
-    let (certificate, private) = (format!("--cert={}", chain.display()), format!("--key={}", key.display()));
+    let (chain, [cert, key]) = certificate(&space, "first")?;
     for name in ["page", "unnamed"] {
-        space.kubectl(&["create", "secret", "tls", name, &certificate, &private])?;
+        space.kubectl(&["create", "secret", "tls", name, &cert, &key])?;
     }
 
     // The Gateway API's, and a listener beside the sample's with the certificate.
@@ -143,10 +145,9 @@ fn the_gateways_of_bookinfo_serve_the_page_at_every_node() -> Result<()> {
     served(&space.cluster, 8443, Some(&chain))?;
 
     // A certificate that is renewed is shown.
-    let (renewed, key) = self::certificate(&space)?;
-    let data = ["create", "secret", "tls", "page", "--dry-run=client", "--output=yaml"];
-    let files = [format!("--cert={}", renewed.display()), format!("--key={}", key.display())];
-    let secret = space.kubectl(&data.into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>())?;
+    let (renewed, [cert, key]) = certificate(&space, "renewed")?;
+    let secret = ["create", "secret", "tls", "page", "--dry-run=client", "--output=yaml", &cert, &key];
+    let secret = space.kubectl(&secret)?;
     space.cluster.apply_tried(&secret, ["--namespace", &space.name])?.success()?;
     for port in [443, 8443] {
         served(&space.cluster, port, Some(&renewed))?;
@@ -155,6 +156,5 @@ fn the_gateways_of_bookinfo_serve_the_page_at_every_node() -> Result<()> {
     // The pods are strict: whoever enters comes as the mesh, by a certificate that the daemon asked for as its own pod.
     let own = format!("source_principal=\"spiffe://cluster.local/ns/{SYSTEM}/sa/mesh-node\"");
     arrived_by_mutual_tls(&space.cluster, &[own, "destination_workload=\"productpage".to_owned()])?;
-    drop(mesh);
-    install(&space.cluster)
+    mesh.restore()
 }

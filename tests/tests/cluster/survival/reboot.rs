@@ -32,6 +32,21 @@ fn cluster(arguments: &[&str]) -> Result<String> {
     execute(Command::new(env::built("xtask")?).arg("cluster").args(arguments), BOOT)?.success()
 }
 
+/// The container that a pod runs and whether it is ready, or nothing.
+fn container(cluster: &Cluster, namespace: &str, pod: &str) -> Result<String> {
+    let path = "--output=jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].ready}";
+    cluster.kubectl(["-n", namespace, "get", "pod", pod, path])
+}
+
+/// Waits until a pod runs something else than before.
+fn runs(cluster: &Cluster, namespace: &str, pod: &str, before: &str) -> Result<()> {
+    wait::until_true(&format!("{pod} runs"), BOOT, || {
+        let now = container(cluster, namespace, pod)?;
+        Ok(now != before && now.ends_with(" true"))
+    })
+    .with_context(|| cluster.kubectl(["-n", namespace, "describe", "pod", pod]).unwrap_or_default())
+}
+
 /// Pods on the node that loses power, and on the other; the first one demands mutual TLS.
 struct Scene {
     space: Space,
@@ -57,15 +72,10 @@ impl Scene {
             server("other", "node2"),
         ])?;
         let mut own = Self { space, outside, web, back, asker, other, before: Vec::new() };
-        own.before = [&own.web, &own.back].map(|pod| own.container(pod)).into_iter().collect::<Result<_>>()?;
+        let ran = [&own.web, &own.back].map(|pod| container(&own.space.cluster, name, &pod.name));
+        own.before = ran.into_iter().collect::<Result<_>>()?;
         own.is_as_it_should()?;
         Ok(own)
-    }
-
-    /// The container that a pod runs and whether it is ready, or nothing.
-    fn container(&self, pod: &Pod) -> Result<String> {
-        let path = "--output=jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].ready}";
-        self.space.kubectl(&["get", "pod", &pod.name, path])
     }
 
     fn reboot(&mut self, how: &[&str]) -> Result<()> {
@@ -78,11 +88,7 @@ impl Scene {
     /// Waits until the node's pods run again.
     fn pods_are_back(&mut self) -> Result<()> {
         for (pod, before) in [&self.web, &self.back].into_iter().zip(&self.before) {
-            wait::until_true(&format!("{} runs again", pod.name), BOOT, || {
-                let now = self.container(pod)?;
-                Ok(now != *before && now.ends_with(" true"))
-            })
-            .with_context(|| self.space.kubectl(&["describe", "pod", &pod.name]).unwrap_or_default())?;
+            runs(&self.space.cluster, &self.space.name, &pod.name, before)?;
         }
         self.web = self.space.pod("web")?;
         self.back = self.space.pod("back")?;
@@ -145,9 +151,11 @@ fn a_node_that_loses_power_comes_back_and_so_do_its_pods_into_the_mesh() -> Resu
 struct Exempt<'scene>(&'scene Cluster);
 
 impl<'scene> Exempt<'scene> {
+    const NAME: &'static str = "needed";
+
     fn start(cluster: &'scene Cluster) -> Result<Self> {
         let own = Self(cluster);
-        let mut pod = server("needed", LOST);
+        let mut pod = server(Self::NAME, LOST);
         pod["metadata"]["namespace"] = json!(EXEMPT);
         cluster.apply(&pod.to_string())?;
         own.wait("")?;
@@ -155,23 +163,17 @@ impl<'scene> Exempt<'scene> {
     }
 
     fn container(&self) -> Result<String> {
-        let path = "--output=jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].ready}";
-        self.0.kubectl(["-n", EXEMPT, "get", "pod", "needed", path])
+        container(self.0, EXEMPT, Self::NAME)
     }
 
-    /// Waits until it runs something else than before.
-    fn wait(&self, before: &str) -> Result<String> {
-        wait::until_true("a pod of kube-system runs", BOOT, || {
-            let now = self.container()?;
-            Ok(now != before && now.ends_with(" true"))
-        })?;
-        self.container()
+    fn wait(&self, before: &str) -> Result<()> {
+        runs(self.0, EXEMPT, Self::NAME, before)
     }
 }
 
 impl Drop for Exempt<'_> {
     fn drop(&mut self) {
-        drop(self.0.kubectl(["-n", EXEMPT, "delete", "pod", "needed", "--wait=false", "--ignore-not-found"]));
+        drop(self.0.kubectl(["-n", EXEMPT, "delete", "pod", Self::NAME, "--wait=false", "--ignore-not-found"]));
     }
 }
 
@@ -223,7 +225,7 @@ fn without_its_daemon_a_node_boots_and_pods_of_the_mesh_wait_for_it() -> Result<
     let said = scene.space.kubectl(&["get", "events", &events, "--output=jsonpath={.items[*].message}"])?;
     ensure!(said.contains("mesh"), "the kubelet does not say who is missing: {said}");
     for (pod, before) in [&scene.web, &scene.back].into_iter().zip(&scene.before) {
-        let now = scene.container(pod)?;
+        let now = container(&scene.space.cluster, &scene.space.name, &pod.name)?;
         ensure!(now == *before || !now.ends_with(" true"), "{} runs without the mesh: {now}", pod.name);
     }
 
