@@ -7,7 +7,7 @@
 //! Source: the Bookinfo sample's OpenAPI description (`/api/v1`), W3C Trace Context, B3.
 
 mod catalogue;
-mod http;
+pub(crate) mod http;
 mod page;
 
 use anyhow::Context as _;

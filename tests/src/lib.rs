@@ -23,6 +23,7 @@
 //! ```
 
 mod apiserver;
+pub mod bank;
 pub mod bookinfo;
 mod capture;
 mod certificates;

@@ -1,12 +1,12 @@
-//! The demo and its tour, as users run them.
+//! The demo and its tours, as users run them.
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::{env, tools};
 use std::path::Path;
 use std::process::Command;
 
-fn demo(arguments: &[&str]) -> Result<()> {
-    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/bookinfo");
+fn demo(application: &str, arguments: &[&str]) -> Result<()> {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(application);
     let mut demo = Command::new(env::built("mesh-demo")?);
     // By names of its own: a demo that somebody keeps stays.
     demo.env("MESH_TEST_PREFIX", format!("{}-demo", env::prefix()));
@@ -19,11 +19,16 @@ fn demo(arguments: &[&str]) -> Result<()> {
 
 #[test]
 fn the_demo_proves_identity_and_encryption() -> Result<()> {
-    demo(&[])
+    demo("bookinfo", &[])
 }
 
 #[test]
 fn every_stop_of_the_tour_does_what_its_files_say() -> Result<()> {
     let samples = tools::istio()?.join("samples/bookinfo").display().to_string();
-    demo(&["--tour", &samples])
+    demo("bookinfo", &["--tour", &samples])
+}
+
+#[test]
+fn every_stop_of_the_banks_tour_does_what_its_policies_say() -> Result<()> {
+    demo("bank", &["--bank"])
 }

@@ -15,6 +15,8 @@ use std::process::Command;
 enum Part {
     /// What Istio's and the Gateway API's routes, faults and gateways do to Bookinfo, step by step, each one checked.
     Tour,
+    /// What Calico's policies with rules for HTTP do for a bank of three services, step by step, each one checked.
+    Bank,
 }
 
 /// What the user wants.
@@ -38,7 +40,7 @@ pub(crate) struct Arguments {
 /// **Errors**: something could not be installed or built, or the demo failed and said why.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.down {
-        setup::ensure(if arguments.part.is_some() { Group::Tour } else { Group::Demo })?;
+        setup::ensure(if arguments.part == Some(Part::Tour) { Group::Tour } else { Group::Demo })?;
         build(false)?;
     }
     let program = env::target_dir().join("debug/mesh-demo");
@@ -46,10 +48,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("no demo was ever built in this work tree, so there is none to remove");
     }
     let mut demo = as_root(&program)?;
-    demo.arg("--manifests").arg(env::root().join("manifests/bookinfo"));
+    let application = if arguments.part == Some(Part::Bank) { "bank" } else { "bookinfo" };
+    demo.arg("--manifests").arg(env::root().join("manifests").join(application));
     demo.arg("--requests").arg(arguments.requests.to_string());
-    if arguments.part == Some(Part::Tour) {
-        demo.arg("--tour").arg(setup::module("istio.io/istio")?.join("samples/bookinfo"));
+    match arguments.part {
+        None => {}
+        Some(Part::Tour) => drop(demo.arg("--tour").arg(setup::module("istio.io/istio")?.join("samples/bookinfo"))),
+        Some(Part::Bank) => drop(demo.arg("--bank")),
     }
     if arguments.keep {
         demo.arg("--keep");

@@ -39,28 +39,28 @@ const CARRIED: [&str; 14] = [
 ];
 
 /// A request, as far as the services look at it.
-pub(super) struct Call {
-    pub(super) method: String,
-    pub(super) path: String,
+pub(crate) struct Call {
+    pub(crate) method: String,
+    pub(crate) path: String,
     carried: HeaderMap,
 }
 
 /// An answer.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     content_type: String,
     body: Bytes,
 }
 
 /// A neighbour.
-pub(super) struct Upstream {
-    pub(super) host: String,
-    pub(super) port: u16,
+pub(crate) struct Upstream {
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 /// A neighbour that gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UpstreamError {
+pub(crate) enum UpstreamError {
     #[error("no answer from {host} within {} s", PATIENCE.as_secs())]
     Late { host: String },
     #[error("cannot connect to {host}: {source}")]
@@ -74,19 +74,19 @@ pub(super) enum UpstreamError {
 }
 
 impl Reply {
-    pub(super) fn text(text: &str) -> Self {
+    pub(crate) fn text(text: &str) -> Self {
         Self::new(StatusCode::OK, "text/plain; charset=utf-8", text.to_owned())
     }
 
-    pub(super) fn html(page: String) -> Self {
+    pub(crate) fn html(page: String) -> Self {
         Self::new(StatusCode::OK, "text/html; charset=utf-8", page)
     }
 
-    pub(super) fn json(value: &Value) -> Self {
+    pub(crate) fn json(value: &Value) -> Self {
         Self::new(StatusCode::OK, "application/json", value.to_string())
     }
 
-    pub(super) fn error(status: u16, problem: &str) -> Self {
+    pub(crate) fn error(status: u16, problem: &str) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::new(status, "application/json", serde_json::json!({ "error": problem }).to_string())
     }
@@ -100,14 +100,14 @@ impl Upstream {
     /// Asks for a path and passes on what the call carries.
     ///
     /// **Cancel**: safe, the connection is closed.
-    pub(super) async fn ask(&self, path: &str, call: &Call) -> Result<Reply, UpstreamError> {
+    pub(crate) async fn ask(&self, path: &str, call: &Call) -> Result<Reply, UpstreamError> {
         timeout(PATIENCE, self.exchange(path, call))
             .await
             .map_err(|_elapsed| UpstreamError::Late { host: self.host.clone() })?
     }
 
     /// As [`Upstream::ask`], for an answer that must be 200 and JSON.
-    pub(super) async fn ask_json(&self, path: &str, call: &Call) -> Result<Value, UpstreamError> {
+    pub(crate) async fn ask_json(&self, path: &str, call: &Call) -> Result<Value, UpstreamError> {
         let reply = self.ask(path, call).await?;
         let wrong = || UpstreamError::Content { host: self.host.clone(), status: reply.status };
         if reply.status != StatusCode::OK {
@@ -151,7 +151,7 @@ impl Upstream {
 
 /// Answers every request on an address until the process is ended.
 #[expect(clippy::disallowed_methods, reason = "the services are applications and have no telemetry of their own")]
-pub(super) async fn serve<F, A>(address: SocketAddr, answer: F) -> std::io::Result<()>
+pub(crate) async fn serve<F, A>(address: SocketAddr, answer: F) -> std::io::Result<()>
 where
     F: Fn(Call) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Reply> + Send,

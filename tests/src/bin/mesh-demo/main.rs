@@ -15,11 +15,14 @@ use anyhow::Result;
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tour::Place;
 
 /// The name of the run, which namespaces are named after.
 const NAME: &str = "demo";
-/// The same of the tour.
+/// The same of the tour of Bookinfo.
 const TOUR: &str = "tour";
+/// The same of the tour of the bank.
+const BANK: &str = "bank";
 
 #[derive(Parser)]
 struct Options {
@@ -38,13 +41,23 @@ struct Options {
     /// Take the tour of what routes and policies do, with the samples in this directory of Istio's.
     #[arg(long)]
     tour: Option<PathBuf>,
+    /// Take the tour of what policies of Calico do for a bank.
+    #[arg(long, conflicts_with = "tour")]
+    bank: bool,
+}
+
+impl Options {
+    /// What is toured, if anything is.
+    fn place(&self) -> Option<Place> {
+        if self.bank { Some(Place::Bank) } else { self.tour.as_ref().map(|_| Place::Bookinfo) }
+    }
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = match &options.tour {
+    let outcome = match options.place() {
         _ if options.down => down(),
-        Some(samples) => tour::take(&options, samples),
+        Some(place) => tour::take(&options, place, options.tour.as_deref().unwrap_or(&options.manifests)),
         None => story::tell(&options),
     };
     match outcome {
@@ -58,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 fn down() -> Result<()> {
-    match mesh_tests::down(NAME)? + mesh_tests::down(TOUR)? {
+    match mesh_tests::down(NAME)? + mesh_tests::down(TOUR)? + mesh_tests::down(BANK)? {
         0 => println!("demo: nothing was left, nothing to remove"),
         runs => println!("demo: removed {runs} run(s) with namespaces, programs, pinned objects and files"),
     }

@@ -5,7 +5,8 @@
 //! Invariant: this plays the parts of a cluster that one machine lacks (scheduler, kubelet), and nothing of the mesh.
 
 use crate::manifests::{Application, Service, Workload};
-use crate::{NAME, Options, TOUR};
+use crate::tour::Place;
+use crate::{BANK, NAME, Options, TOUR};
 use anyhow::{Context as _, Result};
 use mesh_tests::wait::{self, PATIENCE};
 use mesh_tests::{Mesh, Node, Pod, Process, Runtime, ServiceSpec, env};
@@ -17,6 +18,8 @@ pub(crate) struct Stage {
     pub(crate) pods: BTreeMap<String, Pod>,
     pub(crate) services: BTreeMap<String, mesh_tests::Service>,
     pub(crate) mesh: Mesh,
+    /// What pods run, by the name of the program.
+    program: &'static str,
 }
 
 /// The port of every service.
@@ -26,7 +29,7 @@ pub(crate) const PORT: u16 = 9080;
 const LOG_TAIL: usize = 20;
 
 /// Pods on node A; the others are on B. Every call between services crosses the link this way.
-const ON_A: [&str; 3] = ["productpage-v1", "ratings-v1", "stranger"];
+const ON_A: [&str; 4] = ["productpage-v1", "ratings-v1", "stranger", "summary"];
 
 /// The runtime that drives the CNI chain, and how to call it.
 pub(crate) fn runtime() -> (Runtime, &'static str) {
@@ -38,7 +41,11 @@ pub(crate) fn runtime() -> (Runtime, &'static str) {
 
 /// Two nodes with daemons, and nothing else.
 pub(crate) fn nodes(options: &Options) -> Result<Mesh> {
-    let name = if options.tour.is_some() { TOUR } else { NAME };
+    let name = match options.place() {
+        None => NAME,
+        Some(Place::Bookinfo) => TOUR,
+        Some(Place::Bank) => BANK,
+    };
     let mut builder = Mesh::builder(name).cni_runtime(runtime().0).quiet();
     if options.keep {
         builder = builder.reachable_from_host();
@@ -51,8 +58,8 @@ pub(crate) fn nodes(options: &Options) -> Result<Mesh> {
 }
 
 impl Stage {
-    pub(crate) fn new(mesh: Mesh) -> Self {
-        Self { programs: Vec::new(), pods: BTreeMap::new(), services: BTreeMap::new(), mesh }
+    pub(crate) fn new(mesh: Mesh, program: &'static str) -> Self {
+        Self { programs: Vec::new(), pods: BTreeMap::new(), services: BTreeMap::new(), mesh, program }
     }
 
     /// Applies every object but pods.
@@ -83,7 +90,7 @@ impl Stage {
         }
         let pod = builder.start()?;
         if !arguments.is_empty() {
-            let mut command = pod.command(env::built("bookinfo")?);
+            let mut command = pod.command(env::built(self.program)?);
             command.args(arguments).arg("--pod").arg(name).envs(workload.environment(&self.service_variables()));
             self.programs.push(pod.spawn(&mut command, "main")?);
             wait::until_true(&format!("{name} serves"), PATIENCE, || {

@@ -39,7 +39,7 @@ pub(crate) fn tell(options: &Options) -> Result<()> {
 
     step.begin("two nodes, the daemon mesh-node on each");
     let mesh = stage::nodes(options)?;
-    let mut stage = Stage::new(mesh);
+    let mut stage = Stage::new(mesh, "bookinfo");
     let told = chapters(options, &mut stage, &mut step);
     if told.is_err() {
         stage.show_logs();

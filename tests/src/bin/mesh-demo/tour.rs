@@ -1,11 +1,13 @@
-//! What routes, faults and gateways do to Bookinfo, one step after another.
+//! What routes, faults, gateways and policies do to an application, one step after another.
 //!
-//! In:  Istio's samples as they are, and a few files of our own for what those lack.
+//! In:  for Bookinfo Istio's samples as they are, and a few files of our own for what those lack; for the bank our own.
 //! Out: lines for people: which files are in force, and what visitors then see.
 //! Invariant: each step applies files as a user would, and ends only when what the files say was seen; what a step
 //! applied and the next one does not name is deleted, so that no step leans on another.
-//! Source: Istio's tasks "Request Routing", "Fault Injection", "Traffic Shifting", "Mirroring", "Ingress Gateways".
+//! Source: Istio's tasks "Request Routing", "Fault Injection", "Traffic Shifting", "Mirroring", "Ingress Gateways"; Calico's tutorial
+//! "Enforce network policy for Istio".
 
+mod bank;
 mod page;
 mod stops;
 
@@ -19,8 +21,31 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Where Bookinfo lives.
-const NAMESPACE: &str = "bookinfo";
+/// What is toured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Bookinfo.
+    Bookinfo,
+    /// The bank.
+    Bank,
+}
+
+impl Place {
+    /// The namespace, the program and the directory of manifests.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bookinfo => "bookinfo",
+            Self::Bank => "bank",
+        }
+    }
+
+    const fn stops(self) -> &'static [Stop] {
+        match self {
+            Self::Bookinfo => stops::ALL,
+            Self::Bank => bank::ALL,
+        }
+    }
+}
 
 /// How many pages in a row show that a change is in force at both nodes.
 const SETTLED: u32 = 8;
@@ -30,7 +55,7 @@ const SETTLED: u32 = 8;
 enum File {
     /// Of Istio's sample `bookinfo`.
     Istio(&'static str),
-    /// Of `manifests/bookinfo/tour`.
+    /// Of our manifests' directory `tour`.
     Own(&'static str),
 }
 
@@ -48,6 +73,7 @@ type Key = [String; 3];
 
 /// Where the tour is.
 struct Tour {
+    place: Place,
     stage: Stage,
     samples: PathBuf,
     own: PathBuf,
@@ -58,19 +84,24 @@ struct Tour {
 /// Takes the tour.
 ///
 /// **Errors**: something did not work, or visitors saw something else than the files say.
-pub(crate) fn take(options: &Options, samples: &Path) -> Result<()> {
+pub(crate) fn take(options: &Options, place: Place, samples: &Path) -> Result<()> {
     let begun = Instant::now();
-    println!("Bookinfo on two nodes, everything in the mesh; Istio's files are those of {}", samples.display());
-    let mut stage = Stage::new(stage::nodes(options)?);
+    match place {
+        Place::Bookinfo => {
+            println!("Bookinfo on two nodes, everything in the mesh; Istio's files are those of {}", samples.display());
+        }
+        Place::Bank => println!("A bank on two nodes, everything in the mesh; policies are Calico's"),
+    }
+    let mut stage = Stage::new(stage::nodes(options)?, place.name());
     let mut application = manifests::read(&options.manifests)?;
     stage.apply(&mut application)?;
     for workload in &application.pods {
         stage.start(workload).with_context(|| format!("the pod {} did not start", workload.name))?;
     }
     let (samples, own) = (samples.to_owned(), options.manifests.join("tour"));
-    let mut tour = Tour { stage, samples, own, applied: BTreeMap::new() };
-    for (number, stop) in stops::ALL.iter().enumerate() {
-        println!("\n[{}/{}] {}", number + 1, stops::ALL.len(), stop.title);
+    let mut tour = Tour { place, stage, samples, own, applied: BTreeMap::new() };
+    for (number, stop) in place.stops().iter().enumerate() {
+        println!("\n[{}/{}] {}", number + 1, place.stops().len(), stop.title);
         let taken = tour.stop(stop);
         if taken.is_err() {
             tour.stage.show_logs();
@@ -91,10 +122,10 @@ impl Tour {
         for file in stop.files {
             let (path, shown) = match file {
                 File::Istio(path) => (self.samples.join(path), format!("samples/bookinfo/{path}")),
-                File::Own(path) => (self.own.join(path), format!("manifests/bookinfo/tour/{path}")),
+                File::Own(path) => (self.own.join(path), format!("manifests/{}/tour/{path}", self.place.name())),
             };
             println!("      apply {shown}");
-            let mut application = manifests::read_into(&path, NAMESPACE)?;
+            let mut application = manifests::read_into(&path, self.place.name())?;
             wanted.extend(application.others.drain(..).map(|object| (key(&object), object)));
             application.services.retain(|service| !self.stage.services.contains_key(&service.name));
             self.stage.apply(&mut application)?;
@@ -112,7 +143,7 @@ impl Tour {
 
     /// Changes an object that the step applied.
     fn change(&self, kind: &str, name: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
-        self.stage.mesh.kube().change(kind, NAMESPACE, name, change)
+        self.stage.mesh.kube().change(kind, self.place.name(), name, change)
     }
 
     /// One page, as somebody who is logged in under this name gets it, or a stranger.
@@ -144,6 +175,16 @@ impl Tour {
         waited.with_context(|| format!("the last page was {last:?}"))
     }
 }
+
+/// What a pod gets of a service: the body, and the status in a line of its own.
+fn got(tour: &Tour, by: &str, service: &str, (method, path): (&str, &str)) -> Result<String> {
+    let url = format!("http://{}{path}", tour.stage.address(service)?);
+    let arguments = ["--silent", "--max-time", "10", "--request", method, "--write-out", "\n%{http_code}", &url];
+    tour.stage.pod(by)?.run("curl", arguments)?.success()
+}
+
+/// What whoever is denied a request gets.
+const DENIED: &str = "RBAC: access denied\n403";
 
 fn key(object: &Value) -> Key {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,8 +1,8 @@
-//! The steps of the tour.
+//! The steps of the tour of Bookinfo.
 
 use super::File::{Istio, Own};
 use super::page::{Page, Reviews};
-use super::{NAMESPACE, PATIENCE, Stop, Tour, wait};
+use super::{DENIED, PATIENCE, Stop, Tour, got, wait};
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::Node;
 use serde_json::{Value, json};
@@ -174,7 +174,10 @@ fn half_then_all(tour: &Tour) -> Result<()> {
     told("100 pages", &pages);
 
     println!("      apply samples/bookinfo/networking/virtual-service-reviews-v3.yaml");
-    let all = crate::manifests::read_into(&tour.samples.join("networking/virtual-service-reviews-v3.yaml"), NAMESPACE)?;
+    let all = crate::manifests::read_into(
+        &tour.samples.join("networking/virtual-service-reviews-v3.yaml"),
+        tour.place.name(),
+    )?;
     for object in all.others {
         tour.stage.mesh.kube().apply(object)?;
     }
@@ -247,7 +250,7 @@ fn over_tls(tour: &Tour) -> Result<()> {
     let read = |path| std::fs::read_to_string(path).context("what openssl made");
     tour.stage.mesh.kube().apply(json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": "bookinfo-tls", "namespace": NAMESPACE},
+        "metadata": {"name": "bookinfo-tls", "namespace": tour.place.name()},
         "stringData": {"tls.crt": read(&chain)?, "tls.key": read(&key)?},
     }))?;
     println!("      create secret tls bookinfo-tls");
@@ -261,17 +264,8 @@ fn over_tls(tour: &Tour) -> Result<()> {
         Ok(page.is_ok_and(|page| page.status == 200 && page.details))
     })?;
     println!("      {url} is served, with the certificate of the Secret");
-    tour.stage.mesh.kube().delete("Secret", NAMESPACE, "bookinfo-tls")
+    tour.stage.mesh.kube().delete("Secret", tour.place.name(), "bookinfo-tls")
 }
-
-/// What a pod gets of a service: the body, and the status in a line of its own.
-fn got(tour: &Tour, by: &str, service: &str, (method, path): (&str, &str)) -> Result<String> {
-    let url = format!("http://{}{path}", tour.stage.address(service)?);
-    let arguments = ["--silent", "--max-time", "10", "--request", method, "--write-out", "\n%{http_code}", &url];
-    tour.stage.pod(by)?.run("curl", arguments)?.success()
-}
-
-const DENIED: &str = "RBAC: access denied\n403";
 
 fn nothing(tour: &Tour) -> Result<()> {
     let page = || got(tour, "visitor", "productpage", ("GET", "/productpage"));
