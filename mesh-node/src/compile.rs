@@ -250,6 +250,14 @@ impl Compiler {
         self.here.get(name)
     }
 
+    /// The policy that says the mutual-TLS mode of a port of such a workload; `None` where none does.
+    #[must_use]
+    pub fn mode_by(&self, workload: &Workload, port: u16) -> Option<ObjectRef> {
+        let policies = MtlsPolicies::new(self.translator.policies_for(&workload.name.namespace));
+        let decider = policies.decider(workload, port)?;
+        Some(ObjectRef::new(Kind::PeerAuthentication.name(), decider.name.clone()))
+    }
+
     /// Pods of this node that are to be steered, but whose sandbox nobody told of: they ran before the plugin was in the
     /// chain, or are about to be told of. Ordered by name.
     pub fn strangers(&self) -> impl Iterator<Item = &Arc<Workload>> {

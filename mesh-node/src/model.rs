@@ -43,6 +43,18 @@ pub enum MtlsMode {
     Disable,
 }
 
+impl MtlsMode {
+    /// As Istio writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "STRICT",
+            Self::Permissive => "PERMISSIVE",
+            Self::Disable => "DISABLE",
+        }
+    }
+}
+
 /// What a pod's node has told the others of the pod.
 ///
 /// A pod that is wanted in the mesh is not there yet: its node may have no daemon, or one that has not steered it so far. So the

@@ -139,6 +139,10 @@ impl fmt::Display for Place {
     }
 }
 
+/// What to do where there are only templates of pods.
+const NOT_MADE: &str = "Pods are not made from Deployments and their like: a tree of objects needs the pods and slices themselves, as \
+                        `kubectl get pods,endpointslices --output yaml` has them";
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WhyError {
@@ -158,13 +162,13 @@ pub enum WhyError {
         what: String,
     },
     /// No object has the name.
-    #[error("there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows")]
+    #[error("there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows. {NOT_MADE}")]
     Unknown {
         /// The name.
         name: Name,
     },
     /// Who asks has no address.
-    #[error("there is no pod {name} with an address; who asks must be a pod or an address")]
+    #[error("there is no pod {name} with an address; who asks must be a pod or an address. {NOT_MADE}")]
     NoPod {
         /// The name.
         name: Name,

@@ -68,7 +68,7 @@ fn the_answer_is_what_then_happens() -> Result<()> {
             "GET",
             "/read/1",
             0,
-            "plain text, where PeerAuthentication says STRICT; the source must be in the mesh",
+            "plain text, where PeerAuthentication shop/default says STRICT; the source must be in the mesh",
         ),
     ] {
         let (is_allowed, told) = verdict(&why(&mesh, &[name, "shop/web", "80", method, path])?);

@@ -142,17 +142,8 @@ fn pod(local: &LocalPod, state: PodState) -> Pod {
 }
 
 fn inbound(modes: &InboundModes) -> BTreeMap<String, String> {
-    let ports = modes.ports.iter().map(|&(port, port_mode)| (port.to_string(), mode(port_mode).to_owned()));
-    ports.chain([("default".to_owned(), mode(modes.default).to_owned())]).collect()
-}
-
-/// As Istio writes it.
-fn mode(mode: MtlsMode) -> &'static str {
-    match mode {
-        MtlsMode::Strict => "STRICT",
-        MtlsMode::Permissive => "PERMISSIVE",
-        MtlsMode::Disable => "DISABLE",
-    }
+    let ports = modes.ports.iter().map(|&(port, mode)| (port.to_string(), mode.name().to_owned()));
+    ports.chain([("default".to_owned(), modes.default.name().to_owned())]).collect()
 }
 
 fn directory(directory: &Directory) -> Value {
@@ -265,7 +256,7 @@ fn service(service: &model::Service) -> Value {
 }
 
 fn peer_authentication(policy: &model::PeerAuthentication) -> Value {
-    let written = |inherited: Option<MtlsMode>| inherited.map_or("UNSET", mode);
+    let written = |inherited: Option<MtlsMode>| inherited.map_or("UNSET", MtlsMode::name);
     let ports: BTreeMap<u16, &str> = policy.ports.iter().map(|(&port, &mode)| (port, written(mode))).collect();
     json!({
         "name": policy.name.to_string(),

@@ -55,19 +55,33 @@ impl<'a> MtlsPolicies<'a> {
     /// The modes of `workload`.
     #[must_use]
     pub fn modes(&self, workload: &Workload) -> Modes {
-        let namespace = &*workload.name.namespace;
-        let selecting = self.workloads.get(namespace).map_or(&[][..], Vec::as_slice);
-        let own = selecting.iter().find(|policy| policy.covers(workload)).copied();
-        let narrowest_first = [own, self.namespaces.get(namespace).copied(), self.mesh];
+        let narrowest_first = self.narrowest_first(workload);
         let default =
             narrowest_first.into_iter().flatten().find_map(|policy| policy.mode).unwrap_or(MtlsMode::Permissive);
-        let ports = own
+        let ports = narrowest_first[0]
             .into_iter()
             .flat_map(|policy| &policy.ports)
             .filter_map(|(&port, &mode)| Some((port, mode?)))
             .filter(|&(_, mode)| mode != default)
             .collect();
         Modes { default, ports }
+    }
+
+    /// The policy that says the mode of a port of `workload`; `None` where none does.
+    #[must_use]
+    pub fn decider(&self, workload: &Workload, port: u16) -> Option<&'a PeerAuthentication> {
+        let narrowest_first = self.narrowest_first(workload);
+        let says_of_port = |own: &&PeerAuthentication| own.ports.get(&port).is_some_and(Option::is_some);
+        let of_port = narrowest_first[0].filter(says_of_port);
+        of_port.or_else(|| narrowest_first.into_iter().flatten().find(|policy| policy.mode.is_some()))
+    }
+
+    /// The policies that may say something of `workload`: the one that selects it, that of its namespace, that of the mesh.
+    fn narrowest_first(&self, workload: &Workload) -> [Option<&'a PeerAuthentication>; 3] {
+        let namespace = &*workload.name.namespace;
+        let selecting = self.workloads.get(namespace).map_or(&[][..], Vec::as_slice);
+        let own = selecting.iter().find(|policy| policy.covers(workload)).copied();
+        [own, self.namespaces.get(namespace).copied(), self.mesh]
     }
 }
 

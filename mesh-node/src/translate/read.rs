@@ -281,6 +281,13 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// A text that is one of these words, which the reader sees to.
+    pub(crate) fn word(&self, words: &[&str]) -> Option<&'a str> {
+        let text = self.text();
+        self.log.fate(&self.path, || Fate::Enforced(words.iter().map(|word| (*word).to_owned()).collect()));
+        text
+    }
+
     /// A list of texts.
     pub(crate) fn texts(&self) -> Vec<&'a str> {
         self.items().iter().filter_map(Place::text).collect()
@@ -395,14 +402,12 @@ impl<'a> Place<'a> {
 
     /// The same; other words are known too, but the mesh does not do what they say.
     pub(crate) fn choice_except<T: Clone>(&self, choices: &[(&str, T)], unsupported: &[&str]) -> Option<T> {
-        let words = || choices.iter().map(|(word, _)| (*word).to_owned()).collect::<Vec<_>>();
-        let text = self.text();
-        self.log.fate(&self.path, || Fate::Enforced(words()));
-        let text = text?;
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let text = self.word(&words)?;
         let found = choices.iter().find(|(word, _)| *word == text || self.log.survey.is_some());
         if found.is_none() {
             let problem = if unsupported.contains(&text) { "is not supported" } else { "is none of its words" };
-            self.refuse(format!("`{text}` {problem}"), format!("use {}", words().join(", ")));
+            self.refuse(format!("`{text}` {problem}"), format!("use {}", words.join(", ")));
         }
         found.map(|(_, value)| value.clone())
     }

@@ -105,7 +105,7 @@ fn a_stranger_is_refused_by_the_mode_and_a_pod_of_the_mesh_is_not() {
         "outside/stranger at 10.0.0.2 -> service shop/web:80\n  \
          the source is not in the mesh, so that routes are not asked\n  \
          to shop/web-v1 at 10.0.1.1:8080, shop/web-v2 at 10.0.1.2:8080\n    \
-         protected DENIED by plain text, where PeerAuthentication says STRICT; the source must be in the mesh\nDENIED\n"
+         protected DENIED by plain text, where PeerAuthentication shop/default says STRICT; the source must be in the mesh\nDENIED\n"
     );
     let allowed = asked(SHOP, &question("shop/client", "shop/web", None)).expect("a clear question");
     assert!(allowed.is_allowed(), "{allowed:?}");
@@ -121,11 +121,11 @@ fn the_route_and_the_rule_that_decide_are_named() {
          routed by VirtualService shop/web, http[0]\n  \
          90 of 100 to shop/web-v1 at 10.0.1.1:8080\n    \
          leaving   allowed by no policy\n    \
-         protected by mutual TLS, as spiffe://cluster.local/ns/shop/sa/client\n    \
+         protected by mutual TLS, as spiffe://cluster.local/ns/shop/sa/client; PeerAuthentication shop/default says STRICT\n    \
          arriving  allowed by no policy\n  \
          10 of 100 to shop/web-v2 at 10.0.1.2:8080\n    \
          leaving   allowed by no policy\n    \
-         protected by mutual TLS, as spiffe://cluster.local/ns/shop/sa/client\n    \
+         protected by mutual TLS, as spiffe://cluster.local/ns/shop/sa/client; PeerAuthentication shop/default says STRICT\n    \
          arriving  DENIED by AuthorizationPolicy shop/v2-is-closed, rules[0]\nALLOWED to some, DENIED to others\n"
     );
     let other = asked(&world, &question("shop/client", "shop/web", Some(("GET", "/")))).expect("a clear question");
@@ -197,7 +197,7 @@ spec:
 #[test]
 fn a_question_that_is_not_clear_says_what_is_missing() {
     for (source, destination, told) in [
-        ("shop/nobody", "shop/web", "there is no pod shop/nobody with an address"),
+        ("shop/nobody", "shop/web", "there is no pod shop/nobody with an address; who asks must be a pod or an address. Pods are not made from"),
         ("shop/client", "shop/nobody", "there is no pod shop/nobody with an address, and no service"),
         ("shop/client", "192.0.2.1", "say which port of 192.0.2.1 is dialled: it has none that is known"),
     ] {

@@ -2,10 +2,10 @@
 
 use super::end::End;
 use super::{Case, Step, Understood, What, pod};
-use crate::model::{Identity, MtlsMode};
+use crate::model::{Identity, MtlsMode, ObjectRef};
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
-use crate::snapshot::{LocalPod, NodeSnapshot};
+use crate::snapshot::NodeSnapshot;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -41,7 +41,12 @@ pub(super) fn steps(
     let is_mutual =
         snapshot.directory.workloads.get(&to.ip()).is_some_and(|workload| workload.proves(to.port()).is_some());
     let identity = own.map(|(_, own)| &own.workload.identity).filter(|_| is_mutual);
-    steps.push(protection(identity, there, to.port()));
+    let mode = there.filter(|there| there.enrolled).map(|there| {
+        let workload = case.compiler.workload(&there.name);
+        let by = workload.and_then(|workload| case.compiler.mode_by(workload, to.port()));
+        (there.mode(to.port()), by)
+    });
+    steps.push(protection(identity, mode));
     if let Some(there) = there
         && let Some(policies) = snapshot.policies.get(&there.key)
     {
@@ -56,19 +61,24 @@ pub(super) fn steps(
     steps
 }
 
-fn protection(identity: Option<&Arc<Identity>>, there: Option<&Arc<LocalPod>>, port: u16) -> Step {
+/// How it is protected, and whether that is enough for the mode of the port and who gives it that.
+fn protection(identity: Option<&Arc<Identity>>, mode: Option<(MtlsMode, Option<ObjectRef>)>) -> Step {
     let step = |is_allowed, by: String| Step { what: What::Protection, is_allowed, by, told: Vec::new() };
-    let mode = there.filter(|there| there.enrolled).map(|there| there.mode(port));
+    let Some((mode, by)) = mode else {
+        let outside = "the destination is not in the mesh, and nothing is judged there";
+        return match identity {
+            Some(identity) => step(true, format!("mutual TLS, as {identity}")),
+            None => step(true, format!("plain text; {outside}")),
+        };
+    };
+    let says = match (mode, by) {
+        (mode, Some(by)) => format!("{by} says {}", mode.name()),
+        (mode, None) => format!("no PeerAuthentication says anything, which is {}", mode.name()),
+    };
     match (identity, mode) {
-        (Some(identity), _) => step(true, format!("mutual TLS, as {identity}")),
-        (None, Some(MtlsMode::Strict)) => {
-            let by = "plain text, where PeerAuthentication says STRICT; the source must be in the mesh";
-            step(false, by.to_owned())
-        }
-        (None, Some(MtlsMode::Permissive | MtlsMode::Disable)) => step(true, "plain text".to_owned()),
-        (None, None) => {
-            step(true, "plain text; the destination is not in the mesh, and nothing is judged there".to_owned())
-        }
+        (Some(identity), _) => step(true, format!("mutual TLS, as {identity}; {says}")),
+        (None, MtlsMode::Strict) => step(false, format!("plain text, where {says}; the source must be in the mesh")),
+        (None, MtlsMode::Permissive | MtlsMode::Disable) => step(true, format!("plain text; {says}")),
     }
 }
 

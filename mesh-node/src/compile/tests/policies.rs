@@ -301,9 +301,19 @@ fn what_is_not_understood_is_denied_and_named() {
         ),
         &[("- 8080", true), ("- 8081", false)],
         &expect![[r#"
-            AuthorizationPolicy default/p, spec.rules[0].when[0].key: `request.auth.claims[iss]` is not supported; use request.headers[name], source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, destination.ip, destination.port, connection.sni
+            AuthorizationPolicy default/p, spec.rules[0].when[0].key: `request.auth.claims[iss]` is not supported; use source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, destination.ip, destination.port, connection.sni, request.headers[NAME]
         "#]],
     );
+    // So is a condition on what nobody knows.
+    for action in ["ALLOW", "DENY"] {
+        check_unclear(
+            &policy(&format!("{{action: {action}, rules: [{{when: [{{key: connection.sni, values: [a]}}]}}]}}")),
+            &[("- 8080", false)],
+            &expect![[r#"
+                AuthorizationPolicy default/p, spec.rules[0].when[0].key: an application's own TLS is not read, so its server name is not known: the rule is met if it denies, and not otherwise; tell clients apart by `source.principal`, or hosts by `operation.hosts`
+            "#]],
+        );
+    }
     // In rules that deny it is as if it were met.
     check_unclear(
         &policy(

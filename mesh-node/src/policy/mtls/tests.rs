@@ -1,4 +1,4 @@
-use super::mtls_modes;
+use super::{MtlsPolicies, mtls_modes};
 use crate::model::{Identity, Labels, MtlsMode, Name, PeerAuthentication, Scope, Workload};
 use expect_test::{Expect, expect};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,13 @@ fn check(policies: &str, expected: &Expect) {
     let policies: Vec<_> = policies.lines().filter(|line| !line.trim().is_empty()).map(policy).collect();
     let modes = mtls_modes(&workload, &policies);
     assert_eq!(modes, mtls_modes(&workload, policies.iter().rev()), "the order of policies must not matter");
+    let named = MtlsPolicies::new(&policies);
+    for port in modes.ports.iter().map(|(port, _)| *port).chain([1, 8080]) {
+        let of_port = modes.ports.iter().find(|(listed, _)| *listed == port).map_or(modes.default, |(_, mode)| *mode);
+        let decider = named.decider(&workload, port);
+        let said = decider.and_then(|policy| policy.ports.get(&port).copied().flatten().or(policy.mode));
+        assert_eq!(said.unwrap_or(MtlsMode::Permissive), of_port, "who decides of port {port} does not say so");
+    }
     let mut text = format!("{:?}", modes.default);
     for (port, mode) in modes.ports {
         write!(text, " {port}={mode:?}").expect("writing to a string");

@@ -121,8 +121,11 @@ const KEYS: [(&str, Make); 8] = [
     ("source.serviceAccount", accounts),
     ("destination.ip", |list, _| Test::Address(Side::Destination, prefixes(&list.items()))),
     ("destination.port", |list, _| Test::Port(Side::Destination, ports(list))),
-    ("connection.sni", |list, _| Test::Sni(texts(list))),
+    (SNI, |list, _| Test::Sni(texts(list))),
 ];
+
+/// The key that nothing is known of.
+const SNI: &str = "connection.sni";
 
 impl Reader<'_> {
     fn rule(&self, place: &Place<'_>) -> Condition {
@@ -195,7 +198,8 @@ impl Reader<'_> {
             if !values.is_there() && !contrary.is_there() {
                 fields.refuse("it has no values", "give `values` or `notValues`");
             }
-            let text = key.text().unwrap_or_default();
+            let words: Vec<_> = KEYS.iter().map(|(word, _)| *word).chain(["request.headers[NAME]"]).collect();
+            let text = key.word(&words).unwrap_or_default();
             if let Some(name) = text.strip_prefix("request.headers[").and_then(|rest| rest.strip_suffix(']')) {
                 let name = text::header_name(name).map_err(|problem| key.refuse(problem, "give the name of a header"));
                 let name = name.ok()?;
@@ -203,12 +207,17 @@ impl Reader<'_> {
                 return Some(self.both(&values, &contrary, make));
             }
             let Some((_, make)) = KEYS.iter().find(|(known, _)| *known == text) else {
-                let words = KEYS.map(|(known, _)| known).join(", ");
-                key.refuse(format!("`{text}` is not supported"), format!("use request.headers[name], {words}"));
+                key.refuse(format!("`{text}` is not supported"), format!("use {}", words.join(", ")));
                 // What stands there need not be understood.
                 let _read = self.both(&values, &contrary, |list, _| Test::Principal(texts(list)));
                 return None;
             };
+            if text == SNI {
+                key.note(
+                    "an application's own TLS is not read, so its server name is not known: the rule is met if it denies, and not otherwise",
+                    "tell clients apart by `source.principal`, or hosts by `operation.hosts`",
+                );
+            }
             Some(self.both(&values, &contrary, *make))
         })
     }
