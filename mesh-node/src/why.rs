@@ -162,7 +162,9 @@ pub enum WhyError {
         what: String,
     },
     /// No object has the name.
-    #[error("there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows. {NOT_MADE}")]
+    #[error(
+        "there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows. {NOT_MADE}"
+    )]
     Unknown {
         /// The name.
         name: Name,

@@ -197,7 +197,11 @@ spec:
 #[test]
 fn a_question_that_is_not_clear_says_what_is_missing() {
     for (source, destination, told) in [
-        ("shop/nobody", "shop/web", "there is no pod shop/nobody with an address; who asks must be a pod or an address. Pods are not made from"),
+        (
+            "shop/nobody",
+            "shop/web",
+            "there is no pod shop/nobody with an address; who asks must be a pod or an address. Pods are not made from",
+        ),
         ("shop/client", "shop/nobody", "there is no pod shop/nobody with an address, and no service"),
         ("shop/client", "192.0.2.1", "say which port of 192.0.2.1 is dialled: it has none that is known"),
     ] {
