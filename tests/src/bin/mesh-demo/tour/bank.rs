@@ -122,17 +122,16 @@ fn page_works(tour: &Tour) -> Result<()> {
 }
 
 fn allowed(tour: &Tour, by: &str, service: &str, request: (&str, &str)) -> Result<()> {
-    asked(tour, by, service, request, "may", |answer| answer.ends_with("\n200"))
+    asked(tour, (by, service), request, "may", |answer| answer.ends_with("\n200"))
 }
 
 fn denied(tour: &Tour, by: &str, service: &str, request: (&str, &str)) -> Result<()> {
-    asked(tour, by, service, request, "may not", |answer| answer == DENIED)
+    asked(tour, (by, service), request, "may not", |answer| answer == DENIED)
 }
 
 fn asked(
     tour: &Tour,
-    by: &str,
-    service: &str,
+    (by, service): (&str, &str),
     (method, path): (&str, &str),
     verdict: &str,
     is: impl Fn(&str) -> bool,
