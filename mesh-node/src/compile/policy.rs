@@ -17,7 +17,7 @@ pub(super) use subject::{Asked, Population, known as subject};
 use super::directory::Builder;
 use super::{Settings, edge};
 use crate::model::policy::{Chain, Order, Policy, PolicyScope, Stage};
-use crate::model::{Issue, Key, Name, ObjectRef, Selector, Subject, Text, Workload};
+use crate::model::{Issue, Key, Name, ObjectRef, Selector, Subject, Workload};
 use crate::policy::Chains;
 use crate::snapshot::edge::Entrance;
 use crate::snapshot::{LocalPod, PodKey, PodPolicies};
