@@ -115,7 +115,7 @@ mod tests {
         for here in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(here)?;
             let server = listener.local_addr()?;
-            let client = TcpStream::connect(server)?;
+            let client = TcpStream::connect_timeout(&server, std::time::Duration::from_secs(5))?;
             let own = client.local_addr()?;
             assert!(is_connected(own, server)?, "the client's socket");
             let other = SocketAddr::new(own.ip(), own.port() ^ 1);
