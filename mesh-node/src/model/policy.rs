@@ -310,6 +310,12 @@ impl Atom {
     pub const fn is_not(test: Test) -> Self {
         Self { negated: true, test }
     }
+
+    /// The same where the test must not be met.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self::is_not(self.test)
+    }
 }
 
 /// One end of a connection.

@@ -23,7 +23,7 @@ pub(super) fn place(subject: &Arc<Subject>) -> usize {
 pub(super) struct Groups {
     /// The subjects that are in the directory, by namespace and place.
     subjects: BTreeMap<Arc<str>, HashMap<usize, Arc<Subject>>>,
-    groups: HashMap<Selector, Asked>,
+    groups: HashMap<Selector, Shared>,
     /// The selectors, by the namespace that they name.
     by_namespace: BTreeMap<Option<Arc<str>>, HashSet<Selector>>,
     /// The sets of addresses, as selectors see them.
@@ -31,7 +31,7 @@ pub(super) struct Groups {
 }
 
 #[derive(Clone, Debug)]
-struct Asked {
+struct Shared {
     group: Arc<Group>,
     by: BTreeSet<ObjectRef>,
 }
@@ -117,7 +117,7 @@ impl Groups {
             }
             let group = Arc::new(self.select(selector));
             self.by_namespace.entry(selector.namespace().cloned()).or_default().insert(selector.clone());
-            self.groups.insert(selector.clone(), Asked { group, by: BTreeSet::from([asker.clone()]) });
+            self.groups.insert(selector.clone(), Shared { group, by: BTreeSet::from([asker.clone()]) });
         }
     }
 

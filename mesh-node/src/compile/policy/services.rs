@@ -21,12 +21,12 @@ pub(super) struct Services {
     mentions: BTreeSet<(Name, ObjectRef)>,
     /// Those of which somebody speaks or no longer does since they were looked at.
     noted: BTreeSet<Name>,
-    known: BTreeMap<Name, Known>,
+    known: BTreeMap<Name, Seen>,
 }
 
 /// A service as it was last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Known {
+struct Seen {
     /// Is a policy about the pods behind it?
     is_scope: bool,
     is_there: bool,
@@ -78,7 +78,7 @@ impl Services {
             if before.is_some() && was_scope == is_scope && !stale.contains(name) {
                 continue;
             }
-            let now = Known { is_scope, ..known(world, translator, name) };
+            let now = Seen { is_scope, ..known(world, translator, name) };
             if before == Some(&now) {
                 continue;
             }
@@ -115,10 +115,10 @@ fn of<'s>(all: &'s BTreeSet<(Name, ObjectRef)>, name: &Name) -> impl Iterator<It
     from.take_while(move |(of, _)| *of == name).map(|(_, object)| object)
 }
 
-fn known(world: &World, translator: &Translator, name: &Name) -> Known {
+fn known(world: &World, translator: &Translator, name: &Name) -> Seen {
     let selector = world.service(name).map(|service| service.spec.selector);
     let service = translator.read_service(world, name).0;
-    Known {
+    Seen {
         is_scope: false,
         is_there: selector.is_some(),
         selector: selector.filter(|labels| !labels.is_empty()).map(|labels| selecting(name, &labels)),

@@ -155,7 +155,7 @@ fn nets(list: &Place<'_>, side: Side, negated: bool) -> Vec<Atom> {
             // What is not in any of them is in their family all the same.
             match families {
                 (true, false) if negated => atoms.push(of_v4(side)),
-                (false, true) if negated => atoms.push(Atom { negated: true, ..of_v4(side) }),
+                (false, true) if negated => atoms.push(of_v4(side).negated()),
                 _ => {}
             }
             atoms

@@ -6,7 +6,7 @@
 
 use super::{entity, http};
 use crate::model::policy::{Action, Atom, Condition, Rule, Side, Test};
-use crate::translate::draft::{SCTP, TCP, UDP, atom, closed, unclear, understood};
+use crate::translate::draft::{SCTP, TCP, UDP, all_or_unknown, atom, closed, unclear, understood};
 use crate::translate::read::{Fields, Place, Scalar};
 use std::collections::BTreeSet;
 
@@ -56,8 +56,7 @@ fn condition(fields: &mut Fields<'_>, action: Action, namespace: Option<&str>) -
     let reader = Reader { namespace, has_ports: of(|number| matches!(number, TCP | UDP | SCTP | UDP_LITE)) };
     let is_icmp = of(|number| matches!(number, ICMP | ICMP_V6));
     let mut atoms: Vec<Atom> = numbers.into_iter().collect();
-    let excluded = atom(&excluded, protocol);
-    atoms.extend(excluded.map(|excluded| Atom { negated: true, ..excluded }));
+    atoms.extend(atom(&excluded, protocol).map(Atom::negated));
     for name in ["icmp", "notICMP"] {
         atoms.extend(atom(&fields.take(name), |place| icmp(place, is_icmp)));
     }
@@ -77,11 +76,7 @@ fn condition(fields: &mut Fields<'_>, action: Action, namespace: Option<&str>) -
         if action != Action::Allow {
             of_http.refuse("requests are looked at in rules that allow only", "allow the others, and deny the rest");
         }
-        let (tests, is_clear) = of_http.log().part(|| http::tests(&of_http));
-        atoms.extend(tests);
-        if !is_clear {
-            atoms.push(Atom::is(Test::Unknown));
-        }
+        atoms.extend(all_or_unknown(of_http.log(), || Some(http::tests(&of_http))));
     }
     let mut condition = Condition::all(atoms);
     condition.clauses.extend(clauses);
@@ -130,7 +125,7 @@ fn family(place: &Place<'_>) -> Option<Atom> {
     let v4 = entity::of_v4(Side::Destination);
     Some(match version.flatten() {
         Some(4) => v4,
-        Some(_) => Atom { negated: true, ..v4 },
+        Some(_) => v4.negated(),
         None => Atom::is(Test::Unknown),
     })
 }
