@@ -16,6 +16,7 @@ mod budget;
 mod dialled;
 mod exchange;
 mod forward;
+mod gather;
 mod headers;
 mod io;
 mod mirror;
@@ -42,6 +43,7 @@ use ::http::{Request, Response};
 use arrived::Arrived;
 use body::Payload;
 use dialled::Plain;
+use gather::Gathered;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::{Service, service_fn};
@@ -174,7 +176,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .max_send_buf_size(MAX_HEAD)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let mut connection = pin!(server.serve_connection_with_upgrades(transport, service));
+    let mut connection = pin!(server.serve_connection_with_upgrades(Gathered::arriving(transport), service));
     let mut stopped = pin!(down.pod.stopped());
     let (mut is_closed, mut is_stopped) = (false, false);
     let ended = loop {

@@ -5,6 +5,7 @@
 //! Invariant: the connection is carried in the background until it ends, nobody can send on it any more, or it is ended.
 
 use super::body::Payload;
+use super::gather::Gathered;
 use super::io::Transport;
 use crate::proxy::refusal::{self, Refusal};
 use crate::telemetry;
@@ -56,7 +57,7 @@ pub(crate) async fn speak(
     let failed = |error: hyper::Error| Refusal::new(refusal::UPSTREAM_PROTOCOL, telemetry::explain(&error));
     if version == Version::HTTP_2 {
         let builder = http2::Builder::new(super::LocalExecutor);
-        let (sender, connection) = builder.handshake(transport).await.map_err(failed)?;
+        let (sender, connection) = builder.handshake(Gathered::http2(transport)).await.map_err(failed)?;
         telemetry::spawn_local("http2-upstream", async move {
             tokio::select! {
                 // Whoever waits for an answer is told of the failure.
