@@ -15,6 +15,7 @@ mod verdict;
 mod tests;
 
 pub use page::render;
+pub use verdict::OTHERWISE_DENIED;
 
 use crate::compile::{self, Compiler};
 use crate::model::Name;

@@ -9,6 +9,10 @@ use crate::snapshot::NodeSnapshot;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+const OTHERWISE_ALLOWED: &str = "what is no HTTP is allowed by";
+/// What is told of a port on which requests are read and all else is denied; who denies it follows.
+pub const OTHERWISE_DENIED: &str = "what is no HTTP is denied by";
+
 /// Every verdict on the way, up to the first that denies.
 pub(super) fn steps(
     (snapshot, case): (&NodeSnapshot, &Case),
@@ -95,11 +99,14 @@ fn arriving(chains: &Chains, flow: &Flow<'_>, request: Option<&Understood>) -> S
         if !chains.reads_http(port) {
             return step(What::Ingress, chains, flow);
         }
-        let mut step = step(What::Ingress, chains, &Flow { spoken: Spoken::Unread, ..*flow });
-        if step.is_allowed {
-            step.told.push("this depends on the request: give METHOD and PATH".to_owned());
+        let mut unread = step(What::Ingress, chains, &Flow { spoken: Spoken::Unread, ..*flow });
+        if unread.is_allowed {
+            unread.told.push("this depends on the request: give METHOD and PATH".to_owned());
+            let otherwise = step(What::Ingress, chains, flow);
+            let verdict = if otherwise.is_allowed { OTHERWISE_ALLOWED } else { OTHERWISE_DENIED };
+            unread.told.push(format!("{verdict} {}", otherwise.by));
         }
-        return step;
+        return unread;
     };
     let request = Request::new(asked.method.as_str(), &asked.host, &asked.path, &asked.headers);
     step(What::Ingress, chains, &Flow { spoken: Spoken::Http(&request), ..*flow })
