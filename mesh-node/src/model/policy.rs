@@ -12,7 +12,7 @@ mod port;
 mod text;
 
 pub use address::{Prefix, PrefixError, Prefixes};
-pub use path::{segments, without_parameters};
+pub use path::{segments, unescaped, without_parameters};
 pub use port::{PortRange, Ports};
 pub use text::{Text, Texts};
 
@@ -363,6 +363,8 @@ pub enum Test {
     /// The path, without its query. A rule that denies is met if any reading of the path is like this, others if all are:
     /// as it stands; decoded and without `.`, `..` and doubled slashes; and so without parameters of segments.
     Path(Texts),
+    /// The path is escaped well and once, so that whoever decodes it once more, or ends it at a zero, reads nothing else.
+    PathIsPlain,
     /// A header's values, joined by commas. An absent header is like nothing.
     Header(HeaderName, Texts),
     /// The last address in `X-Forwarded-For`, or the source's without that header: Istio's `remoteIpBlocks` of a proxy that trusts no hop.
@@ -374,7 +376,12 @@ impl Test {
     #[must_use]
     pub const fn is_of_http(&self) -> bool {
         match self {
-            Self::Method(_) | Self::Host(_) | Self::Path(_) | Self::Header(..) | Self::ForwardedFor(_) => true,
+            Self::Method(_)
+            | Self::Host(_)
+            | Self::Path(_)
+            | Self::PathIsPlain
+            | Self::Header(..)
+            | Self::ForwardedFor(_) => true,
             Self::Unknown
             | Self::Selected(..)
             | Self::Service(..)

@@ -129,6 +129,8 @@ pub enum Check {
     Host(Texts),
     /// The path.
     Path(Texts),
+    /// The path is escaped well and once.
+    PathIsPlain,
     /// A header.
     Header(HeaderName, Texts),
     /// The last address in `X-Forwarded-For`.

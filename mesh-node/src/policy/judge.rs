@@ -215,13 +215,16 @@ fn is_met(atom: &Atom, flow: &Flow<'_>, denies: bool) -> Met {
             Spoken::Http(_) => plainly(true),
             Spoken::Unread => Met::Maybe,
         },
-        Check::Method(_) | Check::Host(_) | Check::Path(_) | Check::Header(..) | Check::ForwardedFor(_) => {
-            match flow.spoken {
-                Spoken::Opaque => unclear,
-                Spoken::Unread => Met::Maybe,
-                Spoken::Http(request) => is_met_by(atom, (request, flow), denies),
-            }
-        }
+        Check::Method(_)
+        | Check::Host(_)
+        | Check::Path(_)
+        | Check::PathIsPlain
+        | Check::Header(..)
+        | Check::ForwardedFor(_) => match flow.spoken {
+            Spoken::Opaque => unclear,
+            Spoken::Unread => Met::Maybe,
+            Spoken::Http(request) => is_met_by(atom, (request, flow), denies),
+        },
     }
 }
 
@@ -239,6 +242,7 @@ fn is_met_by(atom: &Atom, (request, flow): (&Request<'_>, &Flow<'_>), denies: bo
         Check::Host(texts) if !denies && !atom.negated => Met::from(texts.matches(request.authority.written())),
         Check::Host(texts) => worst(&request.authority, texts),
         Check::Path(texts) => worst(&request.path, texts),
+        Check::PathIsPlain => plainly(request.path.is_plain()),
         Check::Header(name, texts) => has(request.headers, name, texts).map_or(Met::from(denies), plainly),
         Check::ForwardedFor(prefixes) => match request.forwarded_for() {
             Ok(address) => plainly(prefixes.contains(address.unwrap_or(flow.source.address))),

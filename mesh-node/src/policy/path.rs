@@ -5,7 +5,7 @@
 //! Invariant: what is written in the usual way costs no memory.
 //! Source: RFC 3986, sections 2.1 and 5.2.4; Istio `pathNormalization`, of which `DECODE_AND_MERGE_SLASHES` is the second reading.
 
-use crate::model::policy::{segments, without_parameters};
+use crate::model::policy::{segments, unescaped, without_parameters};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
@@ -48,6 +48,12 @@ impl<'a> Readings<'a> {
     #[must_use]
     pub fn written(&self) -> &str {
         &self.written
+    }
+
+    /// Is what was written escaped well and once?
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.written.contains(['%', '\0']) || unescaped(&self.written).is_some()
     }
 
     /// Is one of them so?

@@ -4,7 +4,7 @@
 //! `tests/tools/calico/oracle`, as felix renders them.
 
 use super::ours::{Connection, Ours, ask, told};
-use super::random::{policies, population};
+use super::random::{About, policies, population};
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use mesh_node::policy::Spoken;
@@ -52,7 +52,7 @@ fn agree(seeds: &[u64], counts: &mut Counts) -> Result<()> {
     for &seed in seeds {
         let mut rng = Rng::with_seed(seed);
         let mut objects = population(&mut rng);
-        objects.extend(policies(&mut rng, false));
+        objects.extend(policies(&mut rng, About::Connections));
         let ours = Ours::new(&objects)?;
         let pods: Vec<IpAddr> = ours.sandboxes.keys().copied().collect();
         let connections: Vec<Connection> =

@@ -23,14 +23,56 @@ const NETS: [&str; 8] = [
     "2001:db8::/64",
     "fd00::2:2/128",
 ];
+const LIVE_NETS: [&str; 8] = [
+    "10.244.1.0/24",
+    "10.244.2.0/30",
+    "192.0.2.0/24",
+    "10.244.1.3/32",
+    "fd00:244:1::/64",
+    "fd00:244:2::/64",
+    "2001:db8::/64",
+    "fd00:244:1::2/128",
+];
 const TYPES: [&[&str]; 3] = [&["Ingress"], &["Egress"], &["Ingress", "Egress"]];
+
+/// What policies are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// All that felix enforces.
+    Connections,
+    /// What Dikastes of Calico 3.28 reads of rules, as every version of Calico understands it.
+    Requests,
+    /// All that is known before a connection is there, in the addresses of the tests' nodes.
+    Everything,
+}
+
+impl About {
+    /// Ranges of addresses, of IPv4 first.
+    const fn nets(self) -> [&'static str; 8] {
+        match self {
+            Self::Connections | Self::Requests => NETS,
+            Self::Everything => LIVE_NETS,
+        }
+    }
+
+    /// May rules exclude something, and name services and versions of IP?
+    fn is_whole(self) -> bool {
+        self != Self::Requests
+    }
+
+    /// May rules say what a request must be?
+    fn is_http(self) -> bool {
+        self != Self::Connections
+    }
+}
 
 /// One of these.
 pub(crate) fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())].clone()
 }
 
-fn some<T>(rng: &mut Rng, most: usize, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
+/// Up to `most` of them.
+pub(crate) fn some<T>(rng: &mut Rng, most: usize, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
     (0..rng.usize(..=most)).map(|_| make(rng)).collect()
 }
 
@@ -60,11 +102,11 @@ pub(crate) fn population(rng: &mut Rng) -> Vec<Value> {
         objects.extend((1..=3).map(|n| pod(rng, namespace, at, n)));
         objects.extend(service(rng, namespace, at));
         let metadata = json!({"name": "set", "namespace": namespace, "labels": labels(rng)});
-        let nets = json!({"nets": [format!("192.0.2.{}/32", at + 1), "198.51.100.0/25"]});
+        let nets = json!({"nets": [format!("192.0.2.{}/32", at + 1), "198.51.100.0/24"]});
         objects.push(json!({"apiVersion": CALICO, "kind": "NetworkSet", "metadata": metadata, "spec": nets}));
     }
     let metadata = json!({"name": "set", "labels": labels(rng)});
-    let nets = json!({"nets": ["192.0.2.0/30", "10.0.2.0/28", "2001:db8::/64"]});
+    let nets = json!({"nets": ["192.0.2.0/24", "10.0.2.0/24", "2001:db8::/64"]});
     objects.push(json!({"apiVersion": CALICO, "kind": "GlobalNetworkSet", "metadata": metadata, "spec": nets}));
     objects
 }
@@ -128,12 +170,12 @@ fn selector(rng: &mut Rng) -> &'static str {
 }
 
 /// One end of a rule. Ranges of addresses are among `nets`, which are of one family.
-fn entity(rng: &mut Rng, nets: &[&'static str]) -> Value {
+fn entity(rng: &mut Rng, nets: &[&'static str], about: About) -> Value {
     let mut entity = json!({});
     if rng.u8(..3) == 0 {
         entity["nets"] = some(rng, 2, |rng| pick(rng, nets)).into();
     }
-    if rng.u8(..6) == 0 {
+    if about.is_whole() && rng.u8(..6) == 0 {
         entity["notNets"] = some(rng, 2, |rng| pick(rng, nets)).into();
     }
     if rng.u8(..2) == 0 {
@@ -162,13 +204,14 @@ fn ports(rng: &mut Rng) -> Value {
 }
 
 /// A rule of Calico's. Only those for HTTP say what a request must be.
-fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
+fn rule(rng: &mut Rng, is_ingress: bool, about: About) -> Value {
+    let all = about.nets();
     let (version, nets) = match rng.u8(..10) {
-        0 => (rng.bool().then_some(6), &NETS[4..]),
-        1 => (Some(4), &NETS[..4]),
-        _ => (None, &NETS[..4]),
+        0 => (rng.bool().then_some(6), &all[4..]),
+        1 => (Some(4), &all[..4]),
+        _ => (None, &all[..4]),
     };
-    let (source, destination) = (entity(rng, nets), entity(rng, nets));
+    let (source, destination) = (entity(rng, nets, about), entity(rng, nets, about));
     let mut rule = json!({"source": source, "destination": destination});
     rule["action"] = pick(rng, &["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]).into();
     match rng.u8(..6) {
@@ -180,23 +223,25 @@ fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
     }
     if rule["protocol"] == "TCP" {
         rule["destination"]["ports"] = ports(rng);
-        if rng.u8(..4) == 0 {
+        if about.is_whole() && rng.u8(..4) == 0 {
             rule["destination"]["notPorts"] = ports(rng);
         }
         match rng.u8(..12) {
-            0 => rule["source"]["ports"] = json!(["1024:40000"]),
-            1 => rule["source"]["notPorts"] = json!(["1024:40000", 50000]),
+            0 if about != About::Everything => rule["source"]["ports"] = json!(["1024:40000"]),
+            1 if about == About::Connections => rule["source"]["notPorts"] = json!(["1024:40000", 50000]),
             _ => {}
         }
     }
-    if let Some(version) = version {
+    if about.is_whole()
+        && let Some(version) = version
+    {
         rule["ipVersion"] = version.into();
     }
-    if rng.u8(..8) == 0 {
+    if about.is_whole() && rng.u8(..8) == 0 {
         let end = if is_ingress { "source" } else { "destination" };
         rule[end] = json!({"services": {"name": "web", "namespace": pick(rng, &NAMESPACES)}});
     }
-    if http && rng.bool() {
+    if is_ingress && about.is_http() && rng.bool() {
         rule["action"] = "Allow".into();
         rule["protocol"] = "TCP".into();
         if let Some(rule) = rule.as_object_mut() {
@@ -216,12 +261,16 @@ fn rule(rng: &mut Rng, is_ingress: bool, http: bool) -> Value {
 }
 
 /// What a policy of Calico's says.
-fn spec(rng: &mut Rng, is_global: bool, order: Option<usize>, http: bool) -> Value {
-    let ingress = some(rng, 3, |rng| rule(rng, true, http));
-    let egress = some(rng, 2, |rng| rule(rng, false, false));
+fn spec(rng: &mut Rng, is_global: bool, order: Option<usize>, about: About) -> Value {
+    let ingress = some(rng, 3, |rng| rule(rng, true, about));
+    let egress = some(rng, 2, |rng| rule(rng, false, about));
     let mut spec = json!({"selector": selector(rng), "ingress": ingress, "egress": egress});
     if let Some(order) = order {
         spec["order"] = order.into();
+    }
+    // Calico 3.28 knows no tiers.
+    if about == About::Everything && rng.u8(..4) == 0 {
+        spec["tier"] = "own".into();
     }
     if rng.bool() {
         let types = pick(rng, &TYPES);
@@ -237,7 +286,8 @@ fn spec(rng: &mut Rng, is_global: bool, order: Option<usize>, http: bool) -> Val
     spec
 }
 
-fn label_selector(rng: &mut Rng) -> Value {
+/// A selector as Kubernetes writes it.
+pub(crate) fn label_selector(rng: &mut Rng) -> Value {
     match rng.u8(..5) {
         0 => json!({}),
         1 => json!({"matchExpressions": [{"key": "app", "operator": pick(rng, &["Exists", "DoesNotExist"])}]}),
@@ -248,16 +298,18 @@ fn label_selector(rng: &mut Rng) -> Value {
     }
 }
 
-fn kubernetes(rng: &mut Rng) -> Value {
+fn kubernetes(rng: &mut Rng, about: About) -> Value {
     let rules = |rng: &mut Rng, field: &str| {
         some(rng, 2, |rng| {
             let peers = some(rng, 2, |rng| match rng.u8(..4) {
                 0 => json!({"podSelector": label_selector(rng)}),
                 1 => json!({"namespaceSelector": label_selector(rng)}),
                 2 => json!({"namespaceSelector": label_selector(rng), "podSelector": label_selector(rng)}),
-                _ if rng.u8(..4) == 0 => json!({"ipBlock": {"cidr": "fd00::/64", "except": ["fd00::1:0/112"]}}),
+                _ if !about.is_whole() => json!({"ipBlock": {"cidr": "10.0.0.0/24"}}),
+                _ if rng.u8(..4) == 0 => json!({"ipBlock": {"cidr": "fd00::/16", "except": [about.nets()[5]]}}),
                 _ => {
-                    json!({"ipBlock": {"cidr": "10.0.0.0/16", "except": [pick(rng, &["10.0.1.0/24", "10.0.0.2/32"])]}})
+                    let [_, one, _, other, ..] = about.nets();
+                    json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": [pick(rng, &[one, other])]}})
                 }
             });
             let ports = some(rng, 2, |rng| match rng.u8(..5) {
@@ -276,7 +328,7 @@ fn kubernetes(rng: &mut Rng) -> Value {
 }
 
 /// Policies of every kind that Calico 3.28 has. No two of Calico's have one order.
-pub(crate) fn policies(rng: &mut Rng, http: bool) -> Vec<Value> {
+pub(crate) fn policies(rng: &mut Rng, about: About) -> Vec<Value> {
     let mut orders: Vec<Option<usize>> = (0..8).map(|n| Some(n * 300)).chain([None]).collect();
     rng.shuffle(&mut orders);
     let mut policies = Vec::new();
@@ -287,12 +339,12 @@ pub(crate) fn policies(rng: &mut Rng, http: bool) -> Vec<Value> {
         if let Some(namespace) = namespace {
             metadata["namespace"] = namespace.into();
         }
-        let spec = spec(rng, namespace.is_none(), order, http);
+        let spec = spec(rng, namespace.is_none(), order, about);
         policies.push(json!({"apiVersion": CALICO, "kind": kind, "metadata": metadata, "spec": spec}));
     }
     for at in 0..rng.usize(..3) {
         let metadata = json!({"name": format!("k{at}"), "namespace": pick(rng, &NAMESPACES), "uid": UID});
-        policies.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": kubernetes(rng)}));
+        policies.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": kubernetes(rng, about)}));
     }
     policies
 }

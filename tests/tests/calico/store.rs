@@ -1,6 +1,6 @@
 //! What `calicoctl` stores is what its user wrote: policies and sets mean the same in both forms, and arrive at a daemon.
 
-use super::random::{CALICO, NAMESPACES, policies, population};
+use super::random::{About, CALICO, NAMESPACES, policies, population};
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use mesh_node::model::{Issue, Model, Reason};
@@ -81,7 +81,8 @@ fn what_calicoctl_stores_means_what_its_user_wrote() -> Result<()> {
     let mut rng = Rng::with_seed(SEED);
     let mut written: Vec<Value> = population(&mut rng).into_iter().filter(is_of_calico).collect();
     for round in 0..20 {
-        for mut policy in policies(&mut rng, round % 2 == 0).into_iter().filter(is_of_calico) {
+        let about = if round % 2 == 0 { About::Requests } else { About::Connections };
+        for mut policy in policies(&mut rng, about).into_iter().filter(is_of_calico) {
             let name = format!("r{round}-{}", policy["metadata"]["name"].as_str().context("no name")?);
             policy["metadata"]["name"] = name.into();
             written.push(policy);

@@ -273,6 +273,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
         expected: "2 minutes",
         ..GoTool::plain("calico-oracle", "tests/tools/calico", "./oracle")
     },
+    GoTool { group: Group::Test, ..GoTool::plain("calico-dikastes", "tests/tools/calico", "./dikastes") },
     GoTool { group: Group::Test, ..GoTool::plain("policy-fields", "tests/tools/fields", ".") },
     GoTool {
         cgo: true,

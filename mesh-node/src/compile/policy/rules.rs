@@ -129,6 +129,7 @@ impl Known<'_> {
             Test::Method(texts) => Check::Method(texts.clone()),
             Test::Host(texts) => Check::Host(texts.clone()),
             Test::Path(texts) => Check::Path(texts.clone()),
+            Test::PathIsPlain => Check::PathIsPlain,
             Test::Header(name, texts) => Check::Header(name.clone(), texts.clone()),
             Test::ForwardedFor(prefixes) => Check::ForwardedFor(prefixes.clone()),
         }

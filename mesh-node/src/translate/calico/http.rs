@@ -3,20 +3,20 @@
 //! In:  `http` of a rule.
 //! Out: tests of methods and paths; that HTTP is spoken, where neither is named.
 //! Source: Calico `HTTPMatch`; how its 3.32 compares paths: decoded once, without parameters, dots and doubled slashes, and prefixes
-//! by whole elements. A slash at the end does not count.
+//! by whole elements. A slash at the end does not count. What is escaped twice, or badly, meets no rule. Here a path must be allowed as
+//! it was sent, too.
 
-use crate::model::policy::{Atom, Test, Text, Texts, segments, without_parameters};
+use crate::model::policy::{Atom, Test, Text, Texts, segments, unescaped, without_parameters};
 use crate::translate::draft::atom;
 use crate::translate::read::Place;
-use percent_encoding::percent_decode_str;
-use std::borrow::Cow;
 
 /// The tests that must all be met.
 pub(super) fn tests(place: &Place<'_>) -> Vec<Atom> {
     let Some(mut fields) = place.fields() else { return Vec::new() };
     let methods = atom(&fields.take("methods"), methods);
     let paths = atom(&fields.take("paths"), paths);
-    let tests: Vec<Atom> = methods.into_iter().chain(paths).collect();
+    let plain = paths.iter().any(|paths| matches!(paths.test, Test::Path(_))).then(|| Atom::is(Test::PathIsPlain));
+    let tests: Vec<Atom> = methods.into_iter().chain(paths).chain(plain).collect();
     if tests.is_empty() { vec![Atom::is(Test::Http)] } else { tests }
 }
 
@@ -63,23 +63,11 @@ fn readings(text: &str) -> Result<Vec<String>, String> {
     if text.contains(['?', '#', ' ']) {
         return refused("has a query, a fragment or a blank");
     }
-    let decoded = decoded(text).ok_or_else(|| format!("`{text}` is escaped in a way that is none"))?;
-    let lower = decoded.to_ascii_lowercase();
-    if decoded.contains('\0') || ["%2e", "%2f", "%5c"].iter().any(|twice| lower.contains(twice)) {
-        return refused("is escaped twice, or ends early");
-    }
+    let decoded = unescaped(text).ok_or_else(|| format!("`{text}` is not escaped well and once"))?;
     let compared = format!("/{}", segments(&decoded, without_parameters).join("/"));
     let written = text.trim_end_matches('/');
     let written = if written.is_empty() { "/".to_owned() } else { written.to_owned() };
     Ok(if written == compared { vec![compared] } else { vec![written, compared] })
-}
-
-/// `None` if an escape is none, or if it becomes no text.
-fn decoded(text: &str) -> Option<Cow<'_, str>> {
-    let is_escape =
-        |rest: &str| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    let is_clear = text.split('%').skip(1).all(is_escape);
-    is_clear.then(|| percent_decode_str(text).decode_utf8().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //
 // A question has either an expression, whose labels it is about, and endpoints as Calico sees them: with the labels that it adds, and
 // those of namespaces and service accounts under their prefixes. The answer is an error, or a verdict for each endpoint. Or it has a
-// world, objects and connections, and the answer is what felix tells its dataplane of the objects, and what that allows of the
-// connections.
+// world, objects and connections, and the answer is what felix allows of the connections and, if that is asked for, what it tells its
+// dataplane of the objects.
 package main
 
 import (
@@ -51,7 +51,7 @@ func rewritten(q question) (string, error) {
 func judge(q question) (answer, error) {
 	if q.World != nil {
 		verdicts, told, err := judgeWorld(*q.World)
-		return answer{World: verdicts, State: &told}, err
+		return answer{World: verdicts, State: told}, err
 	}
 	if _, err := selector.Parse(q.Selector); err != nil {
 		return answer{Error: err.Error()}, nil

@@ -29,6 +29,8 @@ const host = "node"
 type world struct {
 	Objects []json.RawMessage `json:"objects"`
 	Flows   []flow            `json:"flows"`
+	// Is what felix tells its dataplane wanted, too?
+	WithState bool `json:"withState"`
 }
 
 type flow struct {
@@ -210,7 +212,7 @@ func types(named []v3.PolicyType, ingress, egress []v3.Rule) []v3.PolicyType {
 
 type message interface{ Marshal() ([]byte, error) }
 
-func (d *dataplane) state() (state, error) {
+func (d *dataplane) state() (*state, error) {
 	var failure error
 	bytes := func(of message) []byte {
 		bytes, err := of.Marshal()
@@ -219,7 +221,7 @@ func (d *dataplane) state() (state, error) {
 		}
 		return bytes
 	}
-	s := state{Endpoints: map[string][]byte{}, Policies: map[string][]byte{}, Profiles: map[string][]byte{}}
+	s := &state{Endpoints: map[string][]byte{}, Policies: map[string][]byte{}, Profiles: map[string][]byte{}}
 	for address, endpoint := range d.endpoints {
 		s.Endpoints[address] = bytes(endpoint)
 	}
@@ -241,10 +243,10 @@ func (d *dataplane) state() (state, error) {
 	return s, failure
 }
 
-func judgeWorld(w world) ([]verdict, state, error) {
+func judgeWorld(w world) ([]verdict, *state, error) {
 	d, err := compute(w.Objects)
 	if err != nil {
-		return nil, state{}, err
+		return nil, nil, err
 	}
 	verdicts := make([]verdict, 0, len(w.Flows))
 	for _, f := range w.Flows {
@@ -258,6 +260,9 @@ func judgeWorld(w world) ([]verdict, state, error) {
 			*v.Ingress = d.allows(endpoint, f, true)
 		}
 		verdicts = append(verdicts, v)
+	}
+	if !w.WithState {
+		return verdicts, nil, nil
 	}
 	told, err := d.state()
 	return verdicts, told, err

@@ -119,7 +119,7 @@ fn every_field_of_a_rule_is_a_test() {
           ingress[10] Allow not from [fd00::-fd00::ffff:ffff:ffff:ffff], not from [0.0.0.0-255.255.255.255]
           ingress[11] Allow not from [10.0.0.0-10.255.255.255, fd00::-fd00::ffff:ffff:ffff:ffff]
           ingress[12] Allow to [10.0.0.1-10.0.0.1]
-          ingress[13] Allow Method(Texts { exact: ["GET", "HEAD"], others: [] }), Path(Texts { exact: ["/ok", "/ok/"], others: [Elements("/api")] })
+          ingress[13] Allow Method(Texts { exact: ["GET", "HEAD"], others: [] }), Path(Texts { exact: ["/ok", "/ok/"], others: [Elements("/api")] }), PathIsPlain
           ingress[14] Allow Http
           ingress[15] Allow Http
     "#]]
