@@ -32,6 +32,7 @@ pub struct PodBuilder {
     annotations: BTreeMap<String, String>,
     before_the_mesh: bool,
     probe_port: Option<u16>,
+    ports: BTreeMap<String, u16>,
 }
 
 impl PodBuilder {
@@ -46,6 +47,7 @@ impl PodBuilder {
             annotations,
             before_the_mesh: false,
             probe_port: None,
+            ports: BTreeMap::new(),
         }
     }
 
@@ -84,6 +86,13 @@ impl PodBuilder {
         self
     }
 
+    /// Gives a port of its container a name.
+    #[must_use]
+    pub fn port(mut self, name: &str, port: u16) -> Self {
+        self.ports.insert(name.to_owned(), port);
+        self
+    }
+
     /// Joins it to the node by a chain without the mesh's plugin, as if it had run before that was there.
     #[must_use]
     pub const fn before_the_mesh(mut self) -> Self {
@@ -100,6 +109,8 @@ impl PodBuilder {
         let ns = NetNs::create(&format!("{}-{namespace}-{name}", self.cluster.id()))?;
         let kube = self.cluster.kube();
         let probe = self.probe_port.map(|port| json!({"tcpSocket": {"port": port}}));
+        let ports: Vec<Value> =
+            self.ports.iter().map(|(name, port)| json!({"name": name, "containerPort": port})).collect();
         kube.pod(json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -107,7 +118,7 @@ impl PodBuilder {
             "spec": {
                 "nodeName": self.node.name(),
                 "serviceAccountName": self.account,
-                "containers": [{"name": "main", "image": name, "readinessProbe": probe}],
+                "containers": [{"name": "main", "image": name, "ports": ports, "readinessProbe": probe}],
             },
             "status": {"phase": "Pending"},
         }))?;

@@ -3,6 +3,7 @@
 
 mod dikastes;
 mod felix;
+mod live;
 mod ours;
 mod random;
 mod selectors;
