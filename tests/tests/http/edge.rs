@@ -118,14 +118,11 @@ fn a_gateway_of_either_api_serves_at_every_node_over_mutual_tls() -> Result<()> 
     ensure!(shop.get(80, "/page", &[])?.status == 200, "a policy about a gateway holds for a pod");
 
     // One that selects the ingress by its labels holds for all gateways, and for no pod.
-    kube.apply(json!({
-        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": {"name": "ingress", "namespace": "istio-system"},
-        "spec": {
-            "selector": {"matchLabels": {"istio": "ingressgateway"}}, "action": "DENY",
-            "rules": [{"when": [{"key": "request.headers[x-denied]", "values": ["yes"]}]}],
-        },
-    }))?;
+    let ingress = json!({
+        "selector": {"matchLabels": {"istio": "ingressgateway"}}, "action": "DENY",
+        "rules": [{"when": [{"key": "request.headers[x-denied]", "values": ["yes"]}]}],
+    });
+    kube.authorization_policy("istio-system/ingress", ingress)?;
     for port in [8081, 8082] {
         wait::until_true(&format!("port {port} denies"), wait::PATIENCE, || {
             Ok(shop

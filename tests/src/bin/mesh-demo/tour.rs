@@ -14,6 +14,7 @@ mod stops;
 use crate::stage::{self, Stage};
 use crate::{Options, manifests};
 use anyhow::{Context as _, Result};
+use mesh_tests::http::Seen;
 use mesh_tests::wait::{self, PATIENCE};
 use page::Page;
 use serde_json::Value;
@@ -176,15 +177,16 @@ impl Tour {
     }
 }
 
-/// What a pod gets of a service: the body, and the status in a line of its own.
-fn got(tour: &Tour, by: &str, service: &str, (method, path): (&str, &str)) -> Result<String> {
+/// What a pod gets of a service.
+fn got(tour: &Tour, by: &str, service: &str, (method, path): (&str, &str)) -> Result<Seen> {
     let url = format!("http://{}{path}", tour.stage.address(service)?);
-    let arguments = ["--silent", "--max-time", "10", "--request", method, "--write-out", "\n%{http_code}", &url];
-    tour.stage.pod(by)?.run("curl", arguments)?.success()
+    tour.stage.pod(by)?.ask(&url, &["--request", method])
 }
 
-/// What whoever is denied a request gets.
-const DENIED: &str = "RBAC: access denied\n403";
+/// Is this what whoever is denied a request gets?
+fn is_denied(seen: &Seen) -> bool {
+    seen.status == 403 && seen.body == "RBAC: access denied"
+}
 
 fn key(object: &Value) -> Key {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,9 +1,10 @@
 //! The steps of the tour of the bank: who may do what is said by Calico's policies alone.
 
 use super::File::Own;
-use super::{DENIED, PATIENCE, Stop, Tour, got, wait};
+use super::{PATIENCE, Stop, Tour, got, is_denied, wait};
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::Node;
+use mesh_tests::http::Seen;
 use serde_json::Value;
 
 const DATABASE: super::File = Own("database.yaml");
@@ -108,25 +109,25 @@ fn customer_taken_over(tour: &Tour) -> Result<()> {
 
 /// The page shows the balance, which customer has of summary, and summary of the database.
 fn page_works(tour: &Tour) -> Result<()> {
-    let mut last = String::new();
-    let waited = wait::until_true("the page works", PATIENCE, || {
-        last = got(tour, "visitor", "customer", ("GET", "/"))?;
-        Ok(last.ends_with("\n200"))
+    let mut last = None;
+    let waited = wait::until("the page works", PATIENCE, || {
+        let seen = got(tour, "visitor", "customer", ("GET", "/"))?;
+        last = Some(seen.clone());
+        Ok((seen.status == 200).then_some(seen))
     });
-    waited.with_context(|| format!("the page is {last}"))?;
-    let body = last.lines().next().unwrap_or_default();
-    let page: Value = serde_json::from_str(body).with_context(|| format!("the page is {body}"))?;
+    let page = waited.with_context(|| format!("the page is {last:?}"))?.body;
+    let page: Value = serde_json::from_str(&page).with_context(|| format!("the page is {page}"))?;
     ensure!(page["balance"] == BALANCE, "the page is {page}");
     println!("      the page shows the balance, {BALANCE}");
     Ok(())
 }
 
 fn allowed(tour: &Tour, by: &str, service: &str, request: (&str, &str)) -> Result<()> {
-    asked(tour, (by, service), request, "may", |answer| answer.ends_with("\n200"))
+    asked(tour, (by, service), request, "may", |seen| seen.status == 200)
 }
 
 fn denied(tour: &Tour, by: &str, service: &str, request: (&str, &str)) -> Result<()> {
-    asked(tour, (by, service), request, "may not", |answer| answer == DENIED)
+    asked(tour, (by, service), request, "may not", is_denied)
 }
 
 fn asked(
@@ -134,15 +135,17 @@ fn asked(
     (by, service): (&str, &str),
     (method, path): (&str, &str),
     verdict: &str,
-    is: impl Fn(&str) -> bool,
+    is: impl Fn(&Seen) -> bool,
 ) -> Result<()> {
     let what = format!("{by} {verdict} {method} {path} of {service}");
-    let mut last = String::new();
+    let mut last = None;
     let waited = wait::until_true(&what, PATIENCE, || {
-        last = got(tour, by, service, (method, path))?;
-        Ok(is(&last))
+        let seen = got(tour, by, service, (method, path))?;
+        let met = is(&seen);
+        last = Some(seen);
+        Ok(met)
     });
-    waited.with_context(|| format!("the answer is {last}"))?;
+    waited.with_context(|| format!("the answer is {last:?}"))?;
     println!("      {what}");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! A page of Bookinfo, as a reader sees it.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use mesh_tests::Pod;
+use mesh_tests::http::Seen;
 use std::time::{Duration, Instant};
 
 /// What a reader sees of the page.
@@ -35,17 +36,16 @@ impl Page {
     ///
     /// **Errors**: nothing came.
     pub(super) fn fetch(from: &Pod, url: &str, header: Option<&str>) -> Result<Self> {
-        let mut arguments = vec!["--silent", "--show-error", "--max-time", "15", "--write-out", "\n%{http_code}", url];
+        let mut arguments = vec!["--max-time", "15"];
         arguments.extend(header.iter().flat_map(|header| ["--header", *header]));
         let begun = Instant::now();
-        let answer = from.run("curl", arguments)?.success()?;
-        Self::read(&answer, begun.elapsed())
+        let seen = from.ask(url, &arguments)?;
+        Ok(Self::read(&seen, begun.elapsed()))
     }
 
-    /// What is on a page, behind which its status stands in a line of its own.
-    pub(super) fn read(answer: &str, took: Duration) -> Result<Self> {
-        let (page, status) = answer.rsplit_once('\n').context("no status behind the page")?;
-        let status = status.parse().with_context(|| format!("{status} is no status"))?;
+    /// What is on a page.
+    pub(super) fn read(seen: &Seen, took: Duration) -> Self {
+        let page = &seen.body;
         let reviews = if page.contains("Ratings service is currently unavailable") {
             Reviews::WithoutRatings
         } else if page.contains("stars black") {
@@ -57,7 +57,7 @@ impl Page {
         } else {
             Reviews::Missing
         };
-        Ok(Self { status, reviews, details: page.contains("<dt>Author</dt>"), took })
+        Self { status: seen.status, reviews, details: page.contains("<dt>Author</dt>"), took }
     }
 
     /// A whole page with these reviews.
