@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only these measures: idle, bulk, keepalive, connections, latency, http1, http2, httplatency, routes, held, workloads, pods,
-    /// scale.
+    /// scale, policy.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// The pods of the large cluster of `scale`, 100,000 unless told; it is measured only when it is asked for.
@@ -30,12 +30,12 @@ pub(crate) struct Arguments {
 ///
 /// **Errors**: something could not be installed or built, or the bench failed and said why. A missed target is no error.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let is_scale = |name: &String| name == "scale";
-    if arguments.only.iter().any(is_scale) {
+    let needs_no_stage = |name: &String| matches!(name.as_str(), "scale" | "policy");
+    if arguments.only.iter().any(|name| name == "scale") {
         setup::ensure(Group::Build)?;
         setup::ensure(Group::Api)?;
     }
-    if arguments.only.is_empty() || !arguments.only.iter().all(is_scale) {
+    if arguments.only.is_empty() || !arguments.only.iter().all(needs_no_stage) {
         setup::ensure(Group::Bench)?;
     }
     let envoy = setup::envoy();

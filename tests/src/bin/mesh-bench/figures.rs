@@ -70,10 +70,12 @@ pub(crate) enum Measure {
     Pods,
     /// One daemon in a large cluster: memory, and what following it costs. Only measured when it is asked for.
     Scale,
+    /// Policies of a large cluster: changes, memory and decisions. Only measured when it is asked for.
+    Policy,
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Idle,
         Self::Bulk,
         Self::Keepalive,
@@ -87,11 +89,17 @@ impl Measure {
         Self::Workloads,
         Self::Pods,
         Self::Scale,
+        Self::Policy,
     ];
 
     /// What is measured unless something else is asked for.
     pub(crate) fn usual() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|measure| *measure != Self::Scale).collect()
+        Self::ALL.into_iter().filter(|measure| measure.is_staged()).collect()
+    }
+
+    /// Is it measured between pods of two nodes?
+    pub(crate) const fn is_staged(self) -> bool {
+        !matches!(self, Self::Scale | Self::Policy)
     }
 
     /// Are requests understood and routed?
@@ -225,6 +233,12 @@ pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
+/// The value that so many of a hundred do not exceed, of values in order.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,5 +280,6 @@ mod tests {
         assert_eq!(median(Vec::new()), None);
         assert_eq!(median(vec![3.0, 1.0]), Some(2.0));
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!([0, 50, 99, 100].map(|percent| percentile(&[1.0, 2.0, 3.0], percent)), [1.0, 2.0, 3.0, 3.0]);
     }
 }

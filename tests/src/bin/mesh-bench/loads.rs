@@ -57,7 +57,13 @@ pub(crate) fn run(measure: Measure, pair: &Pair, lengths: Lengths, tool: &Meshlo
         Measure::Connections => requests(pair, lengths.load, true)?,
         Measure::Http2 => streams(pair, lengths.load)?,
         Measure::Latency | Measure::HttpLatency => latency(pair, lengths.latency, tool)?,
-        Measure::Idle | Measure::Held | Measure::Workloads | Measure::Pods | Measure::Routes | Measure::Scale => {
+        Measure::Idle
+        | Measure::Held
+        | Measure::Workloads
+        | Measure::Pods
+        | Measure::Routes
+        | Measure::Scale
+        | Measure::Policy => {
             bail!("this measure is no load")
         }
     };

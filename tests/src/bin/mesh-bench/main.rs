@@ -12,6 +12,7 @@ mod haproxy;
 mod loads;
 mod memory;
 mod pods;
+mod policy;
 mod report;
 mod routes;
 mod scale;
@@ -60,6 +61,7 @@ struct Plan {
     workloads: usize,
     routes: usize,
     scale: scale::Plan,
+    policy: policy::Size,
     measures: Vec<Measure>,
     /// How long a quiet moment is waited for before each load.
     patience: Duration,
@@ -80,6 +82,7 @@ impl Plan {
                 workloads: 2000,
                 routes: 2000,
                 scale: scale::Plan { pods: options.pods.unwrap_or(10_000), follow: seconds(20) },
+                policy: policy::Size { policies: 1_000, tiers: 100, pods: 20_000 },
                 measures,
                 patience: Duration::ZERO,
                 end: begun + seconds(150),
@@ -93,6 +96,7 @@ impl Plan {
             workloads: 10_000,
             routes: 10_000,
             scale: scale::Plan { pods: options.pods.unwrap_or(100_000), follow: seconds(30) },
+            policy: policy::Size { policies: 10_000, tiers: 1_000, pods: 50_000 },
             measures,
             patience: seconds(5),
             end: begun + seconds(900),
@@ -121,12 +125,12 @@ fn run(options: &Options) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.work).with_context(|| format!("cannot create {}", options.work.display()))?;
     let plan = Plan::new(options, started);
     let (mut samples, mut notes) = (Vec::new(), Vec::new());
-    // It needs a cluster of its own and nothing of the stage.
-    let (scale, staged): (Vec<_>, Vec<_>) = plan.measures.iter().partition(|measure| **measure == Measure::Scale);
-    if !scale.is_empty() {
-        samples.push(scale::run(&plan.scale)?);
-        show(Measure::Scale, &samples);
+    // These need nothing of the stage: scale has a cluster of its own, policy has none.
+    for &measure in plan.measures.iter().filter(|measure| !measure.is_staged()) {
+        samples.push(if measure == Measure::Scale { scale::run(&plan.scale)? } else { policy::run(plan.policy)? });
+        show(measure, &samples);
     }
+    let staged: Vec<_> = plan.measures.iter().copied().filter(|measure| measure.is_staged()).collect();
     if !staged.is_empty() {
         on_stage(options, &plan, &staged, &mut samples, &mut notes)?;
     }
@@ -206,7 +210,7 @@ fn measure_one(
         Measure::Pods => samples.extend(pods::many(stage, 245)?),
         Measure::Routes => samples.extend(routes::change(stage, plan.routes)?),
         // It is measured before there is a stage.
-        Measure::Scale => {}
+        Measure::Scale | Measure::Policy => {}
         Measure::Bulk
         | Measure::Keepalive
         | Measure::Connections

@@ -7,7 +7,7 @@
 
 mod objects;
 
-use crate::figures::{Measure, Sample, Way};
+use crate::figures::{Measure, Sample, Way, percentile};
 use crate::loads::Figures;
 use crate::usage::{Processes, Window, settled_rss_kb};
 use anyhow::{Context as _, Result, ensure};
@@ -72,7 +72,6 @@ pub(crate) fn run(plan: &Plan) -> Result<Sample> {
     let next = AtomicUsize::new(0);
     let mut times: Vec<f64> = (0..TIMED).map(|_| time(&daemon, &proxy, &next, plan.pods)).collect::<Result<_>>()?;
     times.sort_by(f64::total_cmp);
-    let at = |percent: usize| times[(times.len() * percent).div_ceil(100).saturating_sub(1)];
 
     let processes = Processes { proxies: vec![daemon.id()], servers: Vec::new() };
     let snapshots = daemon.metric("mesh_control_snapshots_total", &[])?;
@@ -90,8 +89,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Sample> {
         ("cpu_cores", spent.proxies / spent.wall),
         ("per_second", number(done) / spent.wall),
         ("snapshots", snapshots),
-        ("p50_ms", at(50)),
-        ("p99_ms", at(99)),
+        ("p50_ms", percentile(&times, 50)),
+        ("p99_ms", percentile(&times, 99)),
         ("compile_us", daemon.metric("mesh_control_compile_microseconds", &[])?),
         ("requests", requests(&proxy)? - before),
     ]);

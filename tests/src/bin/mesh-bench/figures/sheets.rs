@@ -95,6 +95,26 @@ const ROUTES: Sheet = Sheet {
     ],
 };
 
+const POLICY: Sheet = Sheet {
+    title: "Policies: one daemon with 100 pods of its own, those of a large cluster, and many policies",
+    columns: &[
+        ("whole_s", "from nothing s"),
+        ("world_mb", "objects MB"),
+        ("compiled_mb", "compiled MB"),
+        ("change_p50_ms", "change p50 ms"),
+        ("change_max_ms", "max ms"),
+        ("l4_ns", "L4 p50 ns"),
+        ("http_ns", "HTTP p50 ns"),
+        ("crowded_ns", "L4 in every tier p50 ns"),
+    ],
+    against: [None, None],
+    targets: &[
+        Target { key: "change_max_ms", at_most: 50.0, text: "a change compiled in 50 ms" },
+        Target { key: "l4_ns", at_most: 1_000.0, text: "a connection judged in 1 us, p50" },
+        Target { key: "http_ns", at_most: 5_000.0, text: "a request judged in 5 us, p50" },
+    ],
+};
+
 /// What requests cost.
 const fn cost(title: &'static str, targets: &'static [Target]) -> Sheet {
     Sheet { title, columns: REQUESTS, against: [Some("all_cpu"), Some("proxy_cpu")], targets }
@@ -188,6 +208,7 @@ impl Measure {
                 targets: &[],
             },
             Self::Scale => SCALE,
+            Self::Policy => POLICY,
         }
     }
 }
