@@ -16,7 +16,6 @@ use super::worker::{Pod, Worker};
 use crate::model::Identity;
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
-use crate::snapshot::edge::Entrance;
 use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::telemetry::Side;
 use std::borrow::Cow;
@@ -118,33 +117,49 @@ pub(crate) fn leaving(
     decide((worker, Some(own)), (Side::Outbound, tell), chains, &flow)
 }
 
-/// May a request enter that `client` makes at `local`, by all of these?
-///
-/// **Errors**: why not.
-pub(crate) fn entering(
-    worker: &Worker,
-    snapshot: &NodeSnapshot,
-    (entrances, (client, local)): (&[Entrance], (SocketAddr, SocketAddr)),
-    request: &Request<'_>,
-) -> Result<(), Refusal> {
-    // What policies of gateways may ask of a source is its address.
-    let flow = Flow {
-        source: Party { address: client.ip(), port: Some(client.port()), subject: None },
-        destination: Party { address: local.ip(), port: Some(local.port()), subject: None },
-        with_node: false,
-        protocol: TCP,
-        proof: None,
-        sni: None,
-        spoken: Spoken::Http(request),
-    };
-    let told = (Side::Inbound, Tell::Everything);
-    entrances.iter().try_for_each(|entrance| {
-        let chains = snapshot.entrances.get(entrance).ok_or_else(|| {
-            Refusal::new(refusal::POLICY_DENIED, "it is not known what policies say of what enters here")
-        })?;
-        // A gateway is no pod that could be told of it.
-        decide((worker, None), told, chains, &flow)
-    })
+/// A request that enters through gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entering {
+    /// Who makes it.
+    pub(crate) client: SocketAddr,
+    /// The address of the node, and the port of the gateways.
+    pub(crate) local: SocketAddr,
+    /// The host that it is for, without port.
+    pub(crate) host: Box<str>,
+}
+
+impl Entering {
+    /// May it enter, by all of those through which it does? Where nobody lets in requests for the host any more, nobody says no.
+    ///
+    /// **Errors**: why not.
+    pub(crate) fn judge(
+        &self,
+        worker: &Worker,
+        snapshot: &NodeSnapshot,
+        request: &Request<'_>,
+        tell: Tell,
+    ) -> Result<(), Refusal> {
+        let Self { client, local, host } = self;
+        // What policies of gateways may ask of a source is its address.
+        let flow = Flow {
+            source: Party { address: client.ip(), port: Some(client.port()), subject: None },
+            destination: Party { address: local.ip(), port: Some(local.port()), subject: None },
+            with_node: false,
+            protocol: TCP,
+            proof: None,
+            sni: None,
+            spoken: Spoken::Http(request),
+        };
+        let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(local.port(), host));
+        let mut entrances = entered.into_iter().flat_map(|entered| &entered.entrances);
+        entrances.try_for_each(|entrance| {
+            let chains = snapshot.entrances.get(entrance).ok_or_else(|| {
+                Refusal::new(refusal::POLICY_DENIED, "it is not known what policies say of what enters here")
+            })?;
+            // A gateway is no pod that could be told of it.
+            decide((worker, None), (Side::Inbound, tell), chains, &flow)
+        })
+    }
 }
 
 /// What policies say of the pod; what they said last, if nothing is said now.

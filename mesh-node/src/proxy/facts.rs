@@ -5,7 +5,7 @@
 //! Invariant: an address that discovery no longer gives to anyone does not condemn: the pod behind it is gone, and so will the
 //! connection be.
 
-use super::authorize::{self, Arrival, Head, Tell};
+use super::authorize::{self, Arrival, Entering, Head, Tell};
 use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
 use crate::model::{Identity, MtlsMode};
@@ -29,6 +29,13 @@ pub(crate) enum Facts {
     },
     /// Requests that leave the pod, or enter through gateways, and are judged one by one.
     Http,
+    /// A request that entered through gateways, or what came of it.
+    Entered {
+        /// From whom and where.
+        entry: Entering,
+        /// The request.
+        head: Rc<Head>,
+    },
     /// Left for an endpoint.
     Outbound {
         /// The endpoint.
@@ -82,7 +89,7 @@ impl Facts {
     pub(crate) fn arrival(&self) -> Option<&Arrival> {
         match self {
             Self::Inbound { arrival, .. } => Some(arrival),
-            Self::Http | Self::Outbound { .. } => None,
+            Self::Http | Self::Entered { .. } | Self::Outbound { .. } => None,
         }
     }
 
@@ -119,7 +126,7 @@ impl Facts {
                     }
                 }
             }
-            Self::Http => None,
+            Self::Http | Self::Entered { .. } => None,
             Self::Outbound { to, identity } => {
                 let identity = identity.as_ref()?;
                 differs(&to.ip(), identity).then_some(refusal::UPSTREAM_IDENTITY)
@@ -144,6 +151,7 @@ impl Facts {
                 }
             }
             Self::Http => Ok(()),
+            Self::Entered { entry, head } => entry.judge(worker, snapshot, &head.request(), Tell::Denials),
             Self::Outbound { to, .. } => authorize::leaving((worker, pod), snapshot, *to, Tell::Denials),
         }
     }

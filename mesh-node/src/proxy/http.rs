@@ -19,6 +19,7 @@ mod forward;
 mod gather;
 mod headers;
 mod io;
+mod judged;
 mod mirror;
 mod pool;
 mod reply;

@@ -31,6 +31,12 @@ impl Edge {
     pub fn port(&self, port: u16) -> Option<&Arc<EdgePort>> {
         self.ports.binary_search_by_key(&port, |entry| entry.port).ok().map(|at| &self.ports[at])
     }
+
+    /// What becomes of requests for a host, without port, at a port.
+    #[must_use]
+    pub fn host(&self, port: u16, host: &str) -> Option<&EdgeHost> {
+        self.port(port)?.hosts.covering(&host.to_ascii_lowercase()).next()
+    }
 }
 
 /// A port of gateways.

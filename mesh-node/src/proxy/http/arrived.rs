@@ -13,6 +13,7 @@ use super::exchange::Exchange;
 use super::forward::{Answered, Handed, hand_back};
 use super::headers::UNSENT;
 use super::io::Transport;
+use super::judged::{cut_short, unless_denied};
 use super::request::{Asking, Client, conclude, identify};
 use super::resend::Resend;
 use super::speak::{Sender, speak};
@@ -193,16 +194,8 @@ async fn judged(
     let Some(cancelled) = exchange.judged.as_ref().map(|judged| Rc::clone(judged.cancelled())) else {
         return answer(arrived, exchange, asking, body).await;
     };
-    let (answered, is_last) = tokio::select! {
-        biased;
-        refusal = cancelled.wait() => return Err(refusal),
-        answered = answer(arrived, exchange, asking, body) => answered?,
-    };
-    let answered = match answered {
-        Answered::Response(response) => Answered::Response(response.map(|body| body.unless(Some(&cancelled)))),
-        upgrade @ Answered::Upgrade { .. } => upgrade,
-    };
-    Ok((answered, is_last))
+    let (answered, is_last) = unless_denied(&cancelled, answer(arrived, exchange, asking, body)).await?;
+    Ok((cut_short(answered, &cancelled), is_last))
 }
 
 /// HTTP/1.0 has requests that name no host; they are for whatever was dialled.

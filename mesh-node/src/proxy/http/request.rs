@@ -10,17 +10,18 @@ use super::body::Payload;
 use super::dialled::{Dialled, dialled};
 use super::exchange::Exchange;
 use super::forward::{self, Answered, Way};
+use super::judged::{cut_short, unless_denied};
 use super::{Downstream, Entry, headers, reply, upgrade};
 use crate::model::http::{HttpFilters, PathMatch, Share};
 use crate::policy;
-use crate::proxy::authorize;
+use crate::proxy::authorize::{Entering, Head, Tell};
+use crate::proxy::facts::Facts;
 use crate::proxy::refusal::{self, Refusal};
 use crate::route::matching::{self, Asked};
 use crate::route::rewriting::{self, Arrived};
 use crate::route::{self, cors};
 use crate::snapshot::NodeSnapshot;
-use crate::snapshot::edge::EdgeHost;
-use crate::snapshot::http::{Destination, Route, Target};
+use crate::snapshot::http::{Destination, Route, RouteTable, Target};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version, request};
@@ -65,11 +66,50 @@ pub(super) async fn serve(
     }
     let snapshot = down.worker.feed.snapshot();
     let mut exchange = Exchange::outbound(&down, &head, &snapshot);
-    let answered = match identify(head, &mut exchange) {
-        Ok(asking) => answer(&mut exchange, &snapshot, asking, body).await,
+    let answered = match identify(head, &mut exchange).and_then(|asking| enter(&mut exchange, &snapshot, asking)) {
+        Ok(asking) => judged(&mut exchange, &snapshot, asking, body).await,
         Err(refusal) => Err(refusal),
     };
     Ok(conclude(exchange, answered, client))
+}
+
+/// The request, if it may enter where it did, and the routes that are there for it. What policies speak of is judged again while it
+/// lasts.
+fn enter(exchange: &mut Exchange, snapshot: &NodeSnapshot, asking: Asking) -> Result<Entered, Refusal> {
+    let down = &exchange.down;
+    let Entry::Edge { port, .. } = down.entry else { return Ok((asking, None)) };
+    let host = asking.authority.host();
+    let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(port, host));
+    let no_route = || Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host");
+    let entered = entered.ok_or_else(no_route)?;
+    let says_nothing = |entrance| snapshot.entrances.get(entrance).is_some_and(|chains| chains.is_empty());
+    let is_free = entered.entrances.iter().all(says_nothing);
+    // An upgraded connection may outlive any policy.
+    if !is_free || asking.changes {
+        let head = Rc::new(Head::of(&asking.head, asking.authority.as_str()));
+        let entry =
+            Entering { client: down.client, local: SocketAddr::new(down.original.ip(), port), host: host.into() };
+        entry.judge(&down.worker, snapshot, &asking.judged(), Tell::Everything)?;
+        exchange.judged = Some(down.pod.live.register(Facts::Entered { entry, head }));
+    }
+    Ok((asking, Some(Arc::clone(&entered.table))))
+}
+
+/// A request, and the routes that are there for it where it came through a gateway.
+type Entered = (Asking, Option<Arc<RouteTable>>);
+
+/// The answer, unless the request is no longer allowed before it comes.
+async fn judged(
+    exchange: &mut Exchange,
+    snapshot: &NodeSnapshot,
+    asking: Entered,
+    body: Incoming,
+) -> Result<Answered, Refusal> {
+    let Some(cancelled) = exchange.judged.as_ref().map(|judged| Rc::clone(judged.cancelled())) else {
+        return answer(exchange, snapshot, asking, body).await;
+    };
+    let answered = unless_denied(&cancelled, answer(exchange, snapshot, asking, body)).await?;
+    Ok(cut_short(answered, &cancelled))
 }
 
 /// Who waits for a response.
@@ -152,19 +192,14 @@ fn wanted(entry: &Entry, head: &request::Parts) -> Version {
 async fn answer(
     exchange: &mut Exchange,
     snapshot: &NodeSnapshot,
-    mut asking: Asking,
+    (mut asking, table): Entered,
     body: Incoming,
 ) -> Result<Answered, Refusal> {
     let down = Rc::clone(&exchange.down);
     exchange.span.inject(&mut asking.head.headers);
-    let table = match down.entry {
-        Entry::Edge { port, .. } => {
-            let entered = entered(snapshot, port, asking.authority.host())?;
-            let ends = (down.client, SocketAddr::new(down.original.ip(), port));
-            authorize::entering(&down.worker, snapshot, (&entered.entrances, ends), &asking.judged())?;
-            Arc::clone(&entered.table)
-        }
-        Entry::Pod => {
+    let table = match table {
+        Some(table) => table,
+        None => {
             let Dialled { service, upstream, table } = dialled(&down, snapshot, asking.authority.host())?;
             exchange.service = service;
             let Some(table) = table else {
@@ -207,14 +242,6 @@ async fn answer(
         }
     }
     Ok(answered)
-}
-
-/// What becomes of requests for a host at a port of gateways.
-fn entered<'s>(snapshot: &'s NodeSnapshot, port: u16, host: &str) -> Result<&'s EdgeHost, Refusal> {
-    let port = snapshot.edge.as_ref().and_then(|edge| edge.port(port));
-    let host = host.to_ascii_lowercase();
-    let entered = port.and_then(|port| port.hosts.covering(&host).next());
-    entered.ok_or_else(|| Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host"))
 }
 
 /// What the client asked for, as conditions are compared with it.
