@@ -558,6 +558,7 @@ fn proxy_config(run: &Run, descriptors: u64, node: &compile::Settings) -> proxy:
             workload: Arc::new(compile::edge_workload(node)),
             connections: run.edge.connections,
             idle_timeout: run.edge.idle_timeout,
+            upgraded_idle_timeout: run.edge.upgraded_idle_timeout,
         },
     }
 }

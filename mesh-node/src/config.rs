@@ -329,7 +329,7 @@ pub struct Edge {
     /// Connections at one port of gateways, on each of the threads that carry traffic.
     #[arg(long = "edge-connections", env = "MESH_EDGE_CONNECTIONS", default_value_t = 4096)]
     pub connections: u32,
-    /// How long a connection to a port of gateways may be open without a request. Load balancers in front must give up earlier, lest
+    /// How long a connection to a port of gateways may be open without a request, or leave what it was answered. Load balancers in front must give up earlier, lest
     /// their requests meet the end: their defaults are between 60 and 600 seconds.
     #[arg(
         long = "edge-idle-timeout",
@@ -338,6 +338,15 @@ pub struct Edge {
         value_parser = humantime::parse_duration
     )]
     pub idle_timeout: Duration,
+    /// How long nothing may pass on a connection that entered through a gateway and went over to another protocol, such as
+    /// WebSocket.
+    #[arg(
+        long = "edge-upgraded-idle-timeout",
+        env = "MESH_EDGE_UPGRADED_IDLE_TIMEOUT",
+        default_value = "1h",
+        value_parser = humantime::parse_duration
+    )]
+    pub upgraded_idle_timeout: Duration,
     /// The Secrets with certificates that listeners of gateways may show, as in `shop/page`. No others are read of the
     /// Kubernetes API.
     #[arg(long = "edge-certificate", env = "MESH_EDGE_CERTIFICATES", value_delimiter = ',', value_parser = secret)]

@@ -84,8 +84,10 @@ pub struct EdgeConfig {
     pub workload: Arc<WorkloadEntry>,
     /// Connections at one port, on each worker.
     pub connections: u32,
-    /// How long a connection may be open without a request.
+    /// How long a connection may be open without a request, or a response may wait to be taken.
     pub idle_timeout: Duration,
+    /// How long nothing may pass on a connection that went over to another protocol.
+    pub upgraded_idle_timeout: Duration,
 }
 
 /// Who is told of traffic.

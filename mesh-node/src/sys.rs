@@ -8,5 +8,6 @@ pub mod limit;
 pub mod memory;
 pub mod netlink;
 pub mod netns;
+pub mod read;
 pub mod socket;
 pub mod sysctl;

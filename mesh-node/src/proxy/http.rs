@@ -8,14 +8,17 @@
 //! Invariant: a request is sent again only while nothing of its body is lost.
 //! Source: RFC 9110, 9112 and 9113, whose framing is hyper's; Gateway API and Istio for what routes mean.
 
+mod abuse;
 mod affinity;
 mod arrived;
 mod attempt;
 mod body;
 mod budget;
+mod conduct;
 mod dialled;
 mod exchange;
 mod forward;
+mod frames;
 mod gather;
 mod headers;
 mod io;
@@ -37,13 +40,14 @@ pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
 use super::edge::Gate;
 use super::facts::Facts;
 use super::live::{Cancelled, OneMore, Registration};
-use super::refusal;
+use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
 use crate::telemetry::{self, Security, Side};
 use ::http::{Request, Response};
 use arrived::Arrived;
-use body::Payload;
+use body::{Passed, Payload};
 use dialled::Plain;
+use frames::Watched;
 use gather::Gathered;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -53,7 +57,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -63,8 +67,6 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Streams that one connection of HTTP/2 may have at once.
 const MAX_STREAMS: u32 = 256;
 
-/// How long a connection from outside may take for the first request, if it may not idle for less.
-const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// How long a connection that idled may take to end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -107,6 +109,8 @@ pub(crate) struct Downstream {
     entry: Entry,
     /// By what the connection is ended.
     cancelled: Rc<Cancelled>,
+    /// Which of the pod's sides it is on.
+    side: Side,
     /// What a port without routes amounts to, as of the last request.
     plain: RefCell<Option<Plain>>,
     /// Is HTTP/2 spoken?
@@ -114,8 +118,11 @@ pub(crate) struct Downstream {
     /// Requests that are under way, and since when none is.
     under_way: Cell<u32>,
     rested: Cell<Instant>,
-    /// Was anything ever asked for?
-    is_used: Cell<bool>,
+    /// How many were ever made, and how many of those were given up at once.
+    asked: Cell<u32>,
+    hasty: Cell<u32>,
+    /// What of its responses has passed, where somebody outside may not take them.
+    offered: RefCell<Vec<Weak<Passed>>>,
 }
 
 /// How requests came to the daemon.
@@ -141,7 +148,8 @@ pub(crate) async fn serve_outbound(
     registration: Registration<Facts>,
 ) {
     let cancelled = Rc::clone(registration.cancelled());
-    let down = Rc::new(Downstream { entry, ..Downstream::new((worker, pod), (client, original), cancelled) });
+    let down = Downstream::new((worker, pod), (client, original), (Side::Outbound, cancelled));
+    let down = Rc::new(Downstream { entry, ..down });
     let requests = Rc::clone(&down);
     let service = service_fn(move |request| request::serve(Rc::clone(&requests), request));
     carry(&down, transport, service, (&registration, &Notify::new())).await;
@@ -155,7 +163,8 @@ pub(crate) async fn serve_inbound(
     security: Security,
     registration: Registration<Facts>,
 ) {
-    let down = Rc::new(Downstream::new((worker, pod), ends, Rc::clone(registration.cancelled())));
+    let side = (Side::Inbound, Rc::clone(registration.cancelled()));
+    let down = Rc::new(Downstream::new((worker, pod), ends, side));
     let arrived = Rc::new(Arrived::new(Rc::clone(&down), (security, registration.facts()), application));
     let closed = Rc::clone(&arrived.closed);
     let service = service_fn(move |request| arrived::serve(Rc::clone(&arrived), request));
@@ -177,15 +186,22 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .max_send_buf_size(MAX_HEAD)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let transport = Watched::new(transport);
+    let observed = transport.observed();
     let mut connection = pin!(server.serve_connection_with_upgrades(Gathered::arriving(transport), service));
     let mut stopped = pin!(down.pod.stopped());
-    let (mut is_closed, mut is_stopped) = (false, false);
+    let (mut is_closed, mut is_stopped, mut is_ending) = (false, false, false);
     let ended = loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => break ended,
-            _ = registration.cancelled().wait() => return,
+            _ = registration.cancelled().wait() => return down.judge(&observed, None, is_ending),
+            () = down.stalled() => {
+                let detail = "a response was not taken for longer than a connection may idle";
+                registration.cancelled().cancel(Refusal::new(refusal::STALLED, detail));
+            }
             () = down.idled() => {
+                is_ending = true;
                 connection.as_mut().graceful_shutdown();
                 match tokio::time::timeout(FAREWELL, connection.as_mut()).await {
                     Ok(ended) => break ended,
@@ -195,14 +211,14 @@ where
                 }
             }
             () = closed.notified(), if !is_closed => {
-                is_closed = true;
+                (is_closed, is_ending) = (true, true);
                 match &drain {
                     Some(drain) if !down.is_http2.get() => drain.give(),
                     Some(_) | None => connection.as_mut().graceful_shutdown(),
                 }
             }
             () = &mut stopped, if !is_stopped => {
-                is_stopped = true;
+                (is_stopped, is_ending) = (true, true);
                 match &drain {
                     // Another node is told, and what it has sent by then is served.
                     Some(drain) if !down.is_http2.get() => drain.give(),
@@ -215,12 +231,10 @@ where
             }
         }
     };
-    if !down.is_used.get() && matches!(down.entry, Entry::Edge { .. }) {
+    let error = ended.err();
+    down.judge(&observed, error.as_deref().map(|error| error as _), is_ending);
+    if down.asked.get() == 0 && matches!(down.entry, Entry::Edge { .. }) {
         down.worker.metrics.refusal(Side::Outbound, refusal::NO_REQUEST);
-    }
-    if let Err(error) = ended {
-        // What the client broke off has been recorded with its request; what was no request is counted here.
-        down.worker.metrics.bad_http(&*error);
     }
 }
 
@@ -228,41 +242,23 @@ impl Downstream {
     fn new(
         (worker, pod): (Rc<Worker>, Rc<Pod>),
         (client, original): (SocketAddr, SocketAddr),
-        cancelled: Rc<Cancelled>,
+        (side, cancelled): (Side, Rc<Cancelled>),
     ) -> Self {
-        let (plain, is_http2, is_used) = (RefCell::default(), Cell::new(false), Cell::new(false));
-        let (under_way, rested) = (Cell::new(0), Cell::new(Instant::now()));
-        let entry = Entry::Pod;
-        Self { worker, pod, client, original, entry, cancelled, plain, is_http2, under_way, rested, is_used }
-    }
-
-    /// A request has come.
-    fn begins(&self) {
-        self.is_used.set(true);
-        self.under_way.set(self.under_way.get() + 1);
-    }
-
-    /// A request has ended.
-    fn ends(&self, now: Instant) {
-        self.under_way.set(self.under_way.get().saturating_sub(1));
-        self.rested.set(now);
-    }
-
-    /// Waits until nothing was asked for as long as that may be on a connection from outside: the head of a request counts once it
-    /// is whole. Pods' own connections may rest.
-    async fn idled(&self) {
-        let Entry::Edge { .. } = self.entry else { return std::future::pending().await };
-        let idle = self.worker.config.edge.idle_timeout;
-        loop {
-            let limit = if self.is_used.get() { idle } else { idle.min(FIRST_REQUEST) };
-            let rests = match self.under_way.get() {
-                0 => self.rested.get().elapsed(),
-                _ => Duration::ZERO,
-            };
-            if rests >= limit {
-                return;
-            }
-            tokio::time::sleep(limit - rests).await;
+        Self {
+            worker,
+            pod,
+            client,
+            original,
+            entry: Entry::Pod,
+            cancelled,
+            side,
+            plain: RefCell::default(),
+            is_http2: Cell::new(false),
+            under_way: Cell::new(0),
+            rested: Cell::new(Instant::now()),
+            asked: Cell::new(0),
+            hasty: Cell::new(0),
+            offered: RefCell::default(),
         }
     }
 

@@ -85,7 +85,8 @@ pub(crate) struct Cancelled {
 }
 
 impl Cancelled {
-    fn cancel(&self, refusal: Refusal) {
+    /// Gives it.
+    pub(crate) fn cancel(&self, refusal: Refusal) {
         self.cause.replace(Some(refusal));
         if let Some(waker) = self.waker.take() {
             waker.wake();

@@ -24,6 +24,13 @@ struct Refused {
     reason: &'static str,
 }
 
+/// What a client did on its connection against the rules of HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Abuse {
+    side: &'static str,
+    reason: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OneSide {
     side: &'static str,
@@ -46,7 +53,7 @@ pub(crate) struct ProxyMetrics {
     refused: Family<Refused, Counter>,
     handshakes: Family<OneSide, Counter>,
     accept_errors: Counter,
-    bad_http: Counter,
+    bad_http: Family<Abuse, Counter>,
     mirrors: Family<Mirrored, Counter>,
     edge: Family<EdgePort, Gauge>,
     /// How many workers cannot listen on which ports of gateways.
@@ -76,7 +83,7 @@ impl ProxyMetrics {
             registry.register("mesh_proxy_handshakes", help, own.handshakes.clone());
             let help = "Connections that could not be accepted for lack of descriptors or memory";
             registry.register("mesh_proxy_accept_errors", help, own.accept_errors.clone());
-            let help = "Connections that were ended because what came was not HTTP, or abused it";
+            let help = "Connections that were ended, and streams that were refused, because what came was not HTTP or abused it, by reason";
             registry.register("mesh_proxy_bad_http", help, own.bad_http.clone());
             let help = "Copies of requests, by what became of them";
             registry.register("mesh_proxy_mirrors", help, own.mirrors.clone());
@@ -101,14 +108,9 @@ impl ProxyMetrics {
         self.handshakes.get_or_create(&OneSide { side: name(side) }).inc();
     }
 
-    /// A connection was ended because of what came on it.
-    pub(crate) fn bad_http(&self, error: &(dyn std::error::Error + 'static)) {
-        let of_the_client =
-            error.downcast_ref::<hyper::Error>().is_none_or(|error| error.is_parse() || error.is_user());
-        if of_the_client {
-            self.bad_http.inc();
-        }
-        tracing::debug!(error, "a connection of HTTP ended");
+    /// A connection was ended, or so many streams were refused, because of what came.
+    pub(crate) fn bad_http(&self, side: Side, reason: &'static str, times: u32) {
+        self.bad_http.get_or_create(&Abuse { side: name(side), reason }).inc_by(times.into());
     }
 
     /// A copy of a request was answered, or was not.

@@ -97,6 +97,12 @@ pub(crate) const OVERFLOW: &str = "overflow";
 pub(crate) const FAULT: &str = "fault";
 /// The client went before it was answered.
 pub(crate) const DOWNSTREAM_GONE: &str = "downstream_gone";
+/// The client gave up most of its requests as soon as it had made them.
+pub(crate) const RAPID_RESET: &str = "rapid_reset";
+/// The client does not take what it asked for.
+pub(crate) const STALLED: &str = "stalled";
+/// Nothing passed for too long on a connection that went over to another protocol.
+pub(crate) const IDLE: &str = "idle";
 /// The daemon stopped, and its deadline passed.
 pub(crate) const DRAINED: &str = "drained";
 /// The pod left.
@@ -113,7 +119,7 @@ impl Refusal {
             UPSTREAM_PROTOCOL => "UPE",
             OVERFLOW => "UO",
             FAULT => "FI",
-            DOWNSTREAM_GONE => "DC",
+            DOWNSTREAM_GONE | RAPID_RESET | STALLED => "DC",
             BAD_REQUEST => "DPE",
             UPSTREAM_REFUSED | UPSTREAM_UNREACHABLE | UPSTREAM_TIMEOUT | UPSTREAM_IDENTITY | UPSTREAM_CERTIFICATE
             | UPSTREAM_TLS | NO_ROOTS | PEER_REFUSED | PEER_LOST => "UF",

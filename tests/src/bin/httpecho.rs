@@ -135,6 +135,11 @@ async fn answer(
         // Fails so many times, then no more.
         ["fails", times, ..] if count <= times.parse().unwrap_or(0) => status = StatusCode::SERVICE_UNAVAILABLE,
         ["waits", millis] => tokio::time::sleep(Duration::from_millis(millis.parse().unwrap_or(0))).await,
+        // So many bytes.
+        ["bytes", count] => {
+            let count = count.parse().unwrap_or(0);
+            return Ok(Response::new(full("x".repeat(count))));
+        }
         ["trailers"] => return Ok(trailers()),
         ["grpc.health.v1.Health", "Check"] => return Ok(health(&server.name, request).await),
         ["seen", ..] => {

@@ -302,3 +302,42 @@ fn a_connection_on_which_nothing_is_asked_does_not_stay_at_the_edge() -> Result<
     shop.mesh.daemon(A)?.wait_metric("mesh_proxy_refused_total", &[("reason", "no_request")], 3.0)?;
     Ok(())
 }
+
+#[test]
+fn whoever_does_not_take_its_answer_does_not_stay_at_the_edge() -> Result<()> {
+    let shop = behind_gateway("http edge stalls", 8086, &["--edge-idle-timeout=1s"])?;
+    let mut stream = shop.dial(A, 8086)?;
+    // More than what sockets hold, and a client that reads on only once it is ended.
+    stream.write_all(b"GET /bytes/64000000 HTTP/1.1\r\nhost: a\r\n\r\n")?;
+    let labels = [("side", "outbound"), ("reason", "stalled")];
+    shop.mesh.daemon(A)?.wait_metric("mesh_proxy_bad_http_total", &labels, 1.0)?;
+    let record = shop.mesh.daemon(A)?.wait_access("the request", |record| record["reason"] == "stalled")?;
+    ensure!(record["response_flags"] == "DC", "{record}");
+    let mut rest = Vec::new();
+    let _reset = stream.read_to_end(&mut rest);
+    ensure!(rest.len() < 64_000_000, "all of it came");
+    ensure!(shop.enter(A, 8086, &[])?.status == 200, "others are not served");
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_went_over_and_rests_does_not_stay_at_the_edge() -> Result<()> {
+    let idle = Duration::from_secs(2);
+    let shop = behind_gateway("http edge upgraded", 8087, &["--edge-upgraded-idle-timeout=2s"])?;
+    let mut stream = shop.dial(A, 8087)?;
+    stream.write_all(b"GET /ws HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")?;
+    ensure!(answer(&mut stream)?.status == 101, "it did not go over");
+    // Whoever says something stays, for longer than it may rest.
+    let begun = Instant::now();
+    wait::until_true("it was used for longer than it may rest", wait::PATIENCE, || {
+        stream.write_all(b"word")?;
+        ensure!(traffic::read_exactly(&mut stream, 4)? == b"word", "no echo");
+        Ok(begun.elapsed() >= idle * 2)
+    })?;
+    let rested = Instant::now();
+    ensure!(stream.read(&mut [0; 8]).is_ok_and(|length| length == 0), "it is not ended in an orderly way");
+    ensure!(rested.elapsed() >= idle - Duration::from_millis(500), "{:?}", rested.elapsed());
+    let record = shop.mesh.daemon(A)?.wait_access("its end", |record| record["reason"] == "idle")?;
+    ensure!(record["bytes_received"].as_u64().is_some_and(|sent| sent >= 8), "{record}");
+    Ok(())
+}

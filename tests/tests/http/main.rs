@@ -1,5 +1,6 @@
 //! HTTP through the mesh, as clients and servers meet it.
 
+mod abuse;
 mod arriving;
 mod edge;
 mod outside;

@@ -53,8 +53,39 @@ pub(crate) struct Passed {
     pub(crate) late: Cell<bool>,
     /// The status of a gRPC response.
     pub(crate) grpc_status: Cell<Option<GrpcStatus>>,
+    /// Does whoever it is for take it?
+    pub(crate) taker: Cell<Taker>,
     /// Messages of gRPC, where that is what passes.
     pub(crate) messages: RefCell<Option<Messages>>,
+}
+
+/// Whether a message is taken by whom it is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Taker {
+    /// Nobody wants to know.
+    #[default]
+    Unwatched,
+    /// It asks for more.
+    Asks,
+    /// More is there since then, and it did not ask.
+    Waits(std::time::Instant),
+}
+
+impl Taker {
+    /// Since when nobody asks for what is there.
+    pub(crate) const fn waits_since(self) -> Option<std::time::Instant> {
+        match self {
+            Self::Unwatched | Self::Asks => None,
+            Self::Waits(since) => Some(since),
+        }
+    }
+
+    const fn is_watched(self) -> bool {
+        match self {
+            Self::Unwatched => false,
+            Self::Asks | Self::Waits(_) => true,
+        }
+    }
 }
 
 /// Counts the messages of gRPC in a body.
@@ -316,6 +347,10 @@ impl Body for Payload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let own = &mut *self;
+        let is_watched = own.passed.taker.get().is_watched();
+        if is_watched {
+            own.passed.taker.set(Taker::Asks);
+        }
         if own.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
             own.passed.late.set(true);
             return Poll::Ready(Some(Err(BodyError::Timeout)));
@@ -334,6 +369,9 @@ impl Body for Payload {
                 frame
             }
         };
+        if is_watched {
+            own.passed.taker.set(Taker::Waits(std::time::Instant::now()));
+        }
         match &frame {
             None => own.passed.whole.set(true),
             Some(Ok(frame)) => {

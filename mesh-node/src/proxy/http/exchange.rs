@@ -199,7 +199,8 @@ impl Drop for Exchange {
         let grpc = self.response.grpc_status.get();
         let messages = |passed: &Passed| passed.messages.borrow().as_ref().map_or(0, |messages| messages.count);
         let now = Instant::now();
-        self.down.ends(now);
+        let given_up = refusal.as_ref().is_some_and(|refusal| refusal.reason == refusal::DOWNSTREAM_GONE);
+        self.down.ends((self.started, now), given_up);
         let duration = now.saturating_duration_since(self.started);
         worker.http_edges.edge(&self.labels(flags, grpc)).record(&telemetry::http::Exchange {
             duration,

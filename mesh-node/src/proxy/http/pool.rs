@@ -107,7 +107,7 @@ pub(crate) struct HttpPool {
 /// A connection that is being made, and requests that wait for it.
 #[derive(Default)]
 struct Making {
-    waiting: Cell<u32>,
+    is_made: Cell<bool>,
     done: Notify,
 }
 
@@ -270,22 +270,23 @@ impl HttpPool {
         if place.version != Version::HTTP_2 {
             return Turn::Make(None);
         }
-        let made = self.making.borrow().get(place).cloned();
-        if let Some(making) = made
-            && making.waiting.get() < STREAMS
-        {
-            let _waits = OneMore::new(&making, |making| &making.waiting);
-            let _made_or_late = tokio::time::timeout(SHARING, making.done.notified()).await;
+        let late = tokio::time::Instant::now() + SHARING;
+        let mut may_wait = true;
+        loop {
+            let making = match self.making.borrow_mut().entry(place.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(Rc::default());
+                    return Turn::Make(Some(Maker { pool: self, place }));
+                }
+                Entry::Occupied(_) if !may_wait => return Turn::Make(None),
+                Entry::Occupied(making) => Rc::clone(making.get()),
+            };
+            let is_done = tokio::time::timeout_at(late, making.done.notified()).await.is_ok();
             if let Some(lease) = self.take(pod, place) {
                 return Turn::Open(lease);
             }
-        }
-        match self.making.borrow_mut().entry(place.clone()) {
-            Entry::Vacant(free) => {
-                free.insert(Rc::default());
-                Turn::Make(Some(Maker { pool: self, place }))
-            }
-            Entry::Occupied(_) => Turn::Make(None),
+            // It is there, and those that came before have all its streams: so many more share the next.
+            may_wait = is_done && making.is_made.get();
         }
     }
 
@@ -392,6 +393,9 @@ pub(crate) async fn open(
             let idle_since = Rc::new(Cell::new(Instant::now()));
             let shared = Shared { sender, limits, streams: Rc::default(), idle_since };
             let lease = shared.lease(false);
+            if let Some(making) = pod.http.pool.making.borrow().get(place) {
+                making.is_made.set(true);
+            }
             if !pod.is_stopping() {
                 pod.http.pool.many.borrow_mut().entry(place.clone()).or_default().push(shared);
             }

@@ -161,6 +161,7 @@ pub(super) fn conclude(
     exchange.status = Some(response.status());
     response.map(|body| {
         let passed = Rc::clone(&exchange.response);
+        exchange.down.offers(&passed);
         body.counted(passed).keeping(exchange)
     })
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 /// Ports that are remembered.
 const REMEMBERED: usize = 4096;
 /// What connections of HTTP/2 begin with: RFC 9113, section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Methods that a request begins with: RFC 9110, section 9, and RFC 5789.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 

@@ -56,7 +56,9 @@ pub(crate) async fn speak(
 ) -> Result<Sender, Refusal> {
     let failed = |error: hyper::Error| Refusal::new(refusal::UPSTREAM_PROTOCOL, telemetry::explain(&error));
     if version == Version::HTTP_2 {
-        let builder = http2::Builder::new(super::LocalExecutor);
+        let mut builder = http2::Builder::new(super::LocalExecutor);
+        // What of a response nobody takes holds up few others.
+        builder.initial_stream_window_size(super::STREAM_WINDOW);
         let (sender, connection) = builder.handshake(Gathered::http2(transport)).await.map_err(failed)?;
         telemetry::spawn_local("http2-upstream", async move {
             tokio::select! {
