@@ -77,10 +77,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
             Look::Nowhere => First::Other(None),
             Look::First => match Box::pin(look::first(&mut peered.wire, &pod.buffers, &application)).await {
                 Ok(first) => first,
-                Err(error) => {
-                    io::reset(application);
-                    return report.refused(Refusal::wire(&error));
-                }
+                Err(error) => return broken(application, report, &error),
             },
             Look::Http => {
                 let _met_again = peered.wire.split().0.settle().await;
@@ -156,6 +153,12 @@ async fn connect(
             None
         }
     }
+}
+
+/// The wire broke before anything was carried.
+fn broken(application: TcpStream, report: Report, error: &WireError) {
+    io::reset(application);
+    report.refused(Refusal::wire(error));
 }
 
 async fn refuse(peered: &mut Peered, report: Report, refusal: Refusal) {
