@@ -1,7 +1,8 @@
 // Says what dikastes, beside a pod, makes of requests: one question in JSON a line, one answer a line.
 //
-// A question has what felix tells its dataplane, as `calico-oracle` prints it, and requests. It is a program of its own, since dikastes
-// has its own copy of felix' messages, and two cannot be registered in one.
+// A question has what felix tells a program beside each pod, as `calico-oracle` prints it, and requests. Dikastes' own client reads
+// that from a server of PolicySync. It is a program of its own, since dikastes has its own copy of felix' messages, and two cannot be
+// registered in one.
 package main
 
 import (
@@ -9,25 +10,28 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"time"
 
 	envoy "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/projectcalico/calico/app-policy/checker"
 	"github.com/projectcalico/calico/app-policy/policystore"
 	"github.com/projectcalico/calico/app-policy/proto"
+	syncer "github.com/projectcalico/calico/app-policy/syncher"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
 )
 
+const patience = time.Minute
+
 type question struct {
-	// Messages as bytes: endpoints by their addresses, policies and profiles by their names.
-	Endpoints map[string][]byte `json:"endpoints"`
-	Policies  map[string][]byte `json:"policies"`
-	Profiles  map[string][]byte `json:"profiles"`
-	Sets      [][]byte          `json:"sets"`
-	Accounts  [][]byte          `json:"accounts"`
-	Spaces    [][]byte          `json:"spaces"`
-	Requests  []request         `json:"requests"`
+	// Messages of PolicySync, by the addresses of pods.
+	Sync     map[string][][]byte `json:"sync"`
+	Requests []request           `json:"requests"`
 }
 
 // A request on a connection, and the identity that its client proved.
@@ -41,65 +45,60 @@ type request struct {
 	Principal   string `json:"principal"`
 }
 
-type message interface{ Unmarshal([]byte) error }
+// Serves PolicySync for one pod.
+type synced struct{ messages [][]byte }
 
-// Reads a message, and keeps the first error.
-type reader struct{ err error }
-
-func (r *reader) read(bytes []byte, into message) {
-	if err := into.Unmarshal(bytes); err != nil && r.err == nil {
-		r.err = err
+func (s *synced) Sync(_ *proto.SyncRequest, stream proto.PolicySync_SyncServer) error {
+	for _, bytes := range s.messages {
+		message := &proto.ToDataplane{}
+		if err := message.Unmarshal(bytes); err != nil {
+			return err
+		}
+		if err := stream.Send(message); err != nil {
+			return err
+		}
 	}
+	<-stream.Context().Done()
+	return nil
 }
 
-// Everything but the endpoint, which each request has its own of.
-func store(q question) (*policystore.PolicyStore, error) {
-	all, r := policystore.NewPolicyStore(), reader{}
-	for name, bytes := range q.Policies {
-		policy := &proto.Policy{}
-		r.read(bytes, policy)
-		all.PolicyByID[proto.PolicyID{Tier: "default", Name: name}] = policy
+// What dikastes knows once it is in sync.
+func store(messages [][]byte) (*policystore.PolicyStore, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	pipe := bufconn.Listen(1 << 20)
+	server := grpc.NewServer()
+	proto.RegisterPolicySyncServer(server, &synced{messages})
+	go func() { _ = server.Serve(pipe) }()
+	defer server.Stop()
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }
+	options := []grpc.DialOption{
+		grpc.WithContextDialer(dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 	}
-	for name, bytes := range q.Profiles {
-		profile := &proto.Profile{}
-		r.read(bytes, profile)
-		all.ProfileByID[proto.ProfileID{Name: name}] = profile
+	stores := make(chan *policystore.PolicyStore, 1)
+	go syncer.NewClient("passthrough:///felix", options).Sync(ctx, stores)
+	select {
+	case store := <-stores:
+		return store, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dikastes was not in sync within %s", patience)
 	}
-	for _, bytes := range q.Sets {
-		update := &proto.IPSetUpdate{}
-		r.read(bytes, update)
-		set := policystore.NewIPSet(update.Type)
-		for _, member := range update.Members {
-			set.AddString(member)
-		}
-		all.IPSetByID[update.Id] = set
-	}
-	for _, bytes := range q.Accounts {
-		account := &proto.ServiceAccountUpdate{}
-		r.read(bytes, account)
-		all.ServiceAccountByID[*account.Id] = account
-	}
-	for _, bytes := range q.Spaces {
-		space := &proto.NamespaceUpdate{}
-		r.read(bytes, space)
-		all.NamespaceByID[*space.Id] = space
-	}
-	return all, r.err
 }
 
 func judge(q question) ([]bool, error) {
-	all, err := store(q)
-	if err != nil {
-		return nil, err
-	}
+	stores := map[string]*policystore.PolicyStore{}
 	server := checker.NewServer(context.Background(), nil)
-	server.Store = all
 	verdicts := make([]bool, 0, len(q.Requests))
 	for _, asked := range q.Requests {
-		all.Endpoint = &proto.WorkloadEndpoint{}
-		if err := all.Endpoint.Unmarshal(q.Endpoints[asked.Destination]); err != nil {
-			return nil, err
+		if stores[asked.Destination] == nil {
+			known, err := store(q.Sync[asked.Destination])
+			if err != nil {
+				return nil, err
+			}
+			stores[asked.Destination] = known
 		}
+		server.Store = stores[asked.Destination]
 		http := &authz.AttributeContext_HttpRequest{Method: asked.Method, Path: asked.Path}
 		answer, err := server.Check(context.Background(), &authz.CheckRequest{Attributes: &authz.AttributeContext{
 			Source:      peer(asked.Source, asked.SourcePort, asked.Principal),

@@ -2,8 +2,8 @@
 //
 // A question has either an expression, whose labels it is about, and endpoints as Calico sees them: with the labels that it adds, and
 // those of namespaces and service accounts under their prefixes. The answer is an error, or a verdict for each endpoint. Or it has a
-// world, objects and connections, and the answer is what felix allows of the connections and, if that is asked for, what it tells its
-// dataplane of the objects.
+// world, objects and connections, and the answer is what felix allows of the connections and, if that is asked for, what it tells
+// a program beside each pod by PolicySync.
 package main
 
 import (
@@ -29,7 +29,8 @@ type answer struct {
 	Error    string    `json:"error,omitempty"`
 	Verdicts []bool    `json:"verdicts"`
 	World    []verdict `json:"world,omitempty"`
-	State    *state    `json:"state,omitempty"`
+	// Messages of PolicySync, by the addresses of pods.
+	Sync map[string][][]byte `json:"sync,omitempty"`
 }
 
 // The selector that felix is given for a rule of a global policy whose source says this.
@@ -51,7 +52,7 @@ func rewritten(q question) (string, error) {
 func judge(q question) (answer, error) {
 	if q.World != nil {
 		verdicts, told, err := judgeWorld(*q.World)
-		return answer{World: verdicts, State: told}, err
+		return answer{World: verdicts, Sync: told}, err
 	}
 	if _, err := selector.Parse(q.Selector); err != nil {
 		return answer{Error: err.Error()}, nil

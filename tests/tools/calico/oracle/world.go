@@ -10,6 +10,7 @@ import (
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	"github.com/projectcalico/calico/felix/calc"
 	"github.com/projectcalico/calico/felix/config"
+	"github.com/projectcalico/calico/felix/policysync"
 	"github.com/projectcalico/calico/felix/proto"
 	"github.com/projectcalico/calico/felix/rules"
 	"github.com/projectcalico/calico/libcalico-go/lib/backend/api"
@@ -29,8 +30,8 @@ const host = "node"
 type world struct {
 	Objects []json.RawMessage `json:"objects"`
 	Flows   []flow            `json:"flows"`
-	// Is what felix tells its dataplane wanted, too?
-	WithState bool `json:"withState"`
+	// Is what felix tells a program beside each pod wanted, too?
+	WithSync bool `json:"withSync"`
 }
 
 type flow struct {
@@ -46,32 +47,25 @@ type verdict struct {
 	Ingress *bool `json:"ingress"`
 }
 
-// What felix tells its dataplane, in the form that `dikastes` reads: messages as bytes.
-type state struct {
-	Endpoints map[string][]byte `json:"endpoints"`
-	Policies  map[string][]byte `json:"policies"`
-	Profiles  map[string][]byte `json:"profiles"`
-	Sets      [][]byte          `json:"sets"`
-	Accounts  [][]byte          `json:"accounts"`
-	Spaces    [][]byte          `json:"spaces"`
-}
-
 // What felix computes of the objects and tells its dataplane.
 type dataplane struct {
 	endpoints map[string]*proto.WorkloadEndpoint
 	policies  map[string]*proto.Policy
 	profiles  map[string]*proto.Profile
 	sets      map[string]*proto.IPSetUpdate
-	accounts  []*proto.ServiceAccountUpdate
-	spaces    []*proto.NamespaceUpdate
+	ids       map[string]proto.WorkloadEndpointID
+	// Everything, in order.
+	events []any
 }
 
 func (d *dataplane) onEvent(event any) {
+	d.events = append(d.events, event)
 	switch event := event.(type) {
 	case *proto.WorkloadEndpointUpdate:
 		for _, address := range append(event.Endpoint.Ipv4Nets, event.Endpoint.Ipv6Nets...) {
 			address, _, _ = strings.Cut(address, "/")
 			d.endpoints[address] = event.Endpoint
+			d.ids[address] = *event.Id
 		}
 	case *proto.ActivePolicyUpdate:
 		d.policies[event.Id.Name] = event.Policy
@@ -79,10 +73,6 @@ func (d *dataplane) onEvent(event any) {
 		d.profiles[event.Id.Name] = event.Profile
 	case *proto.IPSetUpdate:
 		d.sets[event.Id] = event
-	case *proto.ServiceAccountUpdate:
-		d.accounts = append(d.accounts, event)
-	case *proto.NamespaceUpdate:
-		d.spaces = append(d.spaces, event)
 	}
 }
 
@@ -92,6 +82,7 @@ func compute(objects []json.RawMessage) (*dataplane, error) {
 		policies:  map[string]*proto.Policy{},
 		profiles:  map[string]*proto.Profile{},
 		sets:      map[string]*proto.IPSetUpdate{},
+		ids:       map[string]proto.WorkloadEndpointID{},
 	}
 	conf := config.New()
 	conf.FelixHostname = host
@@ -210,40 +201,35 @@ func types(named []v3.PolicyType, ingress, egress []v3.Rule) []v3.PolicyType {
 	}
 }
 
-type message interface{ Marshal() ([]byte, error) }
-
-func (d *dataplane) state() (*state, error) {
-	var failure error
-	bytes := func(of message) []byte {
-		bytes, err := of.Marshal()
-		if err != nil && failure == nil {
-			failure = err
+// What PolicySync tells a program beside each pod, by the pod's addresses: messages as bytes.
+func (d *dataplane) sync() (map[string][][]byte, error) {
+	updates := make(chan any)
+	processor := policysync.NewProcessor(updates)
+	processor.Start()
+	for _, event := range append(d.events, &proto.InSync{}) {
+		updates <- event
+	}
+	told := map[string][][]byte{}
+	for address, id := range d.ids {
+		// As much as a world can be.
+		messages := make(chan proto.ToDataplane, 10_000)
+		request := policysync.JoinRequest{JoinMetadata: policysync.JoinMetadata{EndpointID: id, JoinUID: 1}, C: messages}
+		processor.JoinUpdates <- request
+		for message := range messages {
+			bytes, err := message.Marshal()
+			if err != nil {
+				return nil, err
+			}
+			told[address] = append(told[address], bytes)
+			if message.GetInSync() != nil {
+				break
+			}
 		}
-		return bytes
 	}
-	s := &state{Endpoints: map[string][]byte{}, Policies: map[string][]byte{}, Profiles: map[string][]byte{}}
-	for address, endpoint := range d.endpoints {
-		s.Endpoints[address] = bytes(endpoint)
-	}
-	for name, policy := range d.policies {
-		s.Policies[name] = bytes(policy)
-	}
-	for name, profile := range d.profiles {
-		s.Profiles[name] = bytes(profile)
-	}
-	for _, set := range d.sets {
-		s.Sets = append(s.Sets, bytes(set))
-	}
-	for _, account := range d.accounts {
-		s.Accounts = append(s.Accounts, bytes(account))
-	}
-	for _, space := range d.spaces {
-		s.Spaces = append(s.Spaces, bytes(space))
-	}
-	return s, failure
+	return told, nil
 }
 
-func judgeWorld(w world) ([]verdict, *state, error) {
+func judgeWorld(w world) ([]verdict, map[string][][]byte, error) {
 	d, err := compute(w.Objects)
 	if err != nil {
 		return nil, nil, err
@@ -261,10 +247,10 @@ func judgeWorld(w world) ([]verdict, *state, error) {
 		}
 		verdicts = append(verdicts, v)
 	}
-	if !w.WithState {
+	if !w.WithSync {
 		return verdicts, nil, nil
 	}
-	told, err := d.state()
+	told, err := d.sync()
 	return verdicts, told, err
 }
 
