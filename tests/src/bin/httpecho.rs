@@ -43,6 +43,9 @@ struct Options {
     /// The name that answers carry.
     #[arg(long)]
     name: String,
+    /// What every request but those of paths that say so is answered with.
+    #[arg(long, default_value_t = 200)]
+    status: u16,
     /// The certificate to show, in PEM; with it TLS is spoken.
     #[arg(long, requires = "key")]
     certificate: Option<PathBuf>,
@@ -58,6 +61,8 @@ type Body = BoxBody<Bytes, Infallible>;
 
 struct Server {
     name: String,
+    /// What requests are answered with, unless their path says so.
+    status: StatusCode,
     /// Requests so far, by path.
     seen: std::sync::Mutex<HashMap<String, u64>>,
     all: AtomicU64,
@@ -68,7 +73,8 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let listener = TcpListener::bind(options.listen).await?;
     let tls = tls(&options)?;
-    let server = Arc::new(Server { name: options.name, seen: Default::default(), all: AtomicU64::new(0) });
+    let status = StatusCode::from_u16(options.status)?;
+    let server = Arc::new(Server { name: options.name, status, seen: Default::default(), all: AtomicU64::new(0) });
     let mut told_to_end = signal(SignalKind::terminate())?;
     let ending = GracefulShutdown::new();
     loop {
@@ -129,7 +135,7 @@ async fn answer(
         return Ok(upgrade(&mut request));
     }
     let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
-    let mut status = StatusCode::OK;
+    let mut status = server.status;
     match words[..] {
         ["status", code] => status = code.parse().unwrap_or(StatusCode::BAD_REQUEST),
         // Fails so many times, then no more.

@@ -3,6 +3,8 @@
 mod abuse;
 mod arriving;
 mod edge;
+mod grpc;
+mod limits;
 mod outside;
 mod policy;
 mod protocols;

@@ -91,6 +91,23 @@ fn a_connection_goes_over_to_another_protocol() -> Result<()> {
 }
 
 #[test]
+fn whoever_offers_to_go_over_to_http_2_is_answered_in_http_1_1() -> Result<()> {
+    let shop = Shop::open("http h2c", &["web-v1"])?;
+    for port in [80, 82] {
+        // The server would go over to whatever it is asked for.
+        let told = shop.get(port, "/offered", &["--http2", "--data", "kept"])?.told()?;
+        ensure!(told["version"] == "HTTP/1.1" && told["body"] == "kept", "port {port}: {told}");
+        let headers = told["headers"].as_object();
+        let leaked =
+            headers.is_none_or(|headers| headers.contains_key("upgrade") || headers.contains_key("http2-settings"));
+        ensure!(!leaked, "port {port}: {told}");
+    }
+    let known = shop.get(81, "/offered", &["--http2"])?.told()?;
+    ensure!(known["version"] == "HTTP/2.0", "{known}");
+    Ok(())
+}
+
+#[test]
 fn a_port_that_says_nothing_is_seen_and_stalls_nobody() -> Result<()> {
     let shop = Shop::open("http sniffed", &["web-v1"])?;
     ensure!(shop.get(82, "/", &[])?.status == 200, "not served");

@@ -45,6 +45,11 @@ impl Shop {
 
     /// Adds a pod with label `app`, whose label `version` is the part of its name after the first hyphen.
     pub(crate) fn add(&mut self, name: &str, node: Node, app: &str) -> Result<()> {
+        self.add_answering(name, node, app, 200)
+    }
+
+    /// The same, which answers with this status.
+    pub(crate) fn add_answering(&mut self, name: &str, node: Node, app: &str, status: u16) -> Result<()> {
         let version = name.split_once('-').map_or("v1", |(_, version)| version);
         let pod = self
             .mesh
@@ -55,7 +60,7 @@ impl Shop {
             .label("version", version)
             .start()?;
         let mut command = pod.command(env::built("httpecho")?);
-        command.args(["--name", name, "--listen", "[::]:8080"]);
+        command.args(["--name", name, "--listen", "[::]:8080", "--status", &status.to_string()]);
         let process = pod.spawn(&mut command, "httpecho")?;
         let address = pod.address(8080);
         wait::until_true(&format!("{name} listens"), wait::PATIENCE, || {

@@ -275,6 +275,7 @@ pub(crate) const GO_TOOLS: &[GoTool] = &[
     },
     GoTool { group: Group::Test, ..GoTool::plain("calico-dikastes", "tests/tools/calico", "./dikastes") },
     GoTool { group: Group::Test, ..GoTool::plain("policy-fields", "tests/tools/fields", ".") },
+    GoTool { group: Group::Test, ..GoTool::plain("grpc-echo", "tests/tools/grpc", ".") },
     GoTool {
         cgo: true,
         expected: "4 minutes",

@@ -362,6 +362,8 @@ pub(crate) async fn open(
 ) -> Result<Lease, Refusal> {
     let patience = bounds.connect_timeout.unwrap_or(worker.config.connect_timeout);
     let drain = Arc::<Drain>::default();
+    // It counts from here on, lest all that come at once find room.
+    let counted = OneMore::new(standing, |standing| &standing.connections);
     let connecting = transport(worker, pod, place, &drain);
     let (transport, expires) = tokio::time::timeout(patience, Box::pin(connecting)).await.map_err(|_| {
         Refusal::new(refusal::UPSTREAM_TIMEOUT, format!("{} did not take the connection in time", place.endpoint))
@@ -372,7 +374,7 @@ pub(crate) async fn open(
         left: bounds.requests.filter(|&requests| requests > 0).map(|requests| Rc::new(Cell::new(requests - 1))),
         drain: Arc::clone(&drain),
     };
-    let alive = (pod.live.register(place.facts()), OneMore::new(standing, |standing| &standing.connections));
+    let alive = (pod.live.register(place.facts()), counted);
     let (of, to) = (Rc::downgrade(pod), place.clone());
     let until = async move {
         let (registration, _counted) = alive;

@@ -59,6 +59,7 @@ pub(crate) async fn speak(
         let mut builder = http2::Builder::new(super::LocalExecutor);
         // What of a response nobody takes holds up few others.
         builder.initial_stream_window_size(super::STREAM_WINDOW);
+        builder.max_header_list_size(u32::try_from(super::MAX_HEAD).unwrap_or(u32::MAX));
         let (sender, connection) = builder.handshake(Gathered::http2(transport)).await.map_err(failed)?;
         telemetry::spawn_local("http2-upstream", async move {
             tokio::select! {
