@@ -232,17 +232,13 @@ fn behind_gateway(name: &str, port: u16, arguments: &[&str]) -> Result<Shop> {
 #[test]
 fn what_is_under_way_at_a_gateway_is_judged_again() -> Result<()> {
     let shop = behind_gateway("http edge again", 8087, &[])?;
-    let policy = |action: &str, path: &str| {
-        shop.mesh.kube().apply(json!({
-            "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-            "metadata": {"name": "front", "namespace": "shop"},
-            "spec": {
-                "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}],
-                "action": action, "rules": [{"to": [{"operation": {"paths": [path]}}]}],
-            },
-        }))
+    let policy = |path: &str| {
+        let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}]);
+        let rules = json!([{"to": [{"operation": {"paths": [path]}}]}]);
+        let spec = json!({"targetRefs": target, "action": "DENY", "rules": rules});
+        shop.mesh.kube().authorization_policy("shop/front", spec)
     };
-    policy("DENY", "/page")?;
+    policy("/page")?;
     wait::until_true("a path is denied", wait::PATIENCE, || {
         Ok(shop.enter(A, 8087, &[]).is_ok_and(|seen| seen.status == 403))
     })?;
@@ -252,7 +248,7 @@ fn what_is_under_way_at_a_gateway_is_judged_again() -> Result<()> {
         let waiting = scope.spawn(|| shop.enter_by(A, &url, &["--max-time", "30"]));
         let (web, path) = (&shop.pods[0].0, "http://127.0.0.1:8080/seen");
         wait::until_true("the request is under way", wait::PATIENCE, || Ok(web.curl(path)?.contains("waits")))?;
-        policy("DENY", "/w*")?;
+        policy("/w*")?;
         let seen = waiting.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
         let is_denied = seen.status == 403 && started.elapsed() < Duration::from_secs(8);
         ensure!(is_denied, "{seen:?} after {:?}", started.elapsed());
