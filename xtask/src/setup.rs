@@ -239,11 +239,16 @@ fn stamp(tool: &GoTool) -> PathBuf {
     env::target_dir().join("tools").join(format!("{}.built-from", tool.name))
 }
 
-/// The files of a package that is in this work tree, in order; none of one that is in a module.
-fn own_source(package: &Path) -> Result<String> {
-    let Ok(entries) = std::fs::read_dir(package) else { return Ok(String::new()) };
-    let paths = entries.map(|entry| Ok(entry.with_context(|| format!("cannot list {}", package.display()))?.path()));
-    let mut paths: Vec<_> = paths.collect::<Result<_>>()?;
+/// The files of Go in a module of this work tree and in its packages, in order.
+fn own_source(module: &Path) -> Result<String> {
+    let list = |directory: &Path| -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        entries.map(|entry| Ok(entry.with_context(|| format!("cannot list {}", directory.display()))?.path())).collect()
+    };
+    let (packages, mut paths): (Vec<_>, Vec<_>) = list(module)?.into_iter().partition(|path| path.is_dir());
+    for package in packages {
+        paths.extend(list(&package)?);
+    }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "go"));
     paths.sort();
     let read =
@@ -260,7 +265,8 @@ fn go_key(tool: &GoTool) -> Result<String> {
     let version = env::program("go").map(|go| run::output(Command::new(go).arg("version"))).transpose()?;
     let (go_mod, sums) =
         (read("go.mod")?, if module.join("go.sum").exists() { read("go.sum")? } else { String::new() });
-    let source = own_source(&module.join(tool.package))?;
+    let is_own = module.join(tool.package).is_dir();
+    let source = if is_own { own_source(&module)? } else { String::new() };
     let flags = tool.linker_flags(&go_mod);
     Ok(format!("{}\n{flags}\n{go_mod}\n{sums}\n{source}", version.unwrap_or_default()))
 }

@@ -6,12 +6,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	envoy "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -20,10 +17,10 @@ import (
 	"github.com/projectcalico/calico/app-policy/policystore"
 	"github.com/projectcalico/calico/app-policy/proto"
 	syncer "github.com/projectcalico/calico/app-policy/syncher"
-	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"mesh.test/tools/calico/lines"
 )
 
 const patience = time.Minute
@@ -126,30 +123,6 @@ func peer(address string, port uint32, principal string) *authz.AttributeContext
 	}
 }
 
-func run() error {
-	questions := json.NewDecoder(bufio.NewReader(os.Stdin))
-	out := bufio.NewWriter(os.Stdout)
-	answers := json.NewEncoder(out)
-	for questions.More() {
-		var q question
-		if err := questions.Decode(&q); err != nil {
-			return err
-		}
-		verdicts, err := judge(q)
-		if err != nil {
-			return err
-		}
-		if err := answers.Encode(verdicts); err != nil {
-			return err
-		}
-	}
-	return out.Flush()
-}
-
 func main() {
-	logrus.SetLevel(logrus.FatalLevel)
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	lines.Answer(judge)
 }

@@ -7,15 +7,12 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"os"
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	"github.com/projectcalico/calico/libcalico-go/lib/backend/syncersv1/updateprocessors"
 	"github.com/projectcalico/calico/libcalico-go/lib/selector"
-	"github.com/sirupsen/logrus"
+	"mesh.test/tools/calico/lines"
 )
 
 type question struct {
@@ -72,30 +69,6 @@ func judge(q question) (answer, error) {
 	return answer{Verdicts: verdicts}, nil
 }
 
-func run() error {
-	questions := json.NewDecoder(bufio.NewReader(os.Stdin))
-	out := bufio.NewWriter(os.Stdout)
-	answers := json.NewEncoder(out)
-	for questions.More() {
-		var q question
-		if err := questions.Decode(&q); err != nil {
-			return err
-		}
-		a, err := judge(q)
-		if err != nil {
-			return err
-		}
-		if err := answers.Encode(a); err != nil {
-			return err
-		}
-	}
-	return out.Flush()
-}
-
 func main() {
-	logrus.SetLevel(logrus.FatalLevel)
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	lines.Answer(judge)
 }
