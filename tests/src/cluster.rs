@@ -130,6 +130,21 @@ impl Cluster {
         execute(self.kubectl_command().args(arguments), PATIENCE)
     }
 
+    /// Runs `kubectl` with a plugin from the directory `plugins`, and gives what it prints.
+    ///
+    /// **Errors**: it fails or is too slow.
+    pub fn kubectl_plugin<A: AsRef<OsStr>>(
+        &self,
+        plugins: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<String> {
+        let own = self.kubectl.parent().context("kubectl is in no directory")?;
+        let paths = [plugins, own, Path::new("/usr/bin"), Path::new("/bin")];
+        let mut command = self.command(&self.kubectl);
+        command.env("PATH", std::env::join_paths(paths)?).env("KUBECONFIG", &self.kubeconfig);
+        execute(command.args(arguments), PATIENCE)?.success()
+    }
+
     /// Runs `calicoctl`, and gives what it prints.
     ///
     /// **Errors**: it fails or is too slow.

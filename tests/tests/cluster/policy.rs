@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::wait;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long felix may take to follow all policies on a busy machine.
@@ -149,6 +150,22 @@ fn every_verdict_is_the_same_before_and_after_joining() -> Result<()> {
     // Each connection that a policy of its server allowed met the rule that allowed it.
     let judged = expected.iter().filter(|line| !line.contains(" open-")).count();
     ensure!(after - before >= judged as u64, "felix allowed {judged} connections with {} packets", after - before);
+    explained(&space)
+}
+
+/// The plugin of kubectl says the same, and by which policy.
+fn explained(space: &Space) -> Result<()> {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("manifests");
+    for (client, _) in CLIENTS {
+        for (case, node) in [("by-label", "node1"), ("by-account", "node2")] {
+            let (source, destination) = (format!("{}/{client}", space.name), format!("{}/{case}-{node}", space.name));
+            let said = space.cluster.kubectl_plugin(&plugins, ["mesh", "why", &source, &destination, "8080"])?;
+            let is_allowed = !said.contains("DENIED");
+            ensure!(is_allowed == allowed(client, case, 8080), "{client} {case}: {said}");
+            let by = if client == "captive" { client } else { case };
+            ensure!(is_allowed || said.contains(by), "{client} {case} is not denied by {by}: {said}");
+        }
+    }
     Ok(())
 }
 
