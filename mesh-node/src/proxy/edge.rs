@@ -177,9 +177,7 @@ async fn shake(
     stream: TcpStream,
     client: SocketAddr,
 ) -> Result<Transport, Refusal> {
-    let _slot = worker.handshakes.enter(client.ip()).ok_or_else(|| {
-        Refusal::new(refusal::HANDSHAKE_LIMIT, format!("{} has too many unfinished handshakes", client.ip()))
-    })?;
+    let _slot = worker.begin_handshake(client.ip())?;
     let config = worker.doors.tls(port, certificates);
     let config = config.ok_or_else(|| Refusal::new(refusal::NO_CREDENTIALS, "no certificate can be shown"))?;
     let shaking = TlsAcceptor::from(config).accept(stream);

@@ -73,11 +73,12 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     drop(snapshot);
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
     let arrival = Arrival { source: client.ip(), local, identity: None };
-    let plain = |pod: &Pod| pod.live.register(Facts::arrived(arrival.clone(), Way::Plain { early }));
+    let plain =
+        |pod: &Pod, carries| pod.live.register(Facts::arrived(arrival.clone(), Way::Plain { early }).carrying(carries));
     // Each way in memory of its own, which is as large as that way needs.
     match speaks {
         Speaks::Plain => {
-            let registration = plain(&pod);
+            let registration = plain(&pod, Carries::Opaque);
             Box::pin(in_plain((worker, pod), (downstream, None), registration, report)).await;
         }
         Speaks::Probe => {
@@ -90,8 +91,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
             refuse(downstream, report, Refusal::new(refusal::MTLS_REQUIRED, detail));
         }
         Speaks::Unclear => {
-            let registration = plain(&pod);
-            registration.change(registration.facts().carrying(Carries::Requests));
+            let registration = plain(&pod, Carries::Requests);
             Box::pin(unclear(worker, pod, downstream, registration, report)).await;
         }
     }
@@ -278,9 +278,7 @@ async fn identify(
     downstream: &TcpStream,
     client: SocketAddr,
 ) -> Result<(Session, Peer), Refusal> {
-    let _slot = worker.handshakes.enter(client.ip()).ok_or_else(|| {
-        Refusal::new(refusal::HANDSHAKE_LIMIT, format!("{} has too many unfinished handshakes", client.ip()))
-    })?;
+    let _slot = worker.begin_handshake(client.ip())?;
     let own = pod.identity(worker)?;
     let credentials = worker.keyring.current(&own).ok_or_else(|| {
         Refusal::new(refusal::NO_CREDENTIALS, format!("no certificate for {own}; the issuer may be away"))

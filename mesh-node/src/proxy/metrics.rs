@@ -95,22 +95,22 @@ impl ProxyMetrics {
 
     /// A stream is being served.
     pub(crate) fn connection(&self, side: Side, security: Security) {
-        self.connections.get_or_create(&Connection { side: name(side), security: security.policy() }).inc();
+        self.connections.get_or_create(&Connection { side: side.name(), security: security.policy() }).inc();
     }
 
     /// A stream was refused or cut off.
     pub(crate) fn refusal(&self, side: Side, reason: &'static str) {
-        self.refused.get_or_create(&Refused { side: name(side), reason }).inc();
+        self.refused.get_or_create(&Refused { side: side.name(), reason }).inc();
     }
 
     /// A handshake was completed.
     pub(crate) fn handshake(&self, side: Side) {
-        self.handshakes.get_or_create(&OneSide { side: name(side) }).inc();
+        self.handshakes.get_or_create(&OneSide { side: side.name() }).inc();
     }
 
     /// A connection was ended, or so many streams were refused, because of what came.
     pub(crate) fn bad_http(&self, side: Side, reason: &'static str, times: u32) {
-        self.bad_http.get_or_create(&Abuse { side: name(side), reason }).inc_by(times.into());
+        self.bad_http.get_or_create(&Abuse { side: side.name(), reason }).inc_by(times.into());
     }
 
     /// A copy of a request was answered, or was not.
@@ -164,12 +164,5 @@ impl ProxyMetrics {
         if reported.len() < REPORTED && reported.insert(peer) {
             tracing::warn!(%peer, "a mesh peer's SYN lacks the mesh's DSCP 23; a network between removes it");
         }
-    }
-}
-
-const fn name(side: Side) -> &'static str {
-    match side {
-        Side::Outbound => "outbound",
-        Side::Inbound => "inbound",
     }
 }

@@ -31,7 +31,7 @@ use crate::telemetry::edges::{EdgeCache, EdgeLabels};
 use crate::telemetry::http::HttpEdgeLabels;
 use crate::telemetry::trace::Tracer;
 use crate::telemetry::{self, Side};
-use handshakes::Handshakes;
+use handshakes::{Handshakes, Slot};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -77,7 +77,7 @@ pub(crate) struct Worker {
     /// Takes what is denied at pods.
     pub(crate) tell_denied: TellDenied,
     pub(crate) metrics: ProxyMetrics,
-    pub(crate) handshakes: Handshakes,
+    handshakes: Handshakes,
     /// No stream is to be kept for another one.
     pub(crate) draining: Cell<bool>,
     /// What ports were seen to speak that do not say so.
@@ -347,6 +347,15 @@ impl Worker {
         let edge = &self.config.edge.workload;
         let edge = || identity.filter(|identity| **identity == *edge.identity).map(|_| edge);
         snapshot.directory.workloads.get(&address).or_else(edge).cloned()
+    }
+
+    /// A slot for a handshake with `source`.
+    ///
+    /// **Errors**: it has too many that are unfinished.
+    pub(super) fn begin_handshake(&self, source: IpAddr) -> Result<Slot, Refusal> {
+        self.handshakes.enter(source).ok_or_else(|| {
+            Refusal::new(refusal::HANDSHAKE_LIMIT, format!("{source} has too many unfinished handshakes"))
+        })
     }
 
     /// Listens where the snapshot says so.

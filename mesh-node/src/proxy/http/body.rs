@@ -315,8 +315,8 @@ impl Payload {
     }
 
     /// The same, which breaks off when this is given.
-    pub(crate) fn unless(mut self, cancelled: Option<&Rc<Cancelled>>) -> Self {
-        self.cancelled = cancelled.map(Rc::clone);
+    pub(crate) fn unless(mut self, cancelled: &Rc<Cancelled>) -> Self {
+        self.cancelled = Some(Rc::clone(cancelled));
         self
     }
 

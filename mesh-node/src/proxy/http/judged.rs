@@ -24,7 +24,7 @@ pub(super) async fn unless_denied<T>(
 /// The answer, whose body breaks off when the request is no longer allowed.
 pub(super) fn cut_short(answered: Answered, cancelled: &Rc<Cancelled>) -> Answered {
     match answered {
-        Answered::Response(response) => Answered::Response(response.map(|body| body.unless(Some(cancelled)))),
+        Answered::Response(response) => Answered::Response(response.map(|body| body.unless(cancelled))),
         upgrade @ Answered::Upgrade { .. } => upgrade,
     }
 }
