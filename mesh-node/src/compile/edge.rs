@@ -48,9 +48,10 @@ pub(super) fn subject(settings: &Settings) -> Subject {
 }
 
 /// The labels by which Istio names the gateway of the Gateway API whose pods those are.
-pub(super) const GATEWAY_NAMES: [&str; 2] = ["gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name"];
+const GATEWAY_NAMES: [&str; 2] = ["gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name"];
 
-/// The pods that Istio would run for a gateway of the Gateway API, as policies select them by its name.
+/// The pods that Istio would run for a gateway of the Gateway API, in its namespace: a policy holds for what enters by the gateway if
+/// it selects them, be it by the gateway's name or, without a selector, as everything of the namespace.
 pub(super) fn pods_of(gateway: &Name) -> Subject {
     Subject {
         namespace: Some(gateway.namespace.as_str().into()),

@@ -450,12 +450,9 @@ impl Guarded {
             (Self::Pods { subject, .. }, PolicyScope::Selected(selector)) => selector.matches(subject),
             (Self::Pods { services: own, .. }, PolicyScope::Targets { services, .. }) => !own.is_disjoint(services),
             (Self::Edge { subject, entrance }, PolicyScope::Selected(selector)) => {
-                let is_by_name = |gateway: &Name| {
-                    asks_for(selector, |label| edge::GATEWAY_NAMES.contains(&label))
-                        && selector.matches(&edge::pods_of(gateway))
-                };
-                let is_named = matches!(entrance, Entrance::Gateway(gateway) if is_by_name(gateway));
-                policy.tier.chain == Chain::Mesh && (is_named || selector.matches(subject))
+                let selects = |gateway: &Name| selector.matches(&edge::pods_of(gateway));
+                let has_pods = matches!(entrance, Entrance::Gateway(gateway) if selects(gateway));
+                policy.tier.chain == Chain::Mesh && (has_pods || selector.matches(subject))
             }
             (Self::Edge { entrance: Entrance::Gateway(name), .. }, PolicyScope::Targets { gateways, .. }) => {
                 gateways.contains(name)
@@ -465,13 +462,6 @@ impl Guarded {
     }
 }
 
-/// Does it ask for a label that is so?
-fn asks_for(selector: &Selector, is_so: impl Fn(&str) -> bool) -> bool {
-    let mut asks = false;
-    selector.each_key(&mut |key| asks |= matches!(key, Key::Label(label) if is_so(label)));
-    asks
-}
-
 /// Does a policy select the labels of the edge in a namespace in which it is not?
 fn is_about_an_edge_elsewhere(policy: &Policy, settings: &Settings) -> bool {
     let PolicyScope::Selected(selector) = &policy.scope else { return false };
@@ -479,7 +469,9 @@ fn is_about_an_edge_elsewhere(policy: &Policy, settings: &Settings) -> bool {
         return false;
     };
     let there = Subject { namespace: Some(Arc::clone(namespace)), ..edge::subject(settings) };
-    policy.tier.chain == Chain::Mesh && asks_for(selector, |_| true) && selector.matches(&there)
+    let mut asks = false;
+    selector.each_key(&mut |key| asks |= matches!(key, Key::Label(_)));
+    policy.tier.chain == Chain::Mesh && asks && selector.matches(&there)
 }
 
 /// The namespace that all whom a policy selects are in, where it says so plainly.

@@ -131,7 +131,7 @@ fn a_policy_that_selects_the_ingress_holds_for_what_enters() {
         ("mesh-system", "{}", true),
         ("mesh-system", "{selector: {matchLabels: {app: istio-ingressgateway}}}", true),
         ("istio-system", "{selector: {matchLabels: {app: web}}}", false),
-        ("default", "{}", false),
+        ("default", "{selector: {matchLabels: {app: web}}}", false),
     ] {
         check_closed(&closed(namespace, spec), if holds { &HOSTS } else { &[] }, &[]);
     }
@@ -147,6 +147,19 @@ fn a_policy_that_selects_the_ingress_holds_for_what_enters() {
     let network = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: mesh-system}, \
                    spec: {podSelector: {}}}";
     check_closed(network, &[], &[]);
+}
+
+#[test]
+fn a_policy_without_selector_holds_for_the_gateways_of_its_namespace() {
+    // Istio would run pods of these there, and those of the ingress elsewhere.
+    let of_namespace = ["front.example", "side.example", "both.example", "two.any.example", "one.any.example"];
+    for spec in ["{}", "{action: DENY, rules: [{}]}", "{selector: {matchExpressions: []}, action: DENY, rules: [{}]}"] {
+        let policy = closed("default", spec);
+        let snapshot = compiled(&world(&world_with(&policy)));
+        let found: Vec<_> = HOSTS.into_iter().filter(|host| !enters(&snapshot, host)).collect();
+        assert_eq!(found, of_namespace, "{spec}");
+    }
+    check_closed(&closed("shop", "{}"), &[], &[]);
 }
 
 #[test]
