@@ -16,7 +16,7 @@ mod policy;
 
 pub use http::Standings;
 
-use crate::model::{Announced, Identity, Issue, Labels, Name, ObjectRef, Workload};
+use crate::model::{Announced, Gateway, Identity, Issue, Labels, Name, ObjectRef, Workload};
 use crate::policy::MtlsPolicies;
 use crate::snapshot::edge::Edge;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
@@ -242,6 +242,11 @@ impl Compiler {
     #[must_use]
     pub fn claims(&self, world: &World, pod: &Name) -> Vec<IpAddr> {
         self.translator.claims(world, pod)
+    }
+
+    /// Every gateway, be it the mesh's or not.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
+        self.translator.customs.gateways.values()
     }
 
     /// A workload that is scheduled to this node or has a sandbox here.

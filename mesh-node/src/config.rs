@@ -62,9 +62,9 @@ pub enum Command {
 /// Who asks whom, and for what.
 #[derive(Clone, Debug, Args)]
 pub struct Why {
-    /// Who dials: the namespace/name of a pod, or an address.
+    /// Who dials: the namespace/name of a pod, an address, `outside`, or as gateway/namespace/name what entered by a gateway.
     pub source: Place,
-    /// Whom it dials: the namespace/name of a pod or service, or an address.
+    /// Whom it dials: the namespace/name of a pod or service, an address, gateway/namespace/name, or a host that a gateway serves.
     pub destination: Place,
     /// The port that it dials; without one the only one that there is.
     pub port: Option<u16>,

@@ -6,8 +6,10 @@
 //! by the compiler of the data plane and judged by its evaluator.
 //! Invariant: pure. The world is the asker's own, in which the pods that are asked about are given sandboxes.
 
+mod edge;
 mod end;
 mod page;
+mod question;
 mod route;
 mod verdict;
 
@@ -15,130 +17,19 @@ mod verdict;
 mod tests;
 
 pub use page::render;
+pub use question::{Noun, Place, Question, Request};
 pub use verdict::OTHERWISE_DENIED;
 
 use crate::compile::{self, Compiler};
 use crate::model::Name;
-use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
+use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
 use crate::translate;
 use crate::world::{Attachment, Change, Object, Touched, World};
-use end::{End, Target};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use end::End;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Who asks whom, and for what.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Question {
-    /// Who dials.
-    pub source: Place,
-    /// Whom it dials: a pod, else a service of that name, or an address.
-    pub destination: Place,
-    /// The port that it dials; without one the only one that the destination has.
-    pub port: Option<u16>,
-    /// The request, if one is asked about.
-    pub request: Option<Request>,
-}
-
-/// A request.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Request {
-    /// Its method.
-    pub method: String,
-    /// Its path, with its query if it has one.
-    pub path: String,
-    /// The host that it names; by default the destination's.
-    pub host: Option<String>,
-    /// Its headers, by name.
-    pub headers: Vec<(String, String)>,
-}
-
-/// A request that is understood.
-struct Understood {
-    method: Method,
-    host: String,
-    path: String,
-    query: String,
-    headers: HeaderMap,
-}
-
-impl Request {
-    /// What is asked of `target`.
-    fn understood(&self, target: &Target) -> Result<Understood, WhyError> {
-        let wrong = |what: &str| WhyError::Request { what: what.to_owned() };
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let name = HeaderName::from_str(name).map_err(|_| wrong(&format!("`{name}` names no header")))?;
-            let value = HeaderValue::from_str(value).map_err(|_| wrong(&format!("{name} has no such value")))?;
-            headers.append(name, value);
-        }
-        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
-        if !path.starts_with('/') {
-            return Err(wrong("a path begins with /"));
-        }
-        Ok(Understood {
-            method: self.method.parse().map_err(|_| wrong("the method is none"))?,
-            host: self.host.clone().unwrap_or_else(|| target.host.clone()),
-            path: path.to_owned(),
-            query: query.to_owned(),
-            headers,
-        })
-    }
-}
-
-/// One end, as people name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Place {
-    /// Something of the cluster: `namespace/name`.
-    Named(Name),
-    /// An address, of whomever.
-    Address(IpAddr),
-}
-
-impl FromStr for Place {
-    type Err = WhyError;
-
-    /// `namespace/name`, or an address.
-    fn from_str(text: &str) -> Result<Self, WhyError> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
-        }
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self::Named(Name::new(namespace, name)))
-            }
-            _ => Err(WhyError::Place { text: text.to_owned() }),
-        }
-    }
-}
-
-impl TryFrom<String> for Place {
-    type Error = WhyError;
-
-    fn try_from(text: String) -> Result<Self, WhyError> {
-        text.parse()
-    }
-}
-
-impl From<Place> for String {
-    fn from(place: Place) -> Self {
-        place.to_string()
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Named(name) => write!(f, "{name}"),
-            Self::Address(address) => write!(f, "{address}"),
-        }
-    }
-}
 
 /// What to do where there are only templates of pods.
 const NOT_MADE: &str = "Pods are not made from Deployments and their like: a tree of objects needs the pods and slices themselves, as \
@@ -150,8 +41,11 @@ pub enum WhyError {
     /// Whoever was asked knows too little.
     #[error("only the daemon of a node can say why; ask one of those")]
     Elsewhere,
-    /// It names no end.
-    #[error("`{text}` is neither namespace/name nor an address")]
+    /// It names no such end.
+    #[error(
+        "`{text}` cannot be meant here: name a pod or service as namespace/name, something else as kind/namespace/name, an \
+         address, a host that a gateway serves, or, as who asks, `outside`"
+    )]
     Place {
         /// What was given.
         text: String,
@@ -176,6 +70,20 @@ pub enum WhyError {
         /// The name.
         name: Name,
     },
+    /// No gateway has the name.
+    #[error("there is no gateway {name}, neither of the Gateway API nor of Istio")]
+    NoGateway {
+        /// The name.
+        name: Name,
+    },
+    /// It is not clear which host is asked for.
+    #[error("say by `--host` which host is asked for: {place} serves {hosts}")]
+    Host {
+        /// What is dialled.
+        place: Place,
+        /// The hosts that it serves, for people.
+        hosts: String,
+    },
     /// The service has no address that can be dialled.
     #[error("service {name} has no address of its own; name one of its pods")]
     Headless {
@@ -199,6 +107,9 @@ pub struct Answer {
     pub source: String,
     /// What is dialled, for people.
     pub destination: String,
+    /// By what it enters the mesh, if it comes from outside by a gateway.
+    #[serde(default)]
+    pub entered: Option<Entered>,
     /// How it is routed.
     pub route: Route,
     /// What becomes of it at each place that it may go to; places at which the same becomes of it stand together.
@@ -209,7 +120,25 @@ impl Answer {
     /// Is it allowed wherever it may go, and goes somewhere?
     #[must_use]
     pub fn is_allowed(&self) -> bool {
-        self.route.answered.is_none() && !self.ways.is_empty() && self.ways.iter().all(Way::is_allowed)
+        let enters = self.entered.as_ref().is_none_or(Entered::is_allowed);
+        enters && self.route.answered.is_none() && !self.ways.is_empty() && self.ways.iter().all(Way::is_allowed)
+    }
+}
+
+/// How something enters the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered {
+    /// The listeners of gateways by which it does.
+    pub by: Vec<String>,
+    /// What policies say of that, in order; the first that denies ends it.
+    pub steps: Vec<Step>,
+}
+
+impl Entered {
+    /// Does nothing deny it?
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.steps.iter().all(|step| step.is_allowed)
     }
 }
 
@@ -260,6 +189,8 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
+    /// Policies for what enters by gateways.
+    Entering,
     /// Policies for what leaves the source.
     Egress,
     /// How the connection is protected, and whether that is enough.
@@ -279,21 +210,29 @@ pub fn ask(
 ) -> Result<Answer, WhyError> {
     let mut case = Case::new(world, names, settings, &question.source);
     let source = End::source(&mut case, &question.source)?;
+    if let Place::Kind(Noun::Gateway, _) | Place::Host(_) = &question.destination {
+        return edge::enter(&mut case, source, question);
+    }
     let target = end::target(&mut case, question)?;
-    let request = question.request.as_ref().map(|request| request.understood(&target)).transpose()?;
-    let request = request.as_ref();
+    let request = question.request.as_ref().map(|request| request.understood(&target.host, "http")).transpose()?;
     let snapshot = case.compiler.snapshot();
-    let routed = route::find(&snapshot, &source, target.address, request);
+    let routed = route::find(&snapshot, &source, target.address, request.as_ref());
+    let ways = ways(&mut case, &source, routed.ways);
+    Ok(Answer { source: source.shown, destination: target.shown, entered: None, route: routed.route, ways })
+}
+
+/// What becomes of it at each place.
+fn ways(case: &mut Case, source: &End, routed: Vec<route::Way>) -> Vec<Way> {
     // Their pods are judged as if they were of this node.
     let pods: BTreeSet<Name> =
-        routed.ways.iter().flat_map(|way| &way.to).filter_map(|to| case.compiler.pod_at(&to.ip()).cloned()).collect();
+        routed.iter().flat_map(|way| &way.to).filter_map(|to| case.compiler.pod_at(&to.ip()).cloned()).collect();
     case.attach(pods);
     let snapshot = case.compiler.snapshot();
     let mut ways: Vec<Way> = Vec::new();
-    for route::Way { share, to } in routed.ways {
+    for route::Way { share, to, request } in routed {
         let mut of_share: Vec<Way> = Vec::new();
         for address in to {
-            let steps = verdict::steps((&snapshot, &case), &source, address, request);
+            let steps = verdict::steps((&snapshot, case), source, address, request.as_ref());
             let shown = case.place(address);
             match of_share.iter_mut().find(|way| way.steps == steps) {
                 Some(way) => way.to.push(shown),
@@ -302,7 +241,7 @@ pub fn ask(
         }
         ways.append(&mut of_share);
     }
-    Ok(Answer { source: source.shown, destination: target.shown, route: routed.route, ways })
+    ways
 }
 
 /// A world in which the pods that are asked about run on one node: that of the source, for the sake of distances.
@@ -310,13 +249,15 @@ struct Case {
     world: World,
     compiler: Compiler,
     node: String,
+    /// The edge of a node, as pods see it.
+    edge: Arc<WorkloadEntry>,
 }
 
 impl Case {
     fn new(mut world: World, names: translate::Settings, settings: compile::Settings, source: &Place) -> Self {
         let node = match source {
-            Place::Named(pod) => world.pod(pod).and_then(|pod| pod.spec.node_name),
-            Place::Address(_) => None,
+            Place::Named(pod) | Place::Kind(Noun::Pod, pod) => world.pod(pod).and_then(|pod| pod.spec.node_name),
+            Place::Kind(Noun::Service | Noun::Gateway, _) | Place::Host(_) | Place::Address(_) | Place::Outside => None,
         };
         let settings = compile::Settings { node: node.unwrap_or(settings.node), ..settings };
         let node = settings.node.clone();
@@ -324,8 +265,9 @@ impl Case {
         for (container_id, ifname) in others {
             world.apply(Change::Detach { container_id, ifname });
         }
+        let edge = Arc::new(compile::edge_workload(&settings));
         let compiler = Compiler::of(&world, names, settings);
-        Self { world, compiler, node }
+        Self { world, compiler, node, edge }
     }
 
     /// Gives pods sandboxes on this node.

@@ -8,11 +8,13 @@ use super::AppError;
 use crate::admin;
 use crate::compile::{self, Compiler};
 use crate::config::{Lint, Names, Why};
+use crate::model::Identity;
 use crate::source::file;
 use crate::translate;
 use crate::why::{self, Question, Request};
 use crate::world::World;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 /// Answers why.
@@ -71,5 +73,7 @@ fn settings(names: &Names) -> (translate::Settings, compile::Settings) {
         installation: None,
     };
     let (cluster_domain, root_namespace) = (cluster_domain.clone(), root_namespace.clone());
-    (translate, compile::Settings { cluster_domain, root_namespace, ..compile::Settings::default() })
+    let presumed = compile::Settings::default();
+    let edge = Identity { trust_domain: trust_domain.as_str().into(), ..Identity::clone(&presumed.edge) };
+    (translate, compile::Settings { cluster_domain, root_namespace, edge: Arc::new(edge), ..presumed })
 }

@@ -3,7 +3,7 @@
 //! Out: [`Gateway`].
 //! Source: Gateway API `Gateway`; Istio `Gateway`.
 
-use super::{Labels, ObjectRef};
+use super::{Labels, ObjectRef, Text};
 use std::sync::Arc;
 
 /// The name under which the mesh says what became of routes and gateways, and by which classes of gateways say that it carries
@@ -15,6 +15,8 @@ pub const CONTROLLER: &str = "mesh.internal/controller";
 pub struct Gateway {
     /// The object it was translated from.
     pub object: ObjectRef,
+    /// The object's UID; empty if it came from no API server.
+    pub uid: Text,
     /// When the object was created (RFC 3339): the oldest of equals wins.
     pub created: String,
     /// Who carries it.

@@ -16,6 +16,7 @@ use super::worker::{Pod, Worker};
 use crate::model::Identity;
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
+use crate::snapshot::edge::EdgeHost;
 use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::telemetry::Side;
 use std::borrow::Cow;
@@ -151,7 +152,7 @@ impl Entering {
             spoken: Spoken::Http(request),
         };
         let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(local.port(), host));
-        let mut entrances = entered.into_iter().flat_map(|entered| &entered.entrances);
+        let mut entrances = entered.into_iter().flat_map(EdgeHost::entrances);
         entrances.try_for_each(|entrance| {
             let chains = snapshot.entrances.get(entrance).ok_or_else(|| {
                 Refusal::new(refusal::POLICY_DENIED, "it is not known what policies say of what enters here")

@@ -6,7 +6,8 @@
 //! Source: Gateway API `HTTPRouteMatch`; Istio `HTTPMatchRequest`.
 
 use crate::model::http::{HeaderMatch, PathKind, PathMatch, QueryMatch, RequestMatch, TextMatch};
-use http::{HeaderMap, HeaderName, Method};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Method, request};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
@@ -25,6 +26,21 @@ pub struct Asked<'a> {
     pub query: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,
+}
+
+impl<'a> Asked<'a> {
+    /// What the request with this head asks for, which is for `authority`.
+    #[must_use]
+    pub fn of(head: &'a request::Parts, authority: &'a Authority, scheme: &'a str) -> Self {
+        Self {
+            method: &head.method,
+            scheme,
+            host: authority.host(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            headers: &head.headers,
+        }
+    }
 }
 
 /// Does the request meet the whole condition?

@@ -7,9 +7,55 @@
 //! `HTTPRedirect`, `Headers`.
 
 use super::matching::{Asked, covered};
-use crate::model::http::{HeaderChanges, PathMatch, PathRewrite, Redirect, RedirectPort};
-use http::HeaderMap;
-use http::uri::PathAndQuery;
+use crate::model::http::{HeaderChanges, HttpFilters, PathMatch, PathRewrite, Redirect, RedirectPort};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request;
+use http::uri::{Authority, PathAndQuery};
+use std::net::IpAddr;
+
+/// Who asked, as the hops on the way say it.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Tells the server who asked, and by which scheme: whoever is outside may say what it likes of that.
+pub fn forwarded(headers: &mut HeaderMap, client: IpAddr, scheme: &'static str) {
+    let client = client.to_string();
+    let before: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let chain = if before.is_empty() { client } else { format!("{}, {client}", before.join(", ")) };
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+}
+
+/// Changes a request that met `condition`, as the filters of its rule say: its path, what it is for, its headers.
+pub fn rewrite(
+    (head, authority): (&mut request::Parts, &mut Authority),
+    scheme: &str,
+    condition: &PathMatch,
+    filters: &HttpFilters,
+) {
+    let asked = Asked::of(head, authority, scheme);
+    let path = filters.rewrite.path.as_ref().and_then(|rewrite| path(&asked, condition, rewrite));
+    if let Some(path) = path {
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.path_and_query = Some(path);
+        // The other parts were those of a valid address.
+        head.uri = http::Uri::from_parts(parts).unwrap_or_default();
+    }
+    if let Some(other) = &filters.rewrite.authority
+        && let Ok(other) = Authority::try_from(other.as_bytes())
+    {
+        *authority = other;
+    }
+    change(&mut head.headers, &filters.request_headers);
+    // A `Host` that a rule set is what the request is for from here on.
+    let host = head.headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let sets_host = filters.request_headers.set.iter().any(|(name, _)| name == header::HOST);
+    if let Some(host) = host.filter(|_| sets_host) {
+        *authority = host;
+    }
+}
 
 /// Changes headers.
 pub fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
@@ -95,7 +141,7 @@ pub fn location(asked: &Asked<'_>, condition: &PathMatch, redirect: &Redirect, a
 mod tests {
     use super::*;
     use crate::model::http::{PathKind, Pattern};
-    use http::{HeaderName, HeaderValue, Method, StatusCode};
+    use http::{Method, StatusCode};
 
     fn asked<'a>(path: &'a str, query: &'a str, headers: &'a HeaderMap) -> Asked<'a> {
         Asked { method: &Method::GET, scheme: "http", host: "example.org", path, query, headers }

@@ -7,7 +7,7 @@
 
 use super::http::RouteTable;
 use super::{ByHost, WorkloadEntry};
-use crate::model::Name;
+use crate::model::{Name, ObjectRef, Text};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -55,8 +55,37 @@ pub struct EdgePort {
 pub struct EdgeHost {
     /// The routes.
     pub table: Arc<RouteTable>,
-    /// Through what it is let in, in order: what policies say of each holds.
-    pub entrances: Box<[Entrance]>,
+    /// Through what it is let in, in order.
+    pub doors: Box<[Door]>,
+}
+
+impl EdgeHost {
+    /// By what it is let in, each once: what policies say of each holds.
+    pub fn entrances(&self) -> impl Iterator<Item = &Entrance> {
+        self.doors
+            .chunk_by(|one, other| one.entrance == other.entrance)
+            .filter_map(|same| Some(&same.first()?.entrance))
+    }
+}
+
+/// A listener of a gateway that lets something in; ordered by the entrance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Door {
+    /// As policies tell it apart.
+    pub entrance: Entrance,
+    /// The gateway.
+    pub gateway: Arc<GatewayRef>,
+    /// The listener's name.
+    pub listener: Text,
+}
+
+/// A gateway, for whoever is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GatewayRef {
+    /// The object.
+    pub object: ObjectRef,
+    /// Its UID; empty if it came from no API server.
+    pub uid: Text,
 }
 
 /// What lets something in, as policies tell it apart.

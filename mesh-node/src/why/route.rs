@@ -1,9 +1,9 @@
 //! Where something goes that a pod dials.
 
-use super::end::End;
-use super::{Route, Understood, pod};
-use crate::policy::path::host;
-use crate::route::matching::{self, Asked};
+use super::end::{End, Who};
+use super::question::Understood;
+use super::{Route, pod};
+use crate::route::{cors, matching, rewriting};
 use crate::snapshot::http::{self, Destination, Endpoints, Upstream};
 use crate::snapshot::{NodeSnapshot, PodKey, ServicePortEntry};
 use std::net::SocketAddr;
@@ -19,75 +19,75 @@ pub(super) struct Routed {
 pub(super) struct Way {
     pub(super) share: Option<String>,
     pub(super) to: Vec<SocketAddr>,
+    /// The request as it goes there.
+    pub(super) request: Option<Understood>,
 }
 
 /// Finds out.
 pub(super) fn find(snapshot: &NodeSnapshot, source: &End, dialled: SocketAddr, request: Option<&Understood>) -> Routed {
-    let steered = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
-    let named = steered.zip(request).map(|((_, pod), request)| (host(&request.host), &*pod.name.namespace));
+    let steered = source.pod().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
+    let named = steered.zip(request).map(|((_, pod), request)| (request.authority.host(), &*pod.name.namespace));
     let Some(service) = snapshot.directory.dialled(dialled, named) else {
-        return Routed::to(None, vec![dialled]);
+        return Routed::to(vec![dialled], request);
     };
     let Some(port) = service.port(dialled.port()) else {
         let ports: Vec<_> = service.ports.iter().map(|port| port.port.to_string()).collect();
         return Routed::answered(format!("the service has no such port; it has {}", ports.join(", ")));
     };
     let Some((key, _)) = steered else {
-        let mut routed = Routed::to(None, port.endpoints.iter().collect());
-        routed.route.notes.push("the source is not in the mesh, so that routes are not asked".to_owned());
+        let mut routed = Routed::to(port.endpoints.iter().collect(), request);
+        routed.route.notes.push(unasked(source).to_owned());
         return routed;
     };
     match (&port.routes, request) {
-        (Some(routes), Some(request)) => by_table(routes.table(key), request, dialled),
+        (Some(routes), Some(request)) => by_table(routes.table(key), request, Some(dialled)),
         (Some(_), None) => {
-            let mut routed = unrouted(port, key, dialled);
+            let mut routed = unrouted((port, key), dialled, None);
             routed.route.notes.push("requests are routed: give METHOD and PATH".to_owned());
             routed
         }
-        (None, _) => unrouted(port, key, dialled),
+        (None, request) => unrouted((port, key), dialled, request),
     }
 }
 
 impl Routed {
-    fn to(share: Option<String>, to: Vec<SocketAddr>) -> Self {
+    fn to(to: Vec<SocketAddr>, request: Option<&Understood>) -> Self {
         if to.is_empty() {
             return Self::answered("no endpoint is ready".to_owned());
         }
-        Self { route: Route::default(), ways: vec![Way { share, to }] }
+        Self { route: Route::default(), ways: vec![Way { share: None, to, request: request.cloned() }] }
     }
 
-    fn answered(answer: String) -> Self {
+    pub(super) fn answered(answer: String) -> Self {
         Self { route: Route { answered: Some(answer), ..Route::default() }, ways: Vec::new() }
     }
 }
 
 /// Where connections to a port go.
-fn unrouted(port: &ServicePortEntry, key: &PodKey, dialled: SocketAddr) -> Routed {
+fn unrouted((port, key): (&ServicePortEntry, &PodKey), dialled: SocketAddr, request: Option<&Understood>) -> Routed {
     let (to, notes) = match port.upstream_of(key) {
-        Some(upstream) => endpoints(upstream, dialled),
+        Some(upstream) => endpoints(upstream, Some(dialled)),
         None => (port.endpoints.iter().collect(), Vec::new()),
     };
-    let mut routed = Routed::to(None, to);
+    let mut routed = Routed::to(to, request);
     routed.route.notes.extend(notes);
     routed
 }
 
-fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr) -> Routed {
-    let asked = Asked {
-        method: &request.method,
-        scheme: "http",
-        host: host(&request.host),
-        path: &request.path,
-        query: &request.query,
-        headers: &request.headers,
-    };
-    let Some(route) = table.routes.iter().find(|route| matching::meets(&asked, &route.condition)) else {
+/// Where a table sends a request that dialled this address, if it is known.
+pub(super) fn by_table(table: &http::RouteTable, request: &Understood, dialled: Option<SocketAddr>) -> Routed {
+    let Some(route) = table.routes.iter().find(|route| matching::meets(&request.asked(), &route.condition)) else {
         return Routed::answered("404: no rule of the routes for this port matches".to_owned());
     };
     let origin = &route.action.origin;
     let mut routed = Routed::default();
     routed.route.rule = Some(format!("{}, {}", origin.object, origin.rule));
-    let fault = &route.action.filters.fault;
+    let filters = &route.action.filters;
+    if let Some(cors::Verdict::Answer(_)) = filters.cors.as_ref().map(|policy| cors::judge(&request.asked(), policy)) {
+        routed.route.answered = Some("200: the rule says what other sites may ask".to_owned());
+        return routed;
+    }
+    let fault = &filters.fault;
     if let Some((delay, _)) = fault.delay {
         routed.route.notes.push(format!("a fault delays it by {} ms, for a share of requests", delay.as_millis()));
     }
@@ -98,6 +98,9 @@ fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr)
         http::Target::Redirect(redirect) => routed.route.answered = Some(format!("{}: a redirect", redirect.status)),
         http::Target::Respond { status, .. } => routed.route.answered = Some(status.to_string()),
         http::Target::Backends(backends) => {
+            let mut changed = request.clone();
+            let Understood { head, authority, scheme } = &mut changed;
+            rewriting::rewrite((head, authority), scheme, &route.condition.path, filters);
             let all: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
             for backend in backends.iter().filter(|backend| backend.weight > 0) {
                 let share = (backends.len() > 1).then(|| format!("{} of {all}", backend.weight));
@@ -105,7 +108,9 @@ fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr)
                     Destination::Upstream(upstream) => {
                         let (to, notes) = endpoints(upstream, dialled);
                         routed.route.notes.extend(notes);
-                        routed.ways.push(Way { share, to });
+                        let mut request = changed.clone();
+                        rewriting::change(&mut request.head.headers, &backend.request_headers);
+                        routed.ways.push(Way { share, to, request: Some(request) });
                     }
                     Destination::Invalid(status) => {
                         let share = share.unwrap_or_else(|| "all".to_owned());
@@ -121,8 +126,16 @@ fn by_table(table: &http::RouteTable, request: &Understood, dialled: SocketAddr)
     routed
 }
 
+/// Why no routes are asked.
+fn unasked(source: &End) -> &'static str {
+    match &source.who {
+        Who::Edge(_) => "what enters is routed at its gateway: ask with the gateway as destination for that",
+        Who::Pod(_) | Who::Other => "the source is not in the mesh, so that routes are not asked",
+    }
+}
+
 /// Where an upstream is, and what is to be said of it.
-fn endpoints(upstream: &Upstream, original: SocketAddr) -> (Vec<SocketAddr>, Vec<String>) {
+fn endpoints(upstream: &Upstream, original: Option<SocketAddr>) -> (Vec<SocketAddr>, Vec<String>) {
     match &upstream.endpoints {
         Endpoints::Static(all) if all.is_empty() => {
             (Vec::new(), vec![format!("{} has no ready endpoint", upstream.key)])
@@ -132,6 +145,6 @@ fn endpoints(upstream: &Upstream, original: SocketAddr) -> (Vec<SocketAddr>, Vec
             let names: Vec<_> = names.iter().map(|(name, port)| format!("{name}:{port}")).collect();
             (Vec::new(), vec![format!("{} is wherever {} lead", upstream.key, names.join(", "))])
         }
-        Endpoints::Original => (vec![original], Vec::new()),
+        Endpoints::Original => (original.into_iter().collect(), Vec::new()),
     }
 }

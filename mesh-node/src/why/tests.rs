@@ -1,6 +1,8 @@
 //! Answers about worlds as users write them.
 
 use super::*;
+
+mod edge;
 use crate::world::fixture;
 
 const SHOP: &str = "
@@ -208,7 +210,43 @@ fn a_question_that_is_not_clear_says_what_is_missing() {
         let error = asked(SHOP, &question(source, destination, None)).expect_err("it is not clear");
         assert!(error.to_string().starts_with(told), "{error}");
     }
-    assert!("web".parse::<Place>().is_err());
     let error = asked(SHOP, &question("shop/client", "shop/web", Some(("G T", "/")))).expect_err("no method");
     assert_eq!(error.to_string(), "this is no request: the method is none");
+}
+
+#[test]
+fn a_kind_is_named_where_a_pod_and_a_service_have_one_name() {
+    let service =
+        "{kind: Service, metadata: {namespace: shop, name: client}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
+    let world = format!("{SHOP}---\n{service}");
+    for (destination, shown) in [
+        ("shop/client", "shop/client at 10.0.0.1:80"),
+        ("pod/shop/client", "shop/client at 10.0.0.1:80"),
+        ("svc/shop/client", "service shop/client:80"),
+    ] {
+        let question = Question { port: Some(80), ..question("shop/client", destination, None) };
+        assert_eq!(asked(&world, &question).expect("a clear question").destination, shown);
+    }
+    let error = asked(&world, &question("shop/client", "pod/shop/web", None)).expect_err("a service");
+    assert!(error.to_string().starts_with("there is no pod shop/web"), "{error}");
+}
+
+#[test]
+fn a_pod_is_judged_by_what_a_route_made_of_the_request() {
+    let rewriting = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {namespace: shop, name: web}
+spec:
+  hosts: [web]
+  http: [{match: [{uri: {prefix: /shop/}}], rewrite: {uri: /}, route: [{destination: {host: web}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {namespace: shop, name: no-admin}
+spec: {action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}
+";
+    let world = format!("{SHOP}---{rewriting}");
+    let denied = page(&world, &question("shop/client", "shop/web", Some(("GET", "/shop/admin"))));
+    assert!(denied.contains("arriving  DENIED by AuthorizationPolicy shop/no-admin, rules[0]"), "{denied}");
 }

@@ -1,12 +1,13 @@
 //! What is said of something that goes to a place.
 
-use super::end::End;
-use super::{Case, Step, Understood, What, pod};
+use super::end::{End, Who};
+use super::question::Understood;
+use super::{Case, Step, What, pod};
 use crate::model::{Identity, MtlsMode, ObjectRef};
 use crate::policy::flow::TCP;
-use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
+use crate::policy::{Chains, Flow, Party, Proof, Spoken, Told, judge};
 use crate::snapshot::NodeSnapshot;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 const OTHERWISE_ALLOWED: &str = "what is no HTTP is allowed by";
@@ -20,15 +21,19 @@ pub(super) fn steps(
     to: SocketAddr,
     request: Option<&Understood>,
 ) -> Vec<Step> {
-    let own = source.pod.as_ref().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
+    let own = source.pod().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
     if own.is_some_and(|(_, own)| own.addresses.contains(&to.ip())) {
         return vec![plain_to_itself()];
     }
     let there = case.compiler.pod_at(&to.ip()).and_then(|name| pod(snapshot, name)).map(|(_, pod)| pod);
     let from = source.address_for(to.ip());
     let subject = |address| snapshot.directory.workloads.get(&address).map(|workload| &workload.subject);
+    let (edge, by) = match &source.who {
+        Who::Edge(edge) => (Some(&edge.identity), Some(&edge.subject)),
+        Who::Pod(_) | Who::Other => (None, subject(from)),
+    };
     let flow = Flow {
-        source: Party { address: from, port: None, subject: subject(from) },
+        source: Party { address: from, port: None, subject: by },
         destination: Party { address: to.ip(), port: Some(to.port()), subject: subject(to.ip()) },
         with_node: false,
         protocol: TCP,
@@ -44,7 +49,7 @@ pub(super) fn steps(
     }
     let is_mutual =
         snapshot.directory.workloads.get(&to.ip()).is_some_and(|workload| workload.proves(to.port()).is_some());
-    let identity = own.map(|(_, own)| &own.workload.identity).filter(|_| is_mutual);
+    let identity = edge.or(own.map(|(_, own)| &own.workload.identity)).filter(|_| is_mutual);
     let mode = there.filter(|there| there.enrolled).map(|there| {
         let workload = case.compiler.workload(&there.name);
         let by = workload.and_then(|workload| case.compiler.mode_by(workload, to.port()));
@@ -58,7 +63,16 @@ pub(super) fn steps(
         let proof = identity.zip(principal.as_deref());
         let proof = proof.map(|(identity, principal)| Proof { identity, principal });
         let flow = Flow { proof, ..flow };
-        steps.push(arriving(&policies.inbound, &flow, request));
+        let mut arrives = arriving(&policies.inbound, &flow, request);
+        if !policies.inbound.is_empty() {
+            arrives.told.extend(source.remark().map(str::to_owned));
+        }
+        if edge.is_some() && !arrives.is_allowed {
+            let near = arriving(&policies.inbound, &Flow { with_node: true, ..flow }, request);
+            let near = near.is_allowed.then(|| format!("from the pod's own node it would be allowed by {}", near.by));
+            arrives.told.extend(near);
+        }
+        steps.push(arrives);
     }
     let denied = steps.iter().position(|step| !step.is_allowed);
     steps.truncate(denied.map_or(steps.len(), |at| at + 1));
@@ -108,8 +122,27 @@ fn arriving(chains: &Chains, flow: &Flow<'_>, request: Option<&Understood>) -> S
         }
         return unread;
     };
-    let request = Request::new(asked.method.as_str(), &asked.host, &asked.path, &asked.headers);
-    step(What::Ingress, chains, &Flow { spoken: Spoken::Http(&request), ..*flow })
+    step(What::Ingress, chains, &Flow { spoken: Spoken::Http(&asked.judged()), ..*flow })
+}
+
+/// What policies say of a request that enters by something, to the address of a node and this port.
+pub(super) fn entering(chains: &Chains, source: &End, port: u16, request: &Understood) -> Step {
+    let client = source.address_for(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let local = if client.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let flow = Flow {
+        source: Party { address: client, port: None, subject: None },
+        destination: Party { address: local, port: Some(port), subject: None },
+        with_node: false,
+        protocol: TCP,
+        proof: None,
+        sni: None,
+        spoken: Spoken::Http(&request.judged()),
+    };
+    let mut step = step(What::Entering, chains, &flow);
+    if !chains.is_empty() {
+        step.told.extend(source.remark().map(str::to_owned));
+    }
+    step
 }
 
 fn step(what: What, chains: &Chains, flow: &Flow<'_>) -> Step {

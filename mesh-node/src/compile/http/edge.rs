@@ -14,7 +14,7 @@ use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
 use crate::model::{
     CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name, Text,
 };
-use crate::snapshot::edge::{Certificate, EdgeHost, EdgePort, Entrance};
+use crate::snapshot::edge::{Certificate, Door, EdgeHost, EdgePort, GatewayRef};
 use crate::snapshot::http::RouteTable;
 use crate::snapshot::{ByHost, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,6 +24,7 @@ use std::sync::Arc;
 struct Open<'m> {
     gateway: &'m Gateway,
     listener: &'m Listener,
+    door: Door,
 }
 
 /// What is known of one port.
@@ -39,7 +40,7 @@ struct Attached<'m> {
     /// The host for which it did, `*` for all.
     host: Arc<str>,
     route: &'m HttpRoute,
-    by: Entrance,
+    by: Door,
 }
 
 impl<'m> Traffic<'m> {
@@ -132,7 +133,10 @@ impl<'m> Traffic<'m> {
                 known.entry(exact).or_insert_with(|| Arc::clone(&certificate));
             }
         }
-        port.opens.push(Open { gateway, listener });
+        let named = GatewayRef { object: gateway.object.clone(), uid: gateway.uid.clone() };
+        let door =
+            Door { entrance: entrance(gateway), gateway: Arc::new(named), listener: listener.name.as_str().into() };
+        port.opens.push(Open { gateway, listener, door });
         Ok(())
     }
 
@@ -177,11 +181,11 @@ impl<'m> Traffic<'m> {
             let is_it = |gateway: &Gateway| gateway.object.name == *name && api(gateway) == route.api;
             let mut is_taken = false;
             for building in ports.values_mut() {
-                let mut found: BTreeSet<(Arc<str>, Entrance)> = BTreeSet::new();
-                for Open { gateway, listener } in building.opens.iter().filter(|open| is_it(open.gateway)) {
+                let mut found: BTreeSet<(Arc<str>, Door)> = BTreeSet::new();
+                for Open { gateway, listener, door } in building.opens.iter().filter(|open| is_it(open.gateway)) {
                     let meant = (section.as_deref(), *number);
                     let hosts = admission::admit(self.world, (gateway, listener), meant, route).unwrap_or_default();
-                    found.extend(hosts.into_iter().map(|host| (host, entrance(gateway))));
+                    found.extend(hosts.into_iter().map(|host| (host, door.clone())));
                 }
                 is_taken |= !found.is_empty();
                 building.routes.extend(found.into_iter().map(|(host, by)| Attached { host, route, by }));
@@ -246,16 +250,16 @@ impl<'m> Traffic<'m> {
         } else {
             vec![istio]
         };
-        let (mut routes, mut entrances) = (Vec::new(), BTreeSet::new());
+        let (mut routes, mut doors) = (Vec::new(), BTreeSet::new());
         for found in asked {
-            entrances.extend(found.iter().map(|attached| attached.by.clone()));
+            doors.extend(found.iter().map(|attached| attached.by.clone()));
             let mut found: Vec<_> = found.into_iter().map(|attached| attached.route).collect();
             // One that attached by several gateways is asked once.
             found.dedup_by(|one, other| std::ptr::eq(*one, *other));
             routes.extend(self.table(port, None, (client, &found), issues).routes);
         }
-        let entrances = entrances.into_iter().collect();
-        EdgeHost { table: Arc::new(RouteTable { routes: routes.into() }), entrances }
+        let doors = doors.into_iter().collect();
+        EdgeHost { table: Arc::new(RouteTable { routes: routes.into() }), doors }
     }
 }
 

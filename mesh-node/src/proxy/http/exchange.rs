@@ -7,11 +7,11 @@
 use super::Downstream;
 use super::attempt::Held;
 use super::body::{Messages, Passed};
-use super::headers::FORWARDED_FOR;
 use crate::model::Identity;
 use crate::proxy::facts::Facts;
 use crate::proxy::live::Registration;
 use crate::proxy::refusal::{self, Refusal};
+use crate::route::rewriting::FORWARDED_FOR;
 use crate::snapshot::http::{RouteOrigin, Upstream};
 use crate::snapshot::{NodeSnapshot, ServiceName, WorkloadEntry};
 use crate::telemetry::access::Outcome;

@@ -9,7 +9,6 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version, request};
-use std::net::IpAddr;
 
 /// Why a request cannot be understood in only one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,9 +26,6 @@ pub(crate) enum HeadError {
     #[error("the request has headers that HTTP/2 does not know")]
     Connection,
 }
-
-pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What the server's node says with an answer of its own, if the application was not sent the request. It goes no further than to
 /// the client's node, which may send the request elsewhere, whatever its method.
@@ -103,17 +99,6 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 fn takes_trailers(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case("trailers"))
-}
-
-/// Tells the server who asked, and by which scheme: whoever is outside may say what it likes of that.
-pub(crate) fn forwarded(headers: &mut HeaderMap, client: IpAddr, scheme: &'static str) {
-    let client = client.to_string();
-    let before: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let chain = if before.is_empty() { client } else { format!("{}, {client}", before.join(", ")) };
-    if let Ok(chain) = HeaderValue::try_from(chain) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
 /// The protocol that a request of HTTP/1.1 asks to go over to. HTTP/2 is none: a server may go on with HTTP/1.1, and what is

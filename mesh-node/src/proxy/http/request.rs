@@ -12,7 +12,7 @@ use super::exchange::Exchange;
 use super::forward::{self, Answered, Way};
 use super::judged::{cut_short, unless_denied};
 use super::{Downstream, Entry, headers, reply, upgrade};
-use crate::model::http::{HttpFilters, PathMatch, Share};
+use crate::model::http::{HttpFilters, Share};
 use crate::policy;
 use crate::proxy::authorize::{Entering, Head, Tell};
 use crate::proxy::facts::Facts;
@@ -62,7 +62,7 @@ pub(super) async fn serve(
     let client = Client::of(&down, &mut request);
     let (mut head, body) = request.into_parts();
     if let Entry::Edge { scheme, .. } = down.entry {
-        headers::forwarded(&mut head.headers, down.client.ip(), scheme);
+        rewriting::forwarded(&mut head.headers, down.client.ip(), scheme);
     }
     let snapshot = down.worker.feed.snapshot();
     let mut exchange = Exchange::outbound(&down, &head, &snapshot);
@@ -83,7 +83,7 @@ fn enter(exchange: &mut Exchange, snapshot: &NodeSnapshot, asking: Asking) -> Re
     let no_route = || Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host");
     let entered = entered.ok_or_else(no_route)?;
     let says_nothing = |entrance| snapshot.entrances.get(entrance).is_some_and(|chains| chains.is_empty());
-    let is_free = entered.entrances.iter().all(says_nothing);
+    let is_free = entered.entrances().all(says_nothing);
     // An upgraded connection may outlive any policy.
     if !is_free || asking.changes {
         let head = Rc::new(Head::of(&asking.head, asking.authority.as_str()));
@@ -247,15 +247,7 @@ async fn answer(
 
 /// What the client asked for, as conditions are compared with it.
 pub(super) fn asked(asking: &Asking) -> Asked<'_> {
-    let uri = &asking.head.uri;
-    Asked {
-        method: &asking.head.method,
-        scheme: asking.scheme,
-        host: asking.authority.host(),
-        path: uri.path(),
-        query: uri.query().unwrap_or_default(),
-        headers: &asking.head.headers,
-    }
+    Asked::of(&asking.head, &asking.authority, asking.scheme)
 }
 
 /// What the filters of a rule leave of a request.
@@ -291,7 +283,8 @@ async fn filter(exchange: &mut Exchange, asking: &mut Asking, route: &Route) -> 
     }
     let mut response = match &route.action.target {
         Target::Backends(_) => {
-            rewrite(asking, &route.condition.path, filters);
+            let Asking { head, authority, scheme, .. } = asking;
+            rewriting::rewrite((head, authority), scheme, &route.condition.path, filters);
             return Ok(Filtered::Goes(permission));
         }
         Target::Redirect(redirect) => {
@@ -307,28 +300,6 @@ async fn filter(exchange: &mut Exchange, asking: &mut Asking, route: &Route) -> 
     };
     rewriting::change(response.headers_mut(), &filters.response_headers);
     Ok(Filtered::Answered(response))
-}
-
-fn rewrite(asking: &mut Asking, condition: &PathMatch, filters: &HttpFilters) {
-    let path = filters.rewrite.path.as_ref().and_then(|path| rewriting::path(&asked(asking), condition, path));
-    if let Some(path) = path {
-        let mut parts = std::mem::take(&mut asking.head.uri).into_parts();
-        parts.path_and_query = Some(path);
-        // The other parts were those of a valid address.
-        asking.head.uri = http::Uri::from_parts(parts).unwrap_or_default();
-    }
-    if let Some(authority) = &filters.rewrite.authority
-        && let Ok(authority) = Authority::try_from(authority.as_bytes())
-    {
-        asking.authority = authority;
-    }
-    rewriting::change(&mut asking.head.headers, &filters.request_headers);
-    // A `Host` that a rule set is what the request is for from here on.
-    let host = asking.head.headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let sets_host = filters.request_headers.set.iter().any(|(name, _)| name == header::HOST);
-    if let Some(host) = host.filter(|_| sets_host) {
-        asking.authority = host;
-    }
 }
 
 /// Is a request, by chance, one of this share?
