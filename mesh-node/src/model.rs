@@ -21,7 +21,7 @@ pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef, Reason};
 pub use name::{Name, Text};
 pub use selector::{Key, PackedLabels, Selector, Subject};
-pub use standing::{Attachment, GatewayStanding, RouteStanding};
+pub use standing::{Attachment, GatewayStanding, ListenerStanding, RouteStanding};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -13,6 +13,7 @@ mod admission;
 mod attach;
 mod edge;
 mod index;
+mod listeners;
 mod live;
 mod policy;
 mod reads;

@@ -91,13 +91,15 @@ impl Reporting {
         let Some(subject) = self.due.pop_front() else {
             self.review = None;
             let now = now();
+            let standings = self.standings();
             let of_kind = |kind: CustomKind| self.world.customs(kind).map(move |(name, _)| (kind, name.clone()));
             let all = KINDS.into_iter().flat_map(of_kind);
-            self.due = all.filter(|subject| self.wanted(subject, &now).is_some()).collect();
+            let due = all.filter(|subject| self.wanted(&standings, subject, &now).is_some()).collect();
+            self.due = due;
             self.written.retain(|(kind, name), _| self.world.custom(*kind, name).is_some());
             return;
         };
-        let Some((revision, status)) = self.wanted(&subject, &now()) else { return };
+        let Some((revision, status)) = self.wanted(&self.standings(), &subject, &now()) else { return };
         let (kind, name) = &subject;
         match self.writer.write((*kind, name), &revision, &status).await {
             // The source tells what there is now.
@@ -112,15 +114,18 @@ impl Reporting {
         }
     }
 
+    fn standings(&self) -> Standings<'_> {
+        Standings::new(&self.world, &self.translator, CONTROLLER)
+    }
+
     /// The status that an object must get, with the revision that it is for; `None` if it has it.
-    fn wanted(&self, subject: &Subject, now: &str) -> Option<(String, Map<String, Value>)> {
+    fn wanted(&self, standings: &Standings<'_>, subject: &Subject, now: &str) -> Option<(String, Map<String, Value>)> {
         let (kind, name) = subject;
         let object = self.world.custom(*kind, name)?;
         let revision = &object.reported.as_ref()?.revision;
         if self.written.get(subject) == Some(revision) {
             return None;
         }
-        let standings = Standings::new(&self.world, &self.translator, CONTROLLER);
         let speaker = Speaker { controller: CONTROLLER, now };
         let status = match kind {
             CustomKind::HttpRoute | CustomKind::GrpcRoute => {

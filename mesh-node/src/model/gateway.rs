@@ -37,6 +37,8 @@ pub enum GatewayClass {
 /// One port of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
+    /// Its place in the object, from 0 on.
+    pub at: usize,
     /// Its name.
     pub name: String,
     /// The port.
@@ -50,6 +52,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Which routes may attach.
     pub routes: AllowedRoutes,
+    /// The kinds of routes that may, as objects name them; none where nothing can.
+    pub kinds: Vec<&'static str>,
 }
 
 /// What is spoken at a listener.

@@ -33,6 +33,16 @@ pub enum Reason {
     Remark,
     /// A value closes what it belongs to: it is not supported, or not understood.
     Unsupported,
+    /// Filters of one rule contradict each other, which closes the rule.
+    IncompatibleFilters,
+    /// A listener's protocol is not served.
+    UnsupportedProtocol,
+    /// A listener's port is another's, in another protocol.
+    ProtocolConflict,
+    /// A listener's host is another's, with another certificate.
+    HostnameConflict,
+    /// A reference to a certificate that is none, or not there.
+    InvalidCertificate,
     /// A reference is to a kind that cannot be referred to.
     InvalidKind,
     /// A reference to another namespace, which has not allowed it.

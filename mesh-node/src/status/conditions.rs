@@ -7,17 +7,17 @@
 //! Source: Gateway API `RouteStatus`, `GatewayStatus`, `GatewayClassStatus`; Kubernetes `meta/v1.Condition`.
 
 use crate::api::custom::{Custom, Reported};
-use crate::model::{Attachment, GatewayStanding, Issue, Reason, RouteStanding};
+use crate::model::{Attachment, Issue, Reason, RouteStanding};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 
+mod gateway;
 #[cfg(test)]
 mod tests;
 
+pub use gateway::{class, gateway};
+
 /// The longest message of a condition, in bytes, that is written: the API server takes 32768 characters.
 const MAX_MESSAGE: usize = 2048;
-/// Where rules are, in the paths of issues.
-const RULES: &str = "spec.rules[";
 
 type Status = Map<String, Value>;
 
@@ -25,9 +25,15 @@ type Status = Map<String, Value>;
 #[derive(Debug)]
 struct Condition {
     kind: &'static str,
-    holds: bool,
+    holds: Holds,
     reason: &'static str,
     message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Yes,
+    No,
 }
 
 /// Who says it, and when.
@@ -71,41 +77,17 @@ pub fn route(object: &Custom, standing: &RouteStanding, speaker: Speaker<'_>) ->
     changed(reported, "parents", parents)
 }
 
-/// The status of a gateway that is the mesh's, if it must be another. Whether it listens is for others to say: `Programmed`
-/// is left as it is.
-#[must_use]
-pub fn gateway(object: &Custom, standing: &GatewayStanding, speaker: Speaker<'_>) -> Option<Status> {
-    let refused: Vec<&Issue> = standing.issues.iter().filter(|issue| issue.reason == Reason::Unsupported).collect();
-    let of_listener = |issue: &&Issue| issue.field.starts_with("spec.listeners[");
-    let (holds, reason) = match (refused.iter().all(of_listener), standing.listeners) {
-        _ if refused.is_empty() => (true, "Accepted"),
-        (true, 1..) => (true, "ListenersNotValid"),
-        (true, 0) => (false, "ListenersNotValid"),
-        (false, _) => (false, "Invalid"),
-    };
-    let message = if refused.is_empty() { "The gateway is understood".to_owned() } else { sentences(&refused) };
-    shared(object, &[Condition { kind: "Accepted", holds, reason, message }], speaker)
-}
-
-/// The status of a class that is the mesh's, if it must be another.
-#[must_use]
-pub fn class(object: &Custom, speaker: Speaker<'_>) -> Option<Status> {
-    let message = "Gateways of this class are the mesh's".to_owned();
-    shared(object, &[Condition { kind: "Accepted", holds: true, reason: "Accepted", message }], speaker)
-}
-
-/// A status of which others write conditions too.
-fn shared(object: &Custom, conditions: &[Condition], speaker: Speaker<'_>) -> Option<Status> {
-    let reported = object.reported.as_ref()?;
-    let mut said = list(reported.status.get("conditions"));
+/// What is said now: the conditions that are given, in their places, and those of others as they were.
+fn merged(before: &[Value], conditions: &[Condition], generation: i64, now: &str) -> Vec<Value> {
+    let mut said = before.to_vec();
     for condition in conditions {
-        let new = condition.say(&said, reported.generation, speaker.now);
+        let new = condition.say(before, generation, now);
         match said.iter_mut().find(|of| of["type"] == condition.kind) {
             Some(known) => *known = new,
             None => said.push(new),
         }
     }
-    changed(reported, "conditions", said)
+    said
 }
 
 /// The status with this field, if that makes a difference.
@@ -120,22 +102,22 @@ fn changed(reported: &Reported, field: &str, list: Vec<Value>) -> Option<Status>
 }
 
 fn of_route(attachment: &Attachment, standing: &RouteStanding) -> Vec<Condition> {
-    let refused: Vec<&Issue> = standing.issues.iter().filter(|issue| issue.reason == Reason::Unsupported).collect();
-    let rules: BTreeSet<&str> = refused.iter().filter_map(|issue| rule_of(&issue.field)).collect();
-    let is_whole = refused.iter().any(|issue| rule_of(&issue.field).is_none());
-    let is_closed = !refused.is_empty() && (is_whole || rules.len() >= standing.rules);
-    let (holds, reason, message) = match attachment {
-        Attachment::Refused(issue) => (false, of_attachment(issue.reason), sentences(&[issue])),
-        Attachment::Attached | Attachment::Others if is_closed => (false, "UnsupportedValue", sentences(&refused)),
+    let refused: Vec<&Issue> = standing.refusals().collect();
+    let accepted = match attachment {
+        Attachment::Refused(issue) => Condition::no("Accepted", of_attachment(issue.reason), sentences(&[issue])),
+        Attachment::Attached | Attachment::Others if standing.is_closed() => {
+            Condition::no("Accepted", of_refusals(&refused), sentences(&refused))
+        }
         Attachment::Attached | Attachment::Others => {
-            (true, "Accepted", "The route holds for what it attaches to".to_owned())
+            Condition::yes("Accepted", "Accepted", "The route holds for what it attaches to")
         }
     };
-    let mut conditions = vec![Condition { kind: "Accepted", holds, reason, message }, resolved(standing)];
-    if holds && !refused.is_empty() {
+    let is_accepted = accepted.holds == Holds::Yes;
+    let mut conditions = vec![accepted, resolved(standing)];
+    if is_accepted && !refused.is_empty() {
         // The specification wants the message to begin so.
         let message = format!("Dropped Rule: its requests are answered 500. {}", sentences(&refused));
-        conditions.push(Condition { kind: "PartiallyInvalid", holds: true, reason: "UnsupportedValue", message });
+        conditions.push(Condition::yes("PartiallyInvalid", of_refusals(&refused), message));
     }
     conditions
 }
@@ -143,11 +125,16 @@ fn of_route(attachment: &Attachment, standing: &RouteStanding) -> Vec<Condition>
 fn resolved(standing: &RouteStanding) -> Condition {
     let unresolved: Vec<&Issue> = standing.issues.iter().filter(|issue| of_reference(issue.reason).is_some()).collect();
     let reason = unresolved.first().and_then(|issue| of_reference(issue.reason));
-    let message = match reason {
-        None => "Every reference is resolved".to_owned(),
-        Some(_) => sentences(&unresolved),
-    };
-    Condition { kind: "ResolvedRefs", holds: reason.is_none(), reason: reason.unwrap_or("ResolvedRefs"), message }
+    match reason {
+        None => Condition::yes("ResolvedRefs", "ResolvedRefs", "Every reference is resolved"),
+        Some(reason) => Condition::no("ResolvedRefs", reason, sentences(&unresolved)),
+    }
+}
+
+/// Why what is refused is: the reason that says most.
+fn of_refusals(refused: &[&Issue]) -> &'static str {
+    let is_contradiction = refused.iter().any(|issue| issue.reason == Reason::IncompatibleFilters);
+    if is_contradiction { "IncompatibleFilters" } else { "UnsupportedValue" }
 }
 
 /// Why a reference to a backend is not resolved.
@@ -158,6 +145,11 @@ fn of_reference(reason: Reason) -> Option<&'static str> {
         Reason::NotFound => Some("BackendNotFound"),
         Reason::Remark
         | Reason::Unsupported
+        | Reason::IncompatibleFilters
+        | Reason::UnsupportedProtocol
+        | Reason::ProtocolConflict
+        | Reason::HostnameConflict
+        | Reason::InvalidCertificate
         | Reason::NoMatchingParent
         | Reason::NotAllowed
         | Reason::NoMatchingHost => None,
@@ -171,6 +163,11 @@ fn of_attachment(reason: Reason) -> &'static str {
         Reason::NoMatchingHost => "NoMatchingListenerHostname",
         Reason::Remark
         | Reason::Unsupported
+        | Reason::IncompatibleFilters
+        | Reason::UnsupportedProtocol
+        | Reason::ProtocolConflict
+        | Reason::HostnameConflict
+        | Reason::InvalidCertificate
         | Reason::InvalidKind
         | Reason::NotPermitted
         | Reason::NotFound
@@ -178,15 +175,21 @@ fn of_attachment(reason: Reason) -> &'static str {
     }
 }
 
-/// The rule that a path is in.
-fn rule_of(field: &str) -> Option<&str> {
-    field.strip_prefix(RULES)?.split(']').next()
-}
-
 impl Condition {
+    fn yes(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, holds: Holds::Yes, reason, message: message.into() }
+    }
+
+    fn no(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, holds: Holds::No, reason, message: message.into() }
+    }
+
     /// The condition as it is written. Its time is that of the last change.
     fn say(&self, before: &[Value], generation: i64, now: &str) -> Value {
-        let status = if self.holds { "True" } else { "False" };
+        let status = match self.holds {
+            Holds::Yes => "True",
+            Holds::No => "False",
+        };
         let before = before.iter().find(|of| of["type"] == self.kind && of["status"] == status);
         let since = before.and_then(|of| of["lastTransitionTime"].as_str()).unwrap_or(now);
         json!({

@@ -22,6 +22,9 @@ pub(super) use grants::{Grants, grant};
 pub(super) use listener::{class, gateway};
 use std::sync::Arc;
 
+/// The group of its kinds.
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
 /// The route that an object is.
 pub(super) fn route(log: &Log, kind: CustomKind, object: &Custom, grants: &Grants) -> HttpRoute {
     let name = &log.object().name;

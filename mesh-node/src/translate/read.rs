@@ -65,8 +65,19 @@ impl Log {
 
     /// Something that closes what it belongs to.
     pub(crate) fn refuse(&self, path: &str, problem: impl Into<String>, cure: impl Into<String>) {
+        self.refuse_because(Reason::Unsupported, path, problem, cure);
+    }
+
+    /// The same, because of `reason`.
+    pub(crate) fn refuse_because(
+        &self,
+        reason: Reason,
+        path: &str,
+        problem: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
         self.refusals.set(self.refusals.get() + 1);
-        self.tell(Reason::Unsupported, path, problem, cure);
+        self.tell(reason, path, problem, cure);
     }
 
     /// Something that has no effect, or not the one that was meant.
@@ -177,6 +188,11 @@ impl<'a> Place<'a> {
     /// What is said about the object.
     pub(crate) fn log(&self) -> &'a Log {
         self.log
+    }
+
+    /// Its path, as in `spec.http[0]`.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Is there a value?

@@ -32,7 +32,7 @@ pub(super) fn admit(
         return Err(Reason::NoMatchingParent);
     }
     let namespace = &route.object.name.namespace;
-    if !allows(world, gateway, listener, namespace) {
+    if !listener.kinds.contains(&&*route.object.kind) || !allows(world, gateway, listener, namespace) {
         return Err(Reason::NotAllowed);
     }
     let own = hosts(listener).into_iter().filter(|(of, _)| of.as_ref().is_none_or(|of| of == namespace));

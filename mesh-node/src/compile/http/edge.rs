@@ -3,17 +3,15 @@
 //! In:  gateways, their classes and certificates, the routes that attach to them.
 //! Out: the ports of the edge, each with its routes by host.
 //! Invariant: a listener that cannot be served as it was written is not listened on, and an issue says so.
-//! Invariant: of several gateways that want one port in different ways the oldest has it.
 //! Source: Gateway API `Gateway`, "Listener conflicts" and route precedence, where the most exact host comes first; Istio
 //! `Gateway` and `VirtualService`, of which one alone routes a host.
 
 use super::index::covering;
+use super::listeners::{self, Judged};
 use super::{Client, Port, Traffic, admission};
 use crate::compile::edge::entrance;
 use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
-use crate::model::{
-    CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, ListenerProtocol, ListenerTls, Name, Text,
-};
+use crate::model::{CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, Name, Text};
 use crate::snapshot::edge::{Certificate, Door, EdgeHost, EdgePort, GatewayRef};
 use crate::snapshot::http::RouteTable;
 use crate::snapshot::{ByHost, ServiceName};
@@ -48,15 +46,12 @@ impl<'m> Traffic<'m> {
     pub(super) fn edge(&self, issues: &mut Vec<Issue>) -> Vec<Arc<EdgePort>> {
         let mut ports: BTreeMap<u16, Building<'m>> = BTreeMap::new();
         let mut gateways: Vec<&Gateway> = self.translator.customs.gateways.values().map(|gateway| &**gateway).collect();
-        gateways.sort_by_key(|gateway| (&gateway.created, &gateway.object));
         gateways.retain(|gateway| self.is_ours(gateway, issues));
-        for gateway in &gateways {
-            for listener in &gateway.listeners {
-                let problem = self.open(gateway, listener, &mut ports);
-                if let Err((problem, cure)) = problem {
-                    let problem = format!("listener `{}` is not listened on: {problem}", listener.name);
-                    issues.push(Issue::new(&gateway.object, field(gateway), problem, cure));
-                }
+        for judged in listeners::judge(&self.translator.customs, gateways.clone()) {
+            let (gateway, listener) = (judged.gateway, judged.listener);
+            if let Err((problem, cure)) = self.open(judged, &mut ports) {
+                let problem = format!("listener `{}` is not listened on: {problem}", listener.name);
+                issues.push(Issue::new(&gateway.object, listeners::path(gateway, listener), problem, cure));
             }
         }
         for route in &self.indexes.of_gateway {
@@ -102,30 +97,15 @@ impl<'m> Traffic<'m> {
     /// **Errors**: what is wrong, and the cure.
     fn open(
         &self,
-        gateway: &'m Gateway,
-        listener: &'m Listener,
+        Judged { gateway, listener, refusal }: Judged<'m>,
         ports: &mut BTreeMap<u16, Building<'m>>,
     ) -> Result<(), (String, &'static str)> {
-        let tls = match (listener.protocol, &listener.tls) {
-            (ListenerProtocol::Http, None) => None,
-            (ListenerProtocol::Http, Some(_)) => {
-                return Err(("it has TLS, but its protocol is HTTP".to_owned(), "let its protocol be HTTPS"));
-            }
-            (ListenerProtocol::Https, Some(tls)) => Some(self.certificate(gateway, tls)?),
-            (ListenerProtocol::Https, None) => {
-                return Err(("it has no certificate".to_owned(), "name a Secret of type kubernetes.io/tls"));
-            }
-            (ListenerProtocol::Tls | ListenerProtocol::Tcp, _) => {
-                let cure = "let it speak HTTP or HTTPS";
-                return Err(("connections that are not HTTP do not enter yet".to_owned(), cure));
-            }
-        };
-        let port = ports.entry(listener.port).or_default();
-        if let Some(first) = port.opens.first().filter(|_| port.tls.is_some() != tls.is_some()) {
-            let problem = format!("port {} is that of {}, in another protocol", listener.port, first.gateway.object);
-            return Err((problem, "use another port"));
+        if let Some((_, problem, cure)) = refusal {
+            return Err((problem, cure));
         }
-        if let Some(certificate) = tls {
+        let certificate = listeners::certificate(listener).map(|name| self.certificate(name)).transpose()?;
+        let port = ports.entry(listener.port).or_default();
+        if let Some(certificate) = certificate {
             let by_name = port.tls.get_or_insert_default();
             for (_, host) in admission::hosts(listener) {
                 let (exact, end) = split(&host);
@@ -140,21 +120,8 @@ impl<'m> Traffic<'m> {
         Ok(())
     }
 
-    /// What a listener shows.
-    fn certificate(&self, gateway: &Gateway, tls: &ListenerTls) -> Result<Arc<Certificate>, (String, &'static str)> {
-        if tls.passthrough {
-            return Err(("TLS that ends at the server does not enter yet".to_owned(), "end it here, by a Secret"));
-        }
-        if tls.mutual {
-            return Err(("certificates of clients are not asked for yet".to_owned(), "let the mode be SIMPLE"));
-        }
-        let Some(name) = tls.certificates.first() else {
-            return Err(("it has no certificate".to_owned(), "name a Secret of type kubernetes.io/tls"));
-        };
-        if !self.translator.customs.may_show(&gateway.object.name.namespace, name) {
-            let problem = format!("no ReferenceGrant lets it use Secret {name}");
-            return Err((problem, "create one in the Secret's namespace"));
-        }
+    /// What is in a Secret.
+    fn certificate(&self, name: &Name) -> Result<Arc<Certificate>, (String, &'static str)> {
         let Some(secret) = self.world.secrets().get(name) else {
             let cure = "create it, and name it to the daemons: of the Kubernetes API they read the Secrets of \
                         `MESH_EDGE_CERTIFICATES`, which the chart's `edge.certificates` sets, and no others";
@@ -274,13 +241,6 @@ fn parents_field(route: &HttpRoute) -> &'static str {
     match route.api {
         RouteApi::Gateway => "spec.parentRefs",
         RouteApi::Istio => "spec.gateways",
-    }
-}
-
-fn field(gateway: &Gateway) -> &'static str {
-    match gateway.class {
-        GatewayClass::Named(_) => "spec.listeners",
-        GatewayClass::Pods(_) => "spec.servers",
     }
 }
 

@@ -6,15 +6,17 @@
 //! functions by which ports are compiled.
 //! Source: Gateway API `RouteConditionReason`, "ParentReference"; GEP-1294.
 
+use super::listeners::{self, Judged};
 use super::upstream::{Absent, port_of};
 use super::{admission, attach};
 use crate::model::http::{BackendTarget, HttpRoute, HttpTarget, Parent};
 use crate::model::{
-    Attachment, Gateway, GatewayClass, GatewayStanding, Issue, Listener, Name, ObjectRef, Reason, RouteStanding,
-    Service,
+    Attachment, Gateway, GatewayClass, GatewayStanding, Issue, Listener, ListenerStanding, Name, ObjectRef, Reason,
+    RouteStanding, Service,
 };
 use crate::translate::{Translator, Unit};
 use crate::world::{CustomKind, Kind, World};
+use std::cell::OnceCell;
 
 /// Where standings are looked up.
 pub struct Standings<'w> {
@@ -22,13 +24,14 @@ pub struct Standings<'w> {
     translator: &'w Translator,
     /// Whose gateways are the mesh's own.
     controller: &'w str,
+    judged: OnceCell<Vec<Judged<'w>>>,
 }
 
 impl<'w> Standings<'w> {
     /// Of what `translator` has learnt of `world`. Gateways of classes that `controller` controls are the mesh's.
     #[must_use]
     pub fn new(world: &'w World, translator: &'w Translator, controller: &'w str) -> Self {
-        Self { world, translator, controller }
+        Self { world, translator, controller, judged: OnceCell::new() }
     }
 
     /// Is the class of this name the mesh's?
@@ -55,14 +58,52 @@ impl<'w> Standings<'w> {
     #[must_use]
     pub fn gateway(&self, name: &Name) -> Option<GatewayStanding> {
         let gateway = self.own_gateway(name)?;
-        Some(GatewayStanding { listeners: gateway.listeners.len(), issues: self.issues(CustomKind::Gateway, name) })
+        let judged = self.judged.get_or_init(|| self.judged());
+        let own = judged.iter().filter(|judged| judged.gateway.object == gateway.object);
+        let listeners = own.map(|judged| self.listener(judged)).collect();
+        Some(GatewayStanding { listeners, issues: self.issues(CustomKind::Gateway, name) })
+    }
+
+    /// The listeners of all gateways that are the mesh's.
+    fn judged(&self) -> Vec<Judged<'w>> {
+        let customs = &self.translator.customs;
+        let gateways = customs.gateways.values().filter(|gateway| self.is_own(gateway));
+        listeners::judge(customs, gateways.map(|gateway| &**gateway).collect())
+    }
+
+    fn listener(&self, Judged { gateway, listener, refusal }: &Judged<'_>) -> ListenerStanding {
+        let refusal = refusal.as_ref().map(|(reason, problem, cure)| {
+            Issue::new(&gateway.object, listeners::path(gateway, listener), problem, *cure).because(*reason)
+        });
+        let routes = self.translator.customs.routes.values();
+        let attached = routes.filter(|route| self.is_attached(route, (gateway, listener))).count();
+        ListenerStanding { at: listener.at, kinds: listener.kinds.clone(), attached, refusal }
+    }
+
+    /// Is a route accepted by a listener?
+    fn is_attached(&self, route: &HttpRoute, (gateway, of): (&Gateway, &Listener)) -> bool {
+        let is_taken = |parent: &Parent| match parent {
+            Parent::Gateway { name, listener, port } => {
+                let meant = (listener.as_deref(), *port);
+                *name == gateway.object.name && admission::admit(self.world, (gateway, of), meant, route).is_ok()
+            }
+            Parent::Service { .. } | Parent::Host { .. } => false,
+        };
+        // What is not the Gateway API's has another kind than listeners take.
+        let kinds = [CustomKind::HttpRoute, CustomKind::GrpcRoute];
+        let kind = kinds.into_iter().find(|kind| *kind.full_name() == *route.object.kind);
+        route.parents.iter().any(is_taken)
+            && kind.and_then(|kind| self.route(kind, &route.object.name)).is_some_and(|route| !route.is_closed())
     }
 
     fn own_gateway(&self, name: &Name) -> Option<&Gateway> {
         let object = ObjectRef::new(CustomKind::Gateway.full_name(), name.clone());
         let gateway = self.translator.customs.gateways.get(&object)?;
-        let GatewayClass::Named(class) = &gateway.class else { return None };
-        self.is_own_class(class).then_some(gateway)
+        self.is_own(gateway).then_some(gateway)
+    }
+
+    fn is_own(&self, gateway: &Gateway) -> bool {
+        matches!(&gateway.class, GatewayClass::Named(class) if self.is_own_class(class))
     }
 
     fn issues(&self, kind: CustomKind, name: &Name) -> Vec<Issue> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Name, ObjectRef};
+use crate::model::{GatewayStanding, ListenerStanding, Name, ObjectRef};
 
 const US: Speaker<'static> = Speaker { controller: "mesh.internal/controller", now: "2026-02-01T00:00:00Z" };
 
@@ -25,7 +25,11 @@ fn one_parent() -> Value {
 /// What is said of the first parent, as `Type=Status/Reason`.
 fn said(standing: &RouteStanding) -> Vec<String> {
     let status = route(&object(&one_parent(), &json!({})), standing, US).expect("a status");
-    let conditions = list(status["parents"][0].get("conditions"));
+    words(&list(status["parents"][0].get("conditions")))
+}
+
+/// Conditions as `Type=Status/Reason`.
+fn words(conditions: &[Value]) -> Vec<String> {
     let text = |condition: &Value, field: &str| condition[field].as_str().unwrap_or_default().to_owned();
     conditions.iter().map(|of| format!("{}={}/{}", text(of, "type"), text(of, "status"), text(of, "reason"))).collect()
 }
@@ -69,6 +73,10 @@ fn a_route_is_refused_when_nothing_of_it_is_left_and_partially_invalid_when_some
     let refused = ["Accepted=False/UnsupportedValue", resolved];
     assert_eq!(of(&["spec.rules[1].filters", "spec.rules[0].timeouts"]), refused);
     assert_eq!(of(&["spec.unknown"]), refused);
+    let filters = ["spec.rules[0].filters", "spec.rules[1].filters"];
+    let issues = filters.map(|field| issue(Reason::IncompatibleFilters, field)).to_vec();
+    let contradictory = said(&standing(vec![Attachment::Attached], issues));
+    assert_eq!(contradictory, ["Accepted=False/IncompatibleFilters", resolved]);
 }
 
 #[test]
@@ -106,26 +114,93 @@ fn the_time_is_that_of_the_last_change_and_the_generation_is_that_of_now() {
     assert_eq!((&conditions[0]["observedGeneration"], &conditions[1]["observedGeneration"]), (&json!(8), &json!(8)));
 }
 
+/// Listeners that are written, and that are understood but for those of these places.
+fn gateway_standing(listeners: Vec<ListenerStanding>, issues: Vec<Issue>) -> GatewayStanding {
+    GatewayStanding { listeners, issues }
+}
+
+fn listener(at: usize, refusal: Option<Reason>) -> ListenerStanding {
+    let refusal = refusal.map(|reason| issue(reason, &format!("spec.listeners[{at}]")));
+    ListenerStanding { at, kinds: vec!["HTTPRoute"], attached: 2, refusal }
+}
+
+/// What is said of a gateway with the listeners `a` and `b`, first of itself: `Type=Status/Reason`.
+fn told(standing: &GatewayStanding) -> Vec<Vec<String>> {
+    let spec = json!({"listeners": [{"name": "a"}, {"name": "b"}]});
+    let status = gateway(&object(&spec, &json!({})), standing, US).expect("a status");
+    let said = |of: &Value| words(&list(of.get("conditions")));
+    let listeners = list(status.get("listeners"));
+    std::iter::once(said(&Value::Object(status))).chain(listeners.iter().map(said)).collect()
+}
+
+const FINE: [&str; 3] = ["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs", "Conflicted=False/NoConflicts"];
+
 #[test]
-fn a_gateway_keeps_what_is_said_of_its_listening() {
-    let programmed = json!({"type": "Programmed", "status": "Unknown", "reason": "Pending"});
-    let status = json!({"conditions": [programmed], "addresses": []});
-    let of = |listeners, issues| {
-        let status = gateway(&object(&json!({}), &status), &GatewayStanding { listeners, issues }, US);
-        let status = status.expect("a status");
-        assert_eq!((&status["conditions"][0], &status["addresses"]), (&programmed, &json!([])));
-        let accepted = &status["conditions"][1];
-        format!(
-            "{}/{}",
-            accepted["status"].as_str().unwrap_or_default(),
-            accepted["reason"].as_str().unwrap_or_default()
-        )
-    };
-    assert_eq!(of(1, Vec::new()), "True/Accepted");
-    let listener = || issue(Reason::Unsupported, "spec.listeners[0].protocol");
-    assert_eq!(of(1, vec![listener()]), "True/ListenersNotValid");
-    assert_eq!(of(0, vec![listener()]), "False/ListenersNotValid");
-    assert_eq!(of(1, vec![issue(Reason::Unsupported, "spec.tls")]), "False/Invalid");
+fn a_gateway_is_accepted_as_far_as_its_listeners_are() {
+    let whole = |listeners, issues| told(&gateway_standing(listeners, issues)).remove(0);
+    let wrong = || issue(Reason::Unsupported, "spec.listeners[1].hostname");
+    let both = || vec![listener(0, None), listener(1, None)];
+    assert_eq!(whole(both(), Vec::new()), ["Accepted=True/Accepted"]);
+    assert_eq!(whole(vec![listener(0, None)], vec![wrong()]), ["Accepted=True/ListenersNotValid"]);
+    assert_eq!(whole(Vec::new(), vec![wrong()]), ["Accepted=False/ListenersNotValid"]);
+    let refused = Some(Reason::InvalidCertificate);
+    assert_eq!(whole(vec![listener(0, None), listener(1, refused)], Vec::new()), ["Accepted=True/ListenersNotValid"]);
+    assert_eq!(
+        whole(vec![listener(0, refused), listener(1, refused)], Vec::new()),
+        ["Accepted=False/ListenersNotValid"]
+    );
+    assert_eq!(whole(both(), vec![issue(Reason::Unsupported, "spec.tls")]), ["Accepted=False/Invalid"]);
+}
+
+#[test]
+fn each_listener_is_told_what_is_wrong_with_it_and_not_with_others() {
+    let [accepted, resolved, free] = FINE;
+    for (reason, expected) in [
+        (Reason::UnsupportedProtocol, ["Accepted=False/UnsupportedProtocol", resolved, free]),
+        (Reason::Unsupported, ["Accepted=False/UnsupportedValue", resolved, free]),
+        (Reason::InvalidCertificate, [accepted, "ResolvedRefs=False/InvalidCertificateRef", free]),
+        (Reason::NotPermitted, [accepted, "ResolvedRefs=False/RefNotPermitted", free]),
+        (Reason::ProtocolConflict, ["Accepted=False/ProtocolConflict", resolved, "Conflicted=True/ProtocolConflict"]),
+        (Reason::HostnameConflict, ["Accepted=False/HostnameConflict", resolved, "Conflicted=True/HostnameConflict"]),
+    ] {
+        let found = told(&gateway_standing(vec![listener(0, None), listener(1, Some(reason))], Vec::new()));
+        assert_eq!(found[1..], [FINE.map(str::to_owned), expected.map(str::to_owned)], "{reason:?}");
+    }
+    // What is wrong in what is written, where nothing else is left of it.
+    for (reason, field, expected) in [
+        (Reason::Unsupported, "protocol", ["Accepted=False/UnsupportedProtocol", resolved, free]),
+        (Reason::Unsupported, "port", ["Accepted=False/UnsupportedValue", resolved, free]),
+    ] {
+        let issue = issue(reason, &format!("spec.listeners[0].{field}"));
+        let found = told(&gateway_standing(vec![listener(1, None)], vec![issue]));
+        assert_eq!(found[1..], [expected.map(str::to_owned), FINE.map(str::to_owned)], "{field}");
+    }
+    // And where it is.
+    let kind = issue(Reason::InvalidKind, "spec.listeners[0].allowedRoutes.kinds[0].kind");
+    let found = told(&gateway_standing(vec![listener(0, None), listener(1, None)], vec![kind]));
+    assert_eq!(found[0], [accepted], "it takes the other kinds");
+    assert_eq!(found[1], [accepted, "ResolvedRefs=False/InvalidRouteKinds", free]);
+    // A gateway that is closed as a whole has no listeners.
+    let found = told(&gateway_standing(Vec::new(), vec![issue(Reason::Unsupported, "spec.tls")]));
+    assert_eq!(found[1], ["Accepted=False/UnsupportedValue", resolved, free]);
+}
+
+#[test]
+fn listeners_keep_what_others_say_and_those_that_are_gone_go() {
+    let theirs = json!({"type": "Theirs", "status": "True"});
+    let before = json!({"listeners": [
+        {"name": "gone", "conditions": []},
+        {"name": "a", "attachedRoutes": 0, "conditions": [theirs]},
+    ], "addresses": []});
+    let spec = json!({"listeners": [{"name": "a"}]});
+    let standing = gateway_standing(vec![listener(0, None)], Vec::new());
+    let status = gateway(&object(&spec, &before), &standing, US).expect("a status");
+    let [of] = &list(status.get("listeners"))[..] else { panic!("{status:?}") };
+    assert_eq!((&of["name"], &of["attachedRoutes"]), (&json!("a"), &json!(2)));
+    assert_eq!(of["supportedKinds"], json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]));
+    assert_eq!((&of["conditions"][0], &status["addresses"]), (&theirs, &json!([])));
+    // Written once, nothing is left to write.
+    assert_eq!(gateway(&object(&spec, &Value::Object(status)), &standing, US), None);
 }
 
 #[test]

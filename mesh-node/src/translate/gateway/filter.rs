@@ -6,6 +6,7 @@
 //! Source: Gateway API `HTTPRouteFilter`, `GRPCRouteFilter`; GEP-1767 for CORS.
 
 use super::{Reader, backend};
+use crate::model::Reason;
 use crate::model::http::{
     Cors, HeaderChanges, HttpFilters, Mirror, PathRewrite, Redirect, RedirectPort, Share, TextMatch,
 };
@@ -94,7 +95,8 @@ pub(super) fn filters(list: &Place<'_>, owner: Owner, reader: &Reader<'_>) -> Fi
         seen.push(word);
     }
     if found.redirect.is_some() && found.filters.rewrite != crate::model::http::Rewrite::default() {
-        list.refuse("a request cannot both be redirected and be rewritten", "remove one of them");
+        let problem = "a request cannot both be redirected and be rewritten";
+        list.log().refuse_because(Reason::IncompatibleFilters, list.path(), problem, "remove one of them");
     }
     found
 }

@@ -4,11 +4,16 @@
 //! Out: a [`Gateway`]; a listener that is not understood is left out, so that nothing listens there.
 //! Source: Gateway API `Gateway`, `GatewayClass`.
 
-use super::full_name;
+use super::{GATEWAY_API, full_name};
 use crate::api::custom::Custom;
-use crate::model::{AllowedRoutes, Gateway, GatewayClass, Labels, Listener, ListenerProtocol, ListenerTls, Text};
+use crate::model::{
+    AllowedRoutes, Gateway, GatewayClass, Labels, Listener, ListenerProtocol, ListenerTls, Reason, Text,
+};
 use crate::translate::read::{Log, Place};
 use std::sync::Arc;
+
+/// The routes that can attach to a listener of HTTP.
+const ROUTES: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
 
 /// Whose gateways those of a class are: the name of a controller.
 pub(in crate::translate) fn class(log: &Log, object: &Custom) -> String {
@@ -34,8 +39,9 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
             .take("listeners")
             .items()
             .iter()
-            .filter_map(|place| {
-                let (listener, is_clear) = place.log().part(|| listener(place, namespace));
+            .enumerate()
+            .filter_map(|(at, place)| {
+                let (listener, is_clear) = place.log().part(|| listener((at, place), namespace));
                 listener.filter(|_| is_clear)
             })
             .collect();
@@ -50,7 +56,7 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
     }
 }
 
-fn listener(place: &Place<'_>, namespace: &Text) -> Option<Listener> {
+fn listener((at, place): (usize, &Place<'_>), namespace: &Text) -> Option<Listener> {
     use ListenerProtocol::{Http, Https, Tcp, Tls};
     let mut fields = place.fields()?;
     let name = fields.take("name").text().unwrap_or_default().to_owned();
@@ -59,17 +65,39 @@ fn listener(place: &Place<'_>, namespace: &Text) -> Option<Listener> {
     let protocol = fields.take("protocol").choice_except(&words, &["UDP"]);
     let hostname = fields.take("hostname").text();
     let tls = tls(&fields.take("tls"), namespace);
-    let mut routes = AllowedRoutes::Same;
+    let (mut routes, mut chosen) = (AllowedRoutes::Same, None);
     if let Some(mut fields) = fields.take("allowedRoutes").fields() {
         routes = allowed(&fields.take("namespaces"));
-        for place in fields.take("kinds").items() {
-            let Some(mut fields) = place.fields() else { continue };
-            fields.take("group").text();
-            fields.take("kind").choice(&[("HTTPRoute", ()), ("GRPCRoute", ())]);
-        }
+        chosen = kinds(&fields.take("kinds"));
     }
     let hostnames = hostname.into_iter().map(Arc::from).collect();
-    Some(Listener { name, port: port?, protocol: protocol?, hostnames, tls, routes })
+    let (port, protocol) = (port?, protocol?);
+    let kinds = match protocol {
+        Http | Https => chosen.unwrap_or_else(|| ROUTES.to_vec()),
+        Tls | Tcp => Vec::new(),
+    };
+    Some(Listener { at, name, port, protocol, hostnames, tls, routes, kinds })
+}
+
+/// The kinds of routes that are chosen; `None` if none is named. Of those that are named, others cannot attach.
+fn kinds(list: &Place<'_>) -> Option<Vec<&'static str>> {
+    let mut known = Vec::new();
+    for place in list.items() {
+        let Some(mut fields) = place.fields() else { continue };
+        let group = fields.take("group").text().unwrap_or(GATEWAY_API);
+        let kind = fields.take("kind");
+        let Some(word) = kind.word(&ROUTES) else { continue };
+        match ROUTES.into_iter().find(|route| *route == word && group == GATEWAY_API) {
+            Some(route) if !known.contains(&route) => known.push(route),
+            Some(_) => {}
+            None => {
+                let problem = format!("{word} of group `{group}` is no route that can attach to it");
+                let cure = format!("name {} of {GATEWAY_API}", ROUTES.join(" or "));
+                kind.log().tell(Reason::InvalidKind, kind.path(), problem, cure);
+            }
+        }
+    }
+    (!list.items().is_empty()).then_some(known)
 }
 
 fn tls(place: &Place<'_>, namespace: &Text) -> Option<ListenerTls> {
@@ -78,11 +106,19 @@ fn tls(place: &Place<'_>, namespace: &Text) -> Option<ListenerTls> {
     let mut certificates = Vec::new();
     for place in fields.take("certificateRefs").items() {
         let Some(mut fields) = place.fields() else { continue };
-        fields.take("group").choice(&[("", ())]);
-        fields.take("kind").choice(&[("Secret", ())]);
+        let group = fields.take("group").text().unwrap_or_default();
+        let kind = fields.take("kind").word(&["Secret"]).unwrap_or("Secret");
         let of = fields.take("namespace").text();
         let name = fields.take("name").text();
-        certificates.extend(name.map(|name| full_name(of, namespace, name)));
+        if (group, kind) == ("", "Secret") {
+            certificates.extend(name.map(|name| full_name(of, namespace, name)));
+        } else {
+            let problem = format!("{kind} of group `{group}` is no certificate that can be shown");
+            place.log().tell(Reason::InvalidCertificate, place.path(), problem, "name a Secret");
+        }
+    }
+    if certificates.len() > 1 {
+        place.note("only the first of its certificates is shown", "name one for each listener");
     }
     fields.take("options").ignored("no options are known");
     Some(ListenerTls { passthrough: mode.unwrap_or_default(), certificates, mutual: false })

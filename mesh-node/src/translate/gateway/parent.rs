@@ -5,12 +5,10 @@
 //! Source: Gateway API `ParentReference`; GEP-1294: a route of the service's namespace holds for all clients, one of
 //! another namespace for that namespace's own.
 
-use super::{Reader, full_name};
+use super::{GATEWAY_API, Reader, full_name};
 use crate::model::Name;
 use crate::model::http::Parent;
 use crate::translate::read::Place;
-
-const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 /// What each reference of a route is, in the order written.
 pub(super) fn parents(list: &Place<'_>, reader: &Reader<'_>) -> Vec<Option<Parent>> {

@@ -19,8 +19,9 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
             .take("servers")
             .items()
             .iter()
-            .filter_map(|place| {
-                let (listener, is_clear) = place.log().part(|| server(place, namespace));
+            .enumerate()
+            .filter_map(|(at, place)| {
+                let (listener, is_clear) = place.log().part(|| server((at, place), namespace));
                 listener.filter(|_| is_clear)
             })
             .collect();
@@ -35,7 +36,7 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
     }
 }
 
-fn server(place: &Place<'_>, namespace: &Text) -> Option<Listener> {
+fn server((at, place): (usize, &Place<'_>), namespace: &Text) -> Option<Listener> {
     use ListenerProtocol::{Http, Https, Tcp, Tls};
     let mut fields = place.fields()?;
     let own = fields.take("name").text().unwrap_or_default().to_owned();
@@ -61,7 +62,8 @@ fn server(place: &Place<'_>, namespace: &Text) -> Option<Listener> {
     let hostnames = fields.take("hosts").texts().into_iter().filter(|host| *host != "*").map(Arc::from).collect();
     let tls = tls(&fields.take("tls"), namespace);
     let name = if own.is_empty() { name } else { own };
-    Some(Listener { name, port: port?, protocol: protocol?, hostnames, tls, routes: AllowedRoutes::All })
+    let (port, protocol, routes, kinds) = (port?, protocol?, AllowedRoutes::All, vec!["VirtualService"]);
+    Some(Listener { at, name, port, protocol, hostnames, tls, routes, kinds })
 }
 
 #[derive(Clone, Copy, PartialEq)]
