@@ -80,6 +80,9 @@ pub struct Why {
     /// A header of it, as in `end-user: jason`; may be given several times.
     #[arg(long = "header", value_parser = header)]
     pub headers: Vec<(String, String)>,
+    /// The server name that the source asks for in TLS of its own.
+    #[arg(long, conflicts_with = "method")]
+    pub sni: Option<String>,
     /// Answer in JSON.
     #[arg(long)]
     pub json: bool,

@@ -12,7 +12,7 @@ pub mod mtls;
 pub mod path;
 
 pub use chain::Chains;
-pub use flow::{Flow, Party, Proof, Request, Spoken};
+pub use flow::{Flow, Party, Proof, Request, Sni, Spoken};
 pub use group::Group;
 pub use judge::{By, Told, Verdict, judge};
 pub use mtls::{Modes, MtlsPolicies, mtls_modes};

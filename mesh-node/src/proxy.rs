@@ -15,6 +15,7 @@ mod edge;
 mod facts;
 mod feed;
 pub mod frame;
+mod hello;
 mod http;
 mod inbound;
 mod io;
@@ -35,7 +36,7 @@ mod worker;
 
 pub use denials::{Denied, TellDenied};
 pub use feed::{Departure, Feed};
-pub use inbound::hello::{Hello, classify};
+pub use hello::{Hello, classify};
 
 use crate::identity::Keyring;
 use crate::snapshot::{PodKey, WorkloadEntry};

@@ -22,6 +22,7 @@ pub use verdict::OTHERWISE_DENIED;
 
 use crate::compile::{self, Compiler};
 use crate::model::Name;
+use crate::policy::Sni;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
 use crate::translate;
 use crate::world::{Attachment, Change, Object, Touched, World};
@@ -215,14 +216,20 @@ pub fn ask(
     }
     let target = end::target(&mut case, question)?;
     let request = question.request.as_ref().map(|request| request.understood(&target.host, "http")).transpose()?;
+    let sni = match (&question.sni, &request) {
+        (Some(name), _) => Sni::of(name),
+        // Requests are read where no TLS is around them.
+        (None, Some(_)) => Sni::Absent,
+        (None, None) => Sni::Unread,
+    };
     let snapshot = case.compiler.snapshot();
     let routed = route::find(&snapshot, &source, target.address, request.as_ref());
-    let ways = ways(&mut case, &source, routed.ways);
+    let ways = ways(&mut case, (&source, &sni), routed.ways);
     Ok(Answer { source: source.shown, destination: target.shown, entered: None, route: routed.route, ways })
 }
 
-/// What becomes of it at each place.
-fn ways(case: &mut Case, source: &End, routed: Vec<route::Way>) -> Vec<Way> {
+/// What becomes of it at each place, asked with such a server name in TLS.
+fn ways(case: &mut Case, (source, sni): (&End, &Sni), routed: Vec<route::Way>) -> Vec<Way> {
     // Their pods are judged as if they were of this node.
     let pods: BTreeSet<Name> =
         routed.iter().flat_map(|way| &way.to).filter_map(|to| case.compiler.pod_at(&to.ip()).cloned()).collect();
@@ -232,7 +239,7 @@ fn ways(case: &mut Case, source: &End, routed: Vec<route::Way>) -> Vec<Way> {
     for route::Way { share, to, request } in routed {
         let mut of_share: Vec<Way> = Vec::new();
         for address in to {
-            let steps = verdict::steps((&snapshot, case), source, address, request.as_ref());
+            let steps = verdict::steps((&snapshot, case), source, address, (request.as_ref(), sni));
             let shown = case.place(address);
             match of_share.iter_mut().find(|way| way.steps == steps) {
                 Some(way) => way.to.push(shown),

@@ -21,9 +21,9 @@ use tokio::runtime::Runtime;
 ///
 /// **Errors**: the objects cannot be read, the daemon does not answer, or the question is not clear.
 pub(super) fn why(why: Why, runtime: &Runtime) -> Result<(), AppError> {
-    let Why { source, destination, port, method, path, host, headers, .. } = why;
+    let Why { source, destination, port, method, path, host, headers, sni, .. } = why;
     let request = method.map(|method| Request { method, path, host, headers });
-    let question = Question { source, destination, port, request };
+    let question = Question { source, destination, port, request, sni };
     let answer = match why.objects {
         Some(directory) => {
             let (names, settings) = settings(&why.names);

@@ -20,6 +20,8 @@ pub struct Chains {
     pub trial: Option<Box<Both>>,
     /// Ports on which a rule asks what a request is, in order.
     pub http: Box<[PortRange]>,
+    /// Ports on which a rule asks for the server name in TLS, the same way.
+    pub sni: Box<[PortRange]>,
 }
 
 /// The two chains.
@@ -44,6 +46,12 @@ impl Chains {
     #[must_use]
     pub fn reads_http(&self, port: u16) -> bool {
         self.http.iter().any(|range| range.contains(&port))
+    }
+
+    /// Does any rule ask for which server name a client of this port of the destination asks in TLS?
+    #[must_use]
+    pub fn reads_sni(&self, port: u16) -> bool {
+        self.sni.iter().any(|range| range.contains(&port))
     }
 
     /// Is there nothing to ask?

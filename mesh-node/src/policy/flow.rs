@@ -25,8 +25,8 @@ pub struct Flow<'a> {
     pub protocol: u8,
     /// Who the source proved to be.
     pub proof: Option<Proof<'a>>,
-    /// The server name that the client asked for in TLS, where somebody read it.
-    pub sni: Option<&'a str>,
+    /// The server name that the client asked for in TLS of its own.
+    pub sni: &'a Sni,
     /// What is spoken.
     pub spoken: Spoken<'a>,
 }
@@ -49,6 +49,26 @@ pub struct Proof<'a> {
     pub identity: &'a Identity,
     /// Its principal, as [`Identity::principal`] makes it.
     pub principal: &'a str,
+}
+
+/// The server name that a client asked for in TLS of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sni {
+    /// Nobody read it, or nobody could.
+    #[default]
+    Unread,
+    /// There is none: the client asked for none, or speaks no TLS.
+    Absent,
+    /// This one, in small letters.
+    Name(Arc<str>),
+}
+
+impl Sni {
+    /// The name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self::Name(name.to_ascii_lowercase().into())
+    }
 }
 
 /// What is spoken.

@@ -8,7 +8,7 @@
 //! Source: Calico's tiers; Kubernetes `NetworkPolicy`, which leaves a pod's own node alone; Istio `AuthorizationPolicy`, "evaluation" and "dependency on mTLS".
 
 use super::chain::{Atom, Both, Chains, Check, Policy, Rule, Tier};
-use super::flow::{Flow, Party, Request, Spoken};
+use super::flow::{Flow, Party, Request, Sni, Spoken};
 use super::path::Readings;
 use crate::model::policy::{Action, End, PortRange, RuleOrigin, Side, Texts};
 use crate::model::{Identity, Name, ObjectRef, Text};
@@ -209,7 +209,12 @@ fn is_met(atom: &Atom, flow: &Flow<'_>, denies: bool) -> Met {
             plainly(flow.proof.is_some_and(|proof| texts.matches(&proof.identity.namespace)))
         }
         Check::PrincipalAccount(names) => plainly(flow.proof.is_some_and(|proof| is_among(proof.identity, names))),
-        Check::Sni(texts) => flow.sni.map_or(unclear, |name| plainly(texts.matches(name))),
+        Check::Sni(texts) => match (flow.sni, flow.spoken) {
+            (Sni::Name(name), _) => plainly(texts.matches(name)),
+            (Sni::Absent, _) => plainly(false),
+            (Sni::Unread, Spoken::Unread) => Met::Maybe,
+            (Sni::Unread, Spoken::Opaque | Spoken::Http(_)) => unclear,
+        },
         Check::Http => match flow.spoken {
             Spoken::Opaque => plainly(false),
             Spoken::Http(_) => plainly(true),

@@ -15,7 +15,7 @@ use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
 use crate::model::Identity;
 use crate::policy::flow::TCP;
-use crate::policy::{Chains, Flow, Party, Proof, Request, Spoken, Told, judge};
+use crate::policy::{Chains, Flow, Party, Proof, Request, Sni, Spoken, Told, judge};
 use crate::snapshot::edge::EdgeHost;
 use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::telemetry::Side;
@@ -32,6 +32,17 @@ pub(crate) struct Arrival {
     pub(crate) local: SocketAddr,
     /// Who the client proved to be; `None` in plain text.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The server name that it asked for in TLS of its own.
+    pub(crate) sni: Sni,
+}
+
+/// What rules ask of the first bytes on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Which requests they are.
+    pub(crate) http: bool,
+    /// Which server name they ask for in TLS.
+    pub(crate) sni: bool,
 }
 
 /// Who is told of a verdict.
@@ -69,15 +80,18 @@ impl Arrival {
             with_node: is_node(worker, chains, snapshot, self.source),
             protocol: TCP,
             proof: proof.map(|(identity, principal)| Proof { identity, principal }),
-            sni: None,
+            sni: &self.sni,
             spoken,
         };
         decide((worker, snapshot.pods.get(&pod.key)), (Side::Inbound, tell), chains, &flow)
     }
 
-    /// Does a rule ask what requests on it are?
-    pub(crate) fn is_read(&self, pod: &Pod, snapshot: &NodeSnapshot) -> bool {
-        policies(pod, snapshot).is_some_and(|policies| policies.inbound.reads_http(self.local.port()))
+    /// What rules ask of the first bytes on it.
+    pub(crate) fn asked(&self, pod: &Pod, snapshot: &NodeSnapshot) -> Asked {
+        let asks = |reads: fn(&Chains, u16) -> bool| {
+            policies(pod, snapshot).is_some_and(|policies| reads(&policies.inbound, self.local.port()))
+        };
+        Asked { http: asks(Chains::reads_http), sni: asks(Chains::reads_sni) }
     }
 }
 
@@ -112,7 +126,7 @@ pub(crate) fn leaving(
         with_node: is_node(worker, chains, snapshot, to.ip()),
         protocol: TCP,
         proof: None,
-        sni: None,
+        sni: &Sni::Unread,
         spoken: Spoken::Opaque,
     };
     decide((worker, Some(own)), (Side::Outbound, tell), chains, &flow)
@@ -127,6 +141,8 @@ pub(crate) struct Entering {
     pub(crate) local: SocketAddr,
     /// The host that it is for, without port.
     pub(crate) host: Box<str>,
+    /// The server name that was asked for in the TLS on which it is made.
+    pub(crate) sni: Sni,
 }
 
 impl Entering {
@@ -140,7 +156,7 @@ impl Entering {
         request: &Request<'_>,
         tell: Tell,
     ) -> Result<(), Refusal> {
-        let Self { client, local, host } = self;
+        let Self { client, local, host, sni } = self;
         // What policies of gateways may ask of a source is its address.
         let flow = Flow {
             source: Party { address: client.ip(), port: Some(client.port()), subject: None },
@@ -148,7 +164,7 @@ impl Entering {
             with_node: false,
             protocol: TCP,
             proof: None,
-            sni: None,
+            sni,
             spoken: Spoken::Http(request),
         };
         let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(local.port(), host));

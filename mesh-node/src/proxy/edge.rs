@@ -13,6 +13,7 @@ use super::live::OneMore;
 use super::refusal::{self, Refusal};
 use super::report::Report;
 use super::worker::{Pod, Way, Worker, accept};
+use crate::policy::Sni;
 use crate::snapshot::ByHost;
 use crate::snapshot::edge::{Certificate, EdgePort};
 use crate::sys::socket;
@@ -159,24 +160,24 @@ pub(super) async fn serve(
     let _slower_without = stream.set_nodelay(true);
     let found = worker.feed.snapshot().edge.as_ref().and_then(|edge| edge.port(port).cloned());
     let Some(found) = found else { return io::reset(stream) };
-    let (transport, scheme) = match &found.tls {
-        None => (Transport::plain(stream), "http"),
+    let (transport, scheme, sni) = match &found.tls {
+        None => (Transport::plain(stream), "http", Sni::Absent),
         Some(certificates) => match Box::pin(shake((&worker, port), certificates, stream, client)).await {
-            Ok(transport) => (transport, "https"),
+            Ok((transport, sni)) => (transport, "https", sni),
             Err(refusal) => return Report::new((worker, pod), Side::Outbound, client, local).refused(refusal),
         },
     };
-    let entry = Entry::Edge { port, scheme, _counted: entered };
+    let entry = Entry::Edge { port, scheme, sni, _counted: entered };
     Box::pin(http::serve_outbound((worker, pod), (transport, entry), (client, local), registration)).await;
 }
 
-/// TLS on a connection.
+/// TLS on a connection, and the server name that was asked for in it.
 async fn shake(
     (worker, port): (&Rc<Worker>, u16),
     certificates: &Arc<ByHost<Arc<Certificate>>>,
     stream: TcpStream,
     client: SocketAddr,
-) -> Result<Transport, Refusal> {
+) -> Result<(Transport, Sni), Refusal> {
     let _slot = worker.begin_handshake(client.ip())?;
     let config = worker.doors.tls(port, certificates);
     let config = config.ok_or_else(|| Refusal::new(refusal::NO_CREDENTIALS, "no certificate can be shown"))?;
@@ -185,5 +186,6 @@ async fn shake(
         .await
         .map_err(|_| Refusal::new(refusal::HANDSHAKE_TIMEOUT, "the client was silent during the TLS handshake"))?
         .map_err(|error| Refusal::new(refusal::OUTSIDE_TLS, error.to_string()))?;
-    Ok(Transport::Tls(Box::new(TokioIo::new(stream.into()))))
+    let sni = stream.get_ref().1.server_name().map_or(Sni::Absent, Sni::of);
+    Ok((Transport::Tls(Box::new(TokioIo::new(stream.into()))), sni))
 }

@@ -9,7 +9,7 @@ use super::authorize::{self, Arrival, Entering, Head, Tell};
 use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
 use crate::model::{Identity, MtlsMode};
-use crate::policy::Spoken;
+use crate::policy::{Sni, Spoken};
 use crate::snapshot::NodeSnapshot;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -81,6 +81,14 @@ impl Facts {
     pub(crate) fn carrying(mut self, now: Carries) -> Self {
         if let Self::Inbound { carries, .. } = &mut self {
             *carries = now;
+        }
+        self
+    }
+
+    /// The same of one whose client asked for this server name.
+    pub(crate) fn asking_for(mut self, name: Sni) -> Self {
+        if let Self::Inbound { arrival, .. } = &mut self {
+            arrival.sni = name;
         }
         self
     }

@@ -42,6 +42,7 @@ use super::facts::Facts;
 use super::live::{Cancelled, OneMore, Registration};
 use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
+use crate::policy::Sni;
 use crate::telemetry::{self, Security, Side};
 use ::http::{Request, Response};
 use arrived::Arrived;
@@ -135,6 +136,8 @@ pub(crate) enum Entry {
         port: u16,
         /// `http` or `https`.
         scheme: &'static str,
+        /// The server name that was asked for in TLS.
+        sni: Sni,
         /// It counts at the port for as long as anything of the connection lives.
         _counted: OneMore<Gate>,
     },

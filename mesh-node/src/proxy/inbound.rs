@@ -10,13 +10,13 @@
 //! Invariant: a client that cannot be a mesh peer costs a STRICT pod nothing but its refusal.
 //! Source: Istio `PeerAuthentication`; the mesh's mark on SYN packets is a hint, the handshake decides.
 
-pub(super) mod hello;
 mod look;
 pub(super) mod streams;
 
 use super::authorize::{self, Arrival, Tell};
 use super::connect;
 use super::facts::{Carries, Facts, Way};
+use super::hello;
 use super::http::{self, Transport};
 use super::io;
 use super::live::Registration;
@@ -29,11 +29,11 @@ use super::wire::Wire;
 use super::worker::{Pod, Worker};
 use crate::identity::{self, Peer};
 use crate::model::MtlsMode;
-use crate::policy::Spoken;
+use crate::policy::{Sni, Spoken};
 use crate::snapshot::NodeSnapshot;
 use crate::sys::{diag, socket};
 use crate::telemetry::{Security, Side};
-use look::Look;
+use look::{Look, Speaks as Heard};
 use mesh_common::route::DSCP_MESH;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -72,7 +72,7 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     let early = pod.is_strict(&snapshot, local.port());
     drop(snapshot);
     // Listed before anything is awaited: a mode that changes meanwhile ends it before a byte is carried.
-    let arrival = Arrival { source: client.ip(), local, identity: None };
+    let arrival = Arrival { source: client.ip(), local, identity: None, sni: Sni::Unread };
     let plain =
         |pod: &Pod, carries| pod.live.register(Facts::arrived(arrival.clone(), Way::Plain { early }).carrying(carries));
     // Each way in memory of its own, which is as large as that way needs.
@@ -179,16 +179,21 @@ async fn in_plain(
         Ok(upstream) => upstream,
         Err(error) => return refuse(downstream, report, Refusal::connect(&error)),
     };
-    let is_http = match look {
-        Look::Nowhere => false,
-        Look::First => look::is_http(&downstream, &upstream).await,
-        Look::Http => true,
+    let heard = match look {
+        Look::Nowhere => Heard::Other(Sni::Unread),
+        Look::First(asked) => look::spoken(&downstream, &upstream, asked).await,
+        Look::Http => Heard::Http,
     };
-    if is_http {
-        let transport = Transport::plain(downstream);
-        return http::serve_inbound((worker, pod), (transport, upstream), ends, Security::Plain, registration).await;
-    }
-    if let Err(refusal) = unread((&worker, &pod), &registration) {
+    let sni = match heard {
+        Heard::Http => {
+            registration.change(registration.facts().asking_for(Sni::Absent));
+            let transport = Transport::plain(downstream);
+            return http::serve_inbound((worker, pod), (transport, upstream), ends, Security::Plain, registration)
+                .await;
+        }
+        Heard::Other(sni) => sni,
+    };
+    if let Err(refusal) = unread((&worker, &pod), &registration, sni) {
         io::reset(upstream);
         return refuse(downstream, report, refusal);
     }
@@ -216,21 +221,23 @@ fn admit(
         return Ok(Look::Nowhere);
     }
     let arrival = facts.arrival().ok_or_else(authorize::unknown)?;
-    let look = Look::at(snapshot, &arrival.local, original, arrival.is_read(ends.1, snapshot));
+    let look = Look::at(snapshot, &arrival.local, original, arrival.asked(ends.1, snapshot));
     match look {
         Look::Nowhere => arrival.judge(ends, snapshot, Spoken::Opaque, Tell::Everything)?,
-        Look::First => arrival.judge(ends, snapshot, Spoken::Unread, Tell::Denials)?,
+        Look::First(_) => arrival.judge(ends, snapshot, Spoken::Unread, Tell::Denials)?,
         // Each request is answered for itself.
         Look::Http => {}
     }
     Ok(look)
 }
 
-/// Judges a connection that was looked at for requests, on which it turned out that nobody will read any.
+/// Judges a connection whose first bytes were looked at, on which it turned out that nobody will read requests, by the server name
+/// that its client asks for.
 ///
 /// **Errors**: it is not allowed to go on like that.
-fn unread((worker, pod): (&Worker, &Pod), registration: &Registration<Facts>) -> Result<(), Refusal> {
+fn unread((worker, pod): (&Worker, &Pod), registration: &Registration<Facts>, sni: Sni) -> Result<(), Refusal> {
     let Facts::Inbound { arrival, way, carries: Carries::Requests } = registration.facts() else { return Ok(()) };
+    let arrival = Arrival { sni, ..arrival };
     registration.change(Facts::arrived(arrival.clone(), way));
     arrival.judge((worker, pod), &worker.feed.snapshot(), Spoken::Opaque, Tell::Everything)
 }
@@ -346,12 +353,13 @@ async fn unclear(
     let upstream = connect::to_application(&pod.sockets, client.ip(), local).await.ok();
     let hello = match &upstream {
         Some(upstream) => tokio::select! {
-            hello = hello::is_mesh(&downstream) => hello,
+            hello = hello::peek(&downstream) => hello.is_mesh(),
             _ = upstream.readable() => false,
         },
         // A client that stays silent hears of the failure, too.
         None => {
-            tokio::time::timeout(worker.config.handshake_timeout, hello::is_mesh(&downstream)).await.unwrap_or(false)
+            let hello = tokio::time::timeout(worker.config.handshake_timeout, hello::peek(&downstream)).await;
+            hello.is_ok_and(|hello| hello.is_mesh())
         }
     };
     if hello {

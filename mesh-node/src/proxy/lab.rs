@@ -60,3 +60,19 @@ pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     let (dialler, accepted) = tokio::join!(dialler, listener.accept());
     (dialler.expect("a connection"), accepted.expect("a connection").0)
 }
+
+/// The first bytes of a client that begins TLS with the server `name`, and offers `alpn`.
+pub(crate) fn client_hello(name: &str, alpn: &[u8]) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider's versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let name = name.to_owned().try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(config.into(), name).expect("a connection");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("a hello");
+    hello
+}

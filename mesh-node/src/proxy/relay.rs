@@ -14,7 +14,7 @@ use super::frame::Control;
 use super::io;
 use super::live::Cancelled;
 use super::refusal::Refusal;
-use super::wire::{Batch, Event, Receiver, Sender, Wire, WireError, read_application};
+use super::wire::{Event, Receiver, Sender, Wire, WireError, read_application};
 use std::cell::Cell;
 use std::io::IoSliceMut;
 use std::pin::{Pin, pin};
@@ -41,6 +41,14 @@ pub(crate) enum Role {
     Dialler,
     /// The application was dialled.
     Dialled,
+}
+
+/// What a peer said already on a stream.
+pub(crate) struct Beginning {
+    /// Bytes for the application.
+    pub(crate) bytes: Vec<u8>,
+    /// What followed them.
+    pub(crate) then: Option<Event>,
 }
 
 /// How a stream ended.
@@ -82,7 +90,7 @@ pub(crate) fn add(counter: &Cell<u64>, bytes: usize) {
 /// `first` is what the peer said already, if anything.
 pub(crate) async fn over_wire(
     application: &TcpStream,
-    (wire, first): (&mut Wire, Option<Box<Batch>>),
+    (wire, first): (&mut Wire, Option<Box<Beginning>>),
     role: Role,
     context: (&Buffers, &Counts, &Cancelled),
 ) -> Ended {
@@ -151,32 +159,43 @@ async fn send(
 
 /// From the wire to the application.
 async fn receive(
-    (mut receiver, mut first): (Receiver<'_>, Option<Box<Batch>>),
+    (mut receiver, first): (Receiver<'_>, Option<Box<Beginning>>),
     application: &TcpStream,
     buffers: &Buffers,
     counter: &Cell<u64>,
 ) -> Result<(), Stop> {
+    if let Some(Beginning { bytes, then }) = first.map(|first| *first) {
+        if !bytes.is_empty() {
+            io::write_all(application, &bytes).await.map_err(|_| Stop::Application)?;
+            add(counter, bytes.len());
+        }
+        if has_ended(then, application)? {
+            return Ok(());
+        }
+    }
     loop {
-        let batch = match first.take() {
-            Some(first) => *first,
-            None => receiver.next(buffers).await?,
-        };
+        let batch = receiver.next(buffers).await?;
         let delivered = receiver.deliver(&batch, application).await.map_err(|_| Stop::Application)?;
         add(counter, delivered);
         receiver.release();
-        match batch.then {
-            None => {}
-            Some(Event::Control(Control::Fin)) => {
-                // An application that has closed for good shows it at the next write or read.
-                let _gone_already = io::finish(application);
-                return Ok(());
-            }
-            Some(Event::Control(Control::Reset(reason))) => return Err(Stop::Refused(reason)),
-            Some(Event::Control(Control::Open(_) | Control::Accept | Control::Drain)) => {
-                return Err(WireError::OutOfOrder.into());
-            }
-            Some(Event::Closed) => return Err(WireError::Closed.into()),
+        if has_ended(batch.then, application)? {
+            return Ok(());
         }
+    }
+}
+
+/// Is that the end of what the peer says? The application is told.
+fn has_ended(then: Option<Event>, application: &TcpStream) -> Result<bool, Stop> {
+    match then {
+        None => Ok(false),
+        Some(Event::Control(Control::Fin)) => {
+            // An application that has closed for good shows it at the next write or read.
+            let _gone_already = io::finish(application);
+            Ok(true)
+        }
+        Some(Event::Control(Control::Reset(reason))) => Err(Stop::Refused(reason)),
+        Some(Event::Control(Control::Open(_) | Control::Accept | Control::Drain)) => Err(WireError::OutOfOrder.into()),
+        Some(Event::Closed) => Err(WireError::Closed.into()),
     }
 }
 

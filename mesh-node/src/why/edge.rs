@@ -10,6 +10,7 @@ use super::question::Understood;
 use super::route::{self, Routed};
 use super::{Answer, Case, Entered, Place, Question, Request, WhyError, verdict, ways};
 use crate::model::{Gateway, Issue, ObjectRef};
+use crate::policy::Sni;
 use crate::route::rewriting;
 use crate::snapshot::NodeSnapshot;
 use crate::snapshot::edge::{Door, EdgeHost, EdgePort};
@@ -64,7 +65,7 @@ pub(super) fn enter(case: &mut Case, source: End, question: &Question) -> Result
     answer.route.notes.extend(target.notes(&source, through));
     answer.entered = Some(entered);
     let edge = End::edge(case);
-    answer.ways = ways(case, &edge, routed.ways);
+    answer.ways = ways(case, (&edge, &Sni::Absent), routed.ways);
     Ok(answer)
 }
 

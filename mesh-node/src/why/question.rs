@@ -27,6 +27,9 @@ pub struct Question {
     pub port: Option<u16>,
     /// The request, if one is asked about.
     pub request: Option<Request>,
+    /// The server name that the source asks for in TLS of its own, if it is said.
+    #[serde(default)]
+    pub sni: Option<String>,
 }
 
 /// A request.

@@ -88,7 +88,7 @@ fn question(source: &str, destination: &str, request: Option<(&str, &str)>) -> Q
         headers: Vec::new(),
     });
     let place = |text: &str| text.parse().expect("a place");
-    Question { source: place(source), destination: place(destination), port: None, request }
+    Question { source: place(source), destination: place(destination), port: None, request, sni: None }
 }
 
 fn asked(yaml: &str, question: &Question) -> Result<Answer, WhyError> {
@@ -134,6 +134,35 @@ fn the_route_and_the_rule_that_decide_are_named() {
     assert!(other.is_allowed(), "{other:?}");
     let unsaid = page(&world, &question("shop/client", "10.0.1.2", None));
     assert!(unsaid.contains("this depends on the request"), "{unsaid}");
+}
+
+#[test]
+fn a_server_name_that_nobody_told_is_asked_for() {
+    let by_name = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {namespace: shop, name: by-name}
+spec:
+  selector: {matchLabels: {version: v2}}
+  rules: [{when: [{key: connection.sni, values: [web.example]}]}]
+";
+    let world = format!("{SHOP}---{by_name}");
+    let ask = |sni: Option<&str>| {
+        let sni = sni.map(str::to_owned);
+        let question = Question { port: Some(8080), sni, ..question("shop/client", "10.0.1.2", None) };
+        asked(&world, &question).expect("a clear question")
+    };
+    let unsaid = ask(None);
+    assert!(unsaid.is_allowed());
+    assert_eq!(
+        unsaid.ways[0].steps[2].told,
+        [
+            "this depends on the server name that is asked for in TLS: give --sni",
+            "what asks for no server name, and is no HTTP, is denied by no rule of the tier allow: AuthorizationPolicy shop/by-name",
+        ]
+    );
+    assert!(ask(Some("Web.example")).is_allowed());
+    assert!(!ask(Some("other.example")).is_allowed());
 }
 
 #[test]

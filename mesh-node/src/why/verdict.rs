@@ -5,7 +5,7 @@ use super::question::Understood;
 use super::{Case, Step, What, pod};
 use crate::model::{Identity, MtlsMode, ObjectRef};
 use crate::policy::flow::TCP;
-use crate::policy::{Chains, Flow, Party, Proof, Spoken, Told, judge};
+use crate::policy::{Chains, Flow, Party, Proof, Sni, Spoken, Told, judge};
 use crate::snapshot::NodeSnapshot;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,13 +13,15 @@ use std::sync::Arc;
 const OTHERWISE_ALLOWED: &str = "what is no HTTP is allowed by";
 /// What is told of a port on which requests are read and all else is denied; who denies it follows.
 pub const OTHERWISE_DENIED: &str = "what is no HTTP is denied by";
+const NAMELESS_ALLOWED: &str = "what asks for no server name, and is no HTTP, is allowed by";
+const NAMELESS_DENIED: &str = "what asks for no server name, and is no HTTP, is denied by";
 
 /// Every verdict on the way, up to the first that denies.
 pub(super) fn steps(
     (snapshot, case): (&NodeSnapshot, &Case),
     source: &End,
     to: SocketAddr,
-    request: Option<&Understood>,
+    (request, sni): (Option<&Understood>, &Sni),
 ) -> Vec<Step> {
     let own = source.pod().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
     if own.is_some_and(|(_, own)| own.addresses.contains(&to.ip())) {
@@ -38,7 +40,7 @@ pub(super) fn steps(
         with_node: false,
         protocol: TCP,
         proof: None,
-        sni: None,
+        sni,
         spoken: Spoken::Opaque,
     };
     let mut steps = Vec::new();
@@ -110,14 +112,26 @@ fn plain_to_itself() -> Step {
 fn arriving(chains: &Chains, flow: &Flow<'_>, request: Option<&Understood>) -> Step {
     let port = flow.destination.port.unwrap_or_default();
     let Some(asked) = request else {
-        if !chains.reads_http(port) {
-            return step(What::Ingress, chains, flow);
+        let (asks_http, asks_sni) = (chains.reads_http(port), chains.reads_sni(port) && *flow.sni == Sni::Unread);
+        let otherwise = if asks_sni { Flow { sni: &Sni::Absent, ..*flow } } else { *flow };
+        let otherwise = step(What::Ingress, chains, &otherwise);
+        if !asks_http && !asks_sni {
+            return otherwise;
         }
         let mut unread = step(What::Ingress, chains, &Flow { spoken: Spoken::Unread, ..*flow });
         if unread.is_allowed {
-            unread.told.push("this depends on the request: give METHOD and PATH".to_owned());
-            let otherwise = step(What::Ingress, chains, flow);
-            let verdict = if otherwise.is_allowed { OTHERWISE_ALLOWED } else { OTHERWISE_DENIED };
+            if asks_http {
+                unread.told.push("this depends on the request: give METHOD and PATH".to_owned());
+            }
+            if asks_sni {
+                unread.told.push("this depends on the server name that is asked for in TLS: give --sni".to_owned());
+            }
+            let verdict = match (asks_sni, otherwise.is_allowed) {
+                (false, true) => OTHERWISE_ALLOWED,
+                (false, false) => OTHERWISE_DENIED,
+                (true, true) => NAMELESS_ALLOWED,
+                (true, false) => NAMELESS_DENIED,
+            };
             unread.told.push(format!("{verdict} {}", otherwise.by));
         }
         return unread;
@@ -129,13 +143,15 @@ fn arriving(chains: &Chains, flow: &Flow<'_>, request: Option<&Understood>) -> S
 pub(super) fn entering(chains: &Chains, source: &End, port: u16, request: &Understood) -> Step {
     let client = source.address_for(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let local = if client.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    // Whoever opens TLS asks for the host.
+    let sni = if request.scheme == "https" { Sni::of(request.authority.host()) } else { Sni::Absent };
     let flow = Flow {
         source: Party { address: client, port: None, subject: None },
         destination: Party { address: local, port: Some(port), subject: None },
         with_node: false,
         protocol: TCP,
         proof: None,
-        sni: None,
+        sni: &sni,
         spoken: Spoken::Http(&request.judged()),
     };
     let mut step = step(What::Entering, chains, &flow);

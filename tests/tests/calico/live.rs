@@ -37,7 +37,8 @@ fn expected(world: &World, flow: &Flow) -> Result<(bool, String)> {
     };
     let is_request = request.is_some();
     let source: Place = flow.source.parse()?;
-    let question = Question { source, destination: Place::Address(flow.to.ip()), port: Some(flow.to.port()), request };
+    let question =
+        Question { source, destination: Place::Address(flow.to.ip()), port: Some(flow.to.port()), request, sni: None };
     let answer = why::ask(world.clone(), translate::Settings::default(), compile::Settings::default(), &question)?;
     let steps = || answer.ways.iter().flat_map(|way| &way.steps);
     let is_denied_unless_http =

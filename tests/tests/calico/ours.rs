@@ -7,7 +7,7 @@ use mesh_common::cni::Attachment;
 use mesh_node::compile::{self, Compiler};
 use mesh_node::model::Identity;
 use mesh_node::policy::flow::TCP;
-use mesh_node::policy::{Chains, Flow, Party, Proof, Spoken, judge};
+use mesh_node::policy::{Chains, Flow, Party, Proof, Sni, Spoken, judge};
 use mesh_node::snapshot::NodeSnapshot;
 use mesh_node::source::file::parse_documents;
 use mesh_node::translate;
@@ -118,7 +118,7 @@ impl Ours {
             with_node: false,
             protocol: TCP,
             proof: identity.map(|identity| Proof { identity, principal: &principal }),
-            sni: None,
+            sni: &Sni::Absent,
             spoken,
         };
         let verdict = judge(chains, &flow, |_| {});

@@ -5,6 +5,7 @@ mod arriving;
 mod edge;
 mod grpc;
 mod limits;
+mod names;
 mod outside;
 mod policy;
 mod protocols;

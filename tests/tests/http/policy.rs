@@ -15,7 +15,7 @@ const CLIENT: &str = "cluster.local/ns/shop/sa/client";
 
 impl Shop {
     /// Creates or replaces the AuthorizationPolicy `shop/name`.
-    fn policy(&self, name: &str, spec: Value) -> Result<()> {
+    pub(crate) fn policy(&self, name: &str, spec: Value) -> Result<()> {
         self.mesh.kube().authorization_policy(&format!("shop/{name}"), spec)
     }
 
@@ -50,12 +50,12 @@ fn until(what: &str, from: &Pod, url: &str, is_so: impl Fn(&Seen) -> bool) -> Re
 }
 
 /// Does an echo answer?
-fn answers(from: &Pod, to: SocketAddr) -> bool {
+pub(crate) fn answers(from: &Pod, to: SocketAddr) -> bool {
     from.exchange(to, b"hello").is_ok_and(|answer| answer == b"hello")
 }
 
 /// The connection is reset, and nothing comes before.
-fn is_reset(stream: &mut TcpStream) -> Result<()> {
+pub(crate) fn is_reset(stream: &mut TcpStream) -> Result<()> {
     match stream.read(&mut [0; 64]) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
         other => bail!("no reset, but {other:?}"),

@@ -8,7 +8,7 @@
 
 use super::rules::{Ready, merged};
 use crate::model::ObjectRef;
-use crate::model::policy::{Chain, End, Order, Stage, Tier, TierKey};
+use crate::model::policy::{Chain, End, Order, PortRange, Stage, Tier, TierKey};
 use crate::policy::chain::{self, Both, Chains};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,9 +62,12 @@ pub(super) fn chains<'p>(
             let is_there = |ready: &&Arc<Ready>| !is_enforced(ready) || !withdrawn.contains(&ready.object);
             both(policies.clone().filter(is_there), way, tiers)
         });
-        let http = policies.clone().flat_map(|ready| ready.http[way].iter().cloned()).collect();
+        let ports = |read: fn(&Ready) -> &[Box<[PortRange]>; 2]| {
+            merged(policies.clone().flat_map(|ready| read(ready)[way].iter().cloned()).collect())
+        };
+        let (http, sni) = (ports(|ready| &ready.http), ports(|ready| &ready.sni));
         let trial = trial.filter(|trial| *trial != enforced).map(Box::new);
-        Chains { enforced, trial, http: merged(http) }
+        Chains { enforced, trial, http, sni }
     })
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Ready {
     pub(super) ways: [Option<Arc<chain::Policy>>; 2],
     /// Ports on which it asks what a request is, the same way.
     pub(super) http: [Box<[PortRange]>; 2],
+    /// Ports on which it asks for the server name in TLS, the same way.
+    pub(super) sni: [Box<[PortRange]>; 2],
 }
 
 /// What a policy looks up.
@@ -69,16 +71,18 @@ impl Ready {
                 Arc::new(chain::Policy { object: policy.object.clone(), on_trial, rules })
             })
         };
-        let http = |rules: &Option<Vec<Rule>>| {
-            let ranges = rules.iter().flatten().flat_map(http_ports).collect();
-            merged(ranges)
+        let ports = |asks: fn(&Test) -> bool| {
+            [&policy.ingress, &policy.egress].map(|rules: &Option<Vec<Rule>>| {
+                merged(rules.iter().flatten().flat_map(|rule| ports_where(rule, asks)).collect())
+            })
         };
         Self {
             object: policy.object.clone(),
             tier: policy.tier.clone(),
             stage: policy.stage.clone(),
             ways: [way(&policy.ingress), way(&policy.egress)],
-            http: [http(&policy.ingress), http(&policy.egress)],
+            http: ports(|test| test.is_of_http() || *test == Test::Http),
+            sni: ports(|test| matches!(test, Test::Sni(_))),
         }
     }
 }
@@ -136,11 +140,10 @@ impl Known<'_> {
     }
 }
 
-/// The ports of the destination on which a rule asks what a request is. Every port where it does not say so plainly.
-fn http_ports(rule: &Rule) -> Vec<PortRange> {
-    let asks = |atom: &policy::Atom| atom.test.is_of_http() || atom.test == Test::Http;
+/// The ports of the destination on which a rule `asks` something. Every port where it does not say so plainly.
+fn ports_where(rule: &Rule, asks: fn(&Test) -> bool) -> Vec<PortRange> {
     let Condition { clauses } = &rule.condition;
-    if !clauses.iter().flat_map(|clause| &clause.alternatives).flatten().any(asks) {
+    if !clauses.iter().flat_map(|clause| &clause.alternatives).flatten().any(|atom| asks(&atom.test)) {
         return Vec::new();
     }
     // One clause that is about ports alone says enough: all clauses must be met.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::Name;
 use crate::policy::flow::TCP;
-use crate::policy::{Flow, Party, Request, Spoken, judge};
+use crate::policy::{Flow, Party, Request, Sni, Spoken, judge};
 use crate::snapshot::edge::{EdgeHost, Entrance};
 use http::HeaderMap;
 
@@ -79,7 +79,7 @@ fn enters(snapshot: &NodeSnapshot, host: &str) -> bool {
         with_node: false,
         protocol: TCP,
         proof: None,
-        sni: None,
+        sni: &Sni::Absent,
         spoken: Spoken::Http(&request),
     };
     of(snapshot, host).entrances().all(|entrance| {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{Identity, Issue, TrustDomain};
 use crate::policy::flow::TCP;
-use crate::policy::{Flow, Party, Proof, Request, Spoken, Told, judge};
+use crate::policy::{Flow, Party, Proof, Request, Sni, Spoken, Told, judge};
 use crate::snapshot::PodPolicies;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
@@ -69,7 +69,11 @@ fn ask(snapshot: &NodeSnapshot, question: &str) -> (bool, String, Vec<String>) {
             headers.append(name, HeaderValue::from_str(value).expect("a value"));
         }
     }
-    let request = method.map(|method| Request::new(method, host, path, &headers));
+    let (request, sni) = match method {
+        Some("TLS") => (None, Sni::of(path)),
+        Some("UNREAD") => (None, Sni::Unread),
+        method => (method.map(|method| Request::new(method, host, path, &headers)), Sni::Absent),
+    };
     let source: IpAddr = if who == "-" { [192, 0, 2, 1].into() } else { [10, 0, 0, 1].into() };
     let local: IpAddr = [10, 0, 0, 2].into();
     let domain: TrustDomain = "cluster.local".into();
@@ -83,7 +87,7 @@ fn ask(snapshot: &NodeSnapshot, question: &str) -> (bool, String, Vec<String>) {
         with_node: false,
         protocol: TCP,
         proof: identity.as_ref().map(|identity| Proof { identity, principal: &principal }),
-        sni: None,
+        sni: &sni,
         spoken: request.as_ref().map_or(Spoken::Opaque, Spoken::Http),
     };
     let mut told = Vec::new();
@@ -304,16 +308,6 @@ fn what_is_not_understood_is_denied_and_named() {
             AuthorizationPolicy default/p, spec.rules[0].when[0].key: `request.auth.claims[iss]` is not supported; use source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, destination.ip, destination.port, connection.sni, request.headers[NAME]
         "#]],
     );
-    // So is a condition on what nobody knows.
-    for action in ["ALLOW", "DENY"] {
-        check_unclear(
-            &policy(&format!("{{action: {action}, rules: [{{when: [{{key: connection.sni, values: [a]}}]}}]}}")),
-            &[("- 8080", false)],
-            &expect![[r#"
-                AuthorizationPolicy default/p, spec.rules[0].when[0].key: an application's own TLS is not read, so its server name is not known: the rule is met if it denies, and not otherwise; tell clients apart by `source.principal`, or hosts by `operation.hosts`
-            "#]],
-        );
-    }
     // In rules that deny it is as if it were met.
     check_unclear(
         &policy(
@@ -525,6 +519,50 @@ fn ports_on_which_requests_are_to_be_read_are_known() {
         ("{rules: [{to: [{operation: {ports: ['8080'], methods: [GET]}}]}]}", 8081, false),
         ("{rules: [{to: [{operation: {notPorts: ['8080'], methods: [GET]}}]}]}", 8081, true),
         ("{action: DENY, rules: [{when: [{key: 'request.headers[x]', values: [blue]}]}]}", 8080, true),
+    ] {
+        assert_eq!(reads(spec, port), is_read, "{spec} {port}");
+    }
+}
+
+#[test]
+fn server_names_are_compared_as_hosts_are() {
+    for (values, names, others) in [
+        ("values: [Shop.Example]", &["shop.example", "SHOP.example"][..], &["a.shop.example", "shop.example2"][..]),
+        ("values: ['*.example', a.test]", &["shop.example", "a.test"], &["example", "b.test"]),
+        ("values: ['shop.*']", &["shop.example"], &["a.shop.example"]),
+        ("values: ['*']", &["a"], &[]),
+        ("notValues: [shop.example]", &["a.example"], &["shop.example"]),
+        ("values: ['*.example'], notValues: [shop.example]", &["a.example"], &["shop.example", "a.test"]),
+    ] {
+        let of = |action: &str| {
+            policy(&format!("{{action: {action}, rules: [{{when: [{{key: connection.sni, {values}}}]}}]}}"))
+        };
+        for (names, is_met) in [(names, true), (others, false)] {
+            for name in names {
+                let question = format!("- 8080 TLS {name}");
+                check(&of("ALLOW"), &[(&question, is_met)]);
+                check(&of("DENY"), &[(&question, !is_met)]);
+            }
+        }
+        // Without a name only the contrary of one is met; of what nobody could read the worst is held.
+        let is_met = values.starts_with("notValues");
+        check(&of("ALLOW"), &[("- 8080", is_met), ("- 8080 GET /", is_met), ("- 8080 UNREAD", false)]);
+        check(&of("DENY"), &[("- 8080", !is_met), ("- 8080 GET /", !is_met), ("- 8080 UNREAD", false)]);
+    }
+}
+
+#[test]
+fn ports_on_which_server_names_are_to_be_read_are_known() {
+    let reads = |spec: &str, port| policies(&snapshot(&policy(spec))).inbound.reads_sni(port);
+    for (spec, port, is_read) in [
+        ("{rules: [{to: [{operation: {paths: [/a]}}]}]}", 7, false),
+        ("{rules: [{when: [{key: connection.sni, values: [a]}]}]}", 7, true),
+        (
+            "{rules: [{to: [{operation: {ports: ['8443']}}], when: [{key: connection.sni, notValues: [a]}]}]}",
+            8443,
+            true,
+        ),
+        ("{rules: [{to: [{operation: {ports: ['8443']}}], when: [{key: connection.sni, notValues: [a]}]}]}", 80, false),
     ] {
         assert_eq!(reads(spec, port), is_read, "{spec} {port}");
     }

@@ -71,6 +71,7 @@ struct Asked {
     principal: String,
     port: u16,
     subject: Option<Arc<Subject>>,
+    sni: Sni,
 }
 
 impl Asked {
@@ -78,7 +79,7 @@ impl Asked {
         let domain: TrustDomain = "cluster.local".into();
         let identity = account.map(|account| Identity::new(&domain, "shop", account).expect("an identity"));
         let principal = identity.as_ref().map_or_else(String::new, Identity::principal);
-        Self { source: [10, 0, 0, 1].into(), identity, principal, port: 8080, subject: None }
+        Self { source: [10, 0, 0, 1].into(), identity, principal, port: 8080, subject: None, sni: Sni::Unread }
     }
 
     fn flow<'a>(&'a self, spoken: Spoken<'a>) -> Flow<'a> {
@@ -88,7 +89,7 @@ impl Asked {
             with_node: false,
             protocol: TCP,
             proof: self.identity.as_ref().map(|identity| Proof { identity, principal: &self.principal }),
-            sni: None,
+            sni: &self.sni,
             spoken,
         }
     }
@@ -228,6 +229,21 @@ fn what_is_not_understood_or_read_is_met_by_rules_that_deny_alone() {
     }
     let speaks = |spoken| verdict(&only(Action::Deny, End::Allow, vec![is(Check::Http)]), &asked.flow(spoken)).0;
     assert!(speaks(Spoken::Opaque) && !speaks(Spoken::Http(&request)), "this one is plainly false");
+}
+
+#[test]
+fn before_anything_is_read_a_rule_about_a_server_name_may_be_met() {
+    let is_allowed = |atom: Atom, sni: Sni| {
+        [(Action::Allow, End::Deny), (Action::Deny, End::Allow)].map(|(action, end)| {
+            let asked = Asked { sni: sni.clone(), ..Asked::by(None) };
+            verdict(&only(action, end, vec![atom.clone()]), &asked.flow(Spoken::Unread)).0
+        })
+    };
+    for make in [is, is_not] {
+        assert_eq!(is_allowed(make(Check::Sni(exact("web"))), Sni::Unread), [true, true], "either may come");
+    }
+    assert_eq!(is_allowed(is(Check::Sni(exact("web"))), Sni::Absent), [false, true]);
+    assert_eq!(is_allowed(is(Check::Sni(exact("web"))), Sni::of("WEB")), [true, false]);
 }
 
 /// Whether a rule that allows, and one that denies, is met by a request.

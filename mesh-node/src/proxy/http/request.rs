@@ -77,9 +77,9 @@ pub(super) async fn serve(
 /// lasts.
 fn enter(exchange: &mut Exchange, snapshot: &NodeSnapshot, asking: Asking) -> Result<Entered, Refusal> {
     let down = &exchange.down;
-    let Entry::Edge { port, .. } = down.entry else { return Ok((asking, None)) };
+    let Entry::Edge { port, sni, .. } = &down.entry else { return Ok((asking, None)) };
     let host = asking.authority.host();
-    let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(port, host));
+    let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(*port, host));
     let no_route = || Refusal::new(refusal::NO_ROUTE, "no route of a gateway speaks of the host");
     let entered = entered.ok_or_else(no_route)?;
     let says_nothing = |entrance| snapshot.entrances.get(entrance).is_some_and(|chains| chains.is_empty());
@@ -87,8 +87,8 @@ fn enter(exchange: &mut Exchange, snapshot: &NodeSnapshot, asking: Asking) -> Re
     // An upgraded connection may outlive any policy.
     if !is_free || asking.changes {
         let head = Rc::new(Head::of(&asking.head, asking.authority.as_str()));
-        let entry =
-            Entering { client: down.client, local: SocketAddr::new(down.original.ip(), port), host: host.into() };
+        let local = SocketAddr::new(down.original.ip(), *port);
+        let entry = Entering { client: down.client, local, host: host.into(), sni: sni.clone() };
         entry.judge(&down.worker, snapshot, &asking.judged(), Tell::Everything)?;
         exchange.judged = Some(down.pod.live.register(Facts::Entered { entry, head }));
     }

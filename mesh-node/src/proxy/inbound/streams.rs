@@ -7,6 +7,7 @@
 
 use super::look::{self, First, Look};
 use super::{admit, unread};
+use crate::policy::Sni;
 use crate::proxy::authorize::Arrival;
 use crate::proxy::connect;
 use crate::proxy::facts::{Carries, Facts, Way};
@@ -16,9 +17,9 @@ use crate::proxy::io;
 use crate::proxy::live::Cancelled;
 use crate::proxy::pool::Peered;
 use crate::proxy::refusal::{self, Refusal};
-use crate::proxy::relay::{self, Ended, Role};
+use crate::proxy::relay::{self, Beginning, Ended, Role};
 use crate::proxy::report::Report;
-use crate::proxy::wire::{Batch, Event, Wire, WireError};
+use crate::proxy::wire::{Event, Wire, WireError};
 use crate::proxy::worker::{Pod, Worker};
 use crate::snapshot::NodeSnapshot;
 use crate::telemetry::Security;
@@ -65,7 +66,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
             report.service = Some(Arc::clone(&service.name));
         }
         let identity = Some(Arc::clone(&peered.identity));
-        let facts = Facts::arrived(Arrival { source: ends.0.ip(), local: ends.1, identity }, Way::Mesh);
+        let facts =
+            Facts::arrived(Arrival { source: ends.0.ip(), local: ends.1, identity, sni: Sni::Unread }, Way::Mesh);
         let admitted = judge(&pod, &snapshot, &peered, &facts);
         let admitted = admitted.and_then(|()| admit((&worker, &pod), &snapshot, &facts, &original));
         drop(snapshot);
@@ -74,11 +76,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         let Some((application, look, report)) = connect(&pod, &mut peered, (admitted, report)).await else { return };
         peered.wire.accept();
         let first = match look {
-            Look::Nowhere => First::Other(None),
-            Look::First => match Box::pin(look::first(&mut peered.wire, &pod.buffers, &application)).await {
-                Ok(first) => first,
-                Err(error) => return broken(application, report, &error),
-            },
+            Look::Nowhere => First::Other(Sni::Unread, None),
+            Look::First(asked) => {
+                match Box::pin(look::first(&mut peered.wire, (&pod.buffers, asked), &application)).await {
+                    Ok(first) => first,
+                    Err(error) => return broken(application, report, &error),
+                }
+            }
             Look::Http => {
                 let _met_again = peered.wire.split().0.settle().await;
                 First::Http(Vec::new(), false)
@@ -86,12 +90,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, mut peered: Peered, 
         };
         match first {
             First::Http(opened, ended) => {
+                registration.change(registration.facts().asking_for(Sni::Absent));
                 let carried = (Transport::arrived(peered.wire, (opened, ended), heeds_drain), application);
                 let serving = http::serve_inbound((worker, pod), carried, ends, Security::MutualTls, registration);
                 return Box::pin(serving).await;
             }
-            First::Other(first) => {
-                if let Err(refusal) = unread((&worker, &pod), &registration) {
+            First::Other(sni, first) => {
+                if let Err(refusal) = unread((&worker, &pod), &registration, sni) {
                     io::reset(application);
                     return Box::pin(refuse(&mut peered, report, refusal)).await;
                 }
@@ -169,7 +174,7 @@ async fn refuse(peered: &mut Peered, report: Report, refusal: Refusal) {
 /// Carries one stream; true if the wire can serve another.
 async fn stream(
     pod: &Pod,
-    carrying: (&mut Wire, Option<Box<Batch>>),
+    carrying: (&mut Wire, Option<Box<Beginning>>),
     application: TcpStream,
     (cancelled, mut report): (&Cancelled, Report),
 ) -> bool {

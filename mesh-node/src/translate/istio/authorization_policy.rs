@@ -121,11 +121,8 @@ const KEYS: [(&str, Make); 8] = [
     ("source.serviceAccount", accounts),
     ("destination.ip", |list, _| Test::Address(Side::Destination, prefixes(&list.items()))),
     ("destination.port", |list, _| Test::Port(Side::Destination, ports(list))),
-    (SNI, |list, _| Test::Sni(texts(list))),
+    ("connection.sni", |list, _| Test::Sni(hosts(list))),
 ];
-
-/// The key that nothing is known of.
-const SNI: &str = "connection.sni";
 
 impl Reader<'_> {
     fn rule(&self, place: &Place<'_>) -> Condition {
@@ -212,12 +209,6 @@ impl Reader<'_> {
                 let _read = self.both(&values, &contrary, |list, _| Test::Principal(texts(list)));
                 return None;
             };
-            if text == SNI {
-                key.note(
-                    "an application's own TLS is not read, so its server name is not known: the rule is met if it denies, and not otherwise",
-                    "tell clients apart by `source.principal`, or hosts by `operation.hosts`",
-                );
-            }
             Some(self.both(&values, &contrary, *make))
         })
     }

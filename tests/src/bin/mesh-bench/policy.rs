@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue};
 use mesh_node::compile::{Compiler, Settings};
 use mesh_node::model::Identity;
 use mesh_node::policy::flow::TCP;
-use mesh_node::policy::{Flow, Party, Proof, Request, Spoken, judge};
+use mesh_node::policy::{Flow, Party, Proof, Request, Sni, Spoken, judge};
 use mesh_node::snapshot::{NodeSnapshot, PodKey};
 use mesh_node::source::file::parse_documents;
 use mesh_node::sys::memory;
@@ -186,7 +186,7 @@ fn is_allowed(snapshot: &NodeSnapshot, asked: &Asked, request: Option<&Request<'
         with_node: false,
         protocol: TCP,
         proof: Some(Proof { identity: &asked.identity, principal: &asked.principal }),
-        sni: None,
+        sni: &Sni::Absent,
         spoken: request.map_or(Spoken::Opaque, Spoken::Http),
     };
     judge(&policies.inbound, &flow, |told| {
