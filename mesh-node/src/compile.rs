@@ -103,6 +103,8 @@ impl Compiler {
     pub fn of(world: &World, names: translate::Settings, settings: Settings) -> Self {
         let mut compiler = Self::new(names, settings);
         compiler.take(world, world.keys().map(|key| (key, None)));
+        compiler.translator.compact();
+        compiler.directory.compact();
         compiler
     }
 

@@ -129,6 +129,13 @@ impl Translator {
         }
     }
 
+    /// Lets the indexes take no more room than they must, once they have grown to their size.
+    pub fn compact(&mut self) {
+        self.pods.compact();
+        self.services.compact();
+        self.slices = std::mem::take(&mut self.slices).into_iter().collect();
+    }
+
     /// Has this node sandboxes of the pod?
     #[must_use]
     pub fn is_attached(&self, pod: &Name) -> bool {

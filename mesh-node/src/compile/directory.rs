@@ -75,6 +75,14 @@ impl Builder {
         Directory { endpoints: self.endpoints.firsts().clone(), ..self.directory.clone() }
     }
 
+    /// Lets it take no more room than it must, once it has grown to its size.
+    pub(super) fn compact(&mut self) {
+        self.directory.workloads.compact();
+        self.directory.services.compact();
+        self.services.compact();
+        self.endpoints.compact();
+    }
+
     /// Workloads by each of their addresses.
     pub(super) fn workloads(&self) -> &AddressMap<IpAddr, Arc<WorkloadEntry>> {
         &self.directory.workloads

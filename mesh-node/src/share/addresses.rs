@@ -132,6 +132,12 @@ impl<A: Address, V: Clone> AddressMap<A, V> {
             Family::V6(address) => self.v6.remove(&address),
         }
     }
+
+    /// See [`Map::compact`].
+    pub fn compact(&mut self) {
+        self.v4.compact();
+        self.v6.compact();
+    }
 }
 
 impl<A: Address, V: Clone> FromIterator<(A, V)> for AddressMap<A, V> {

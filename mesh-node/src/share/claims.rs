@@ -61,6 +61,11 @@ impl<K: Address, C: Ord + Clone> Claims<K, C> {
         }
     }
 
+    /// See [`Map::compact`](super::Map::compact).
+    pub fn compact(&mut self) {
+        self.first.compact();
+    }
+
     /// The least of the claimants of each key.
     #[must_use]
     pub fn firsts(&self) -> &AddressMap<K, C> {

@@ -135,6 +135,16 @@ impl<K: Hash + Ord + Clone, V: Clone> Map<K, V> {
         self.len -= 1;
         true
     }
+
+    /// Gives every leaf a place of its own anew. While a map grew, its leaves had every size in turn, and what they left is in
+    /// pages of which a few blocks are still used.
+    pub fn compact(&mut self) {
+        for branch in Arc::make_mut(&mut self.root).iter_mut().flatten() {
+            for leaf in Arc::make_mut(branch).iter_mut() {
+                *leaf = leaf.iter().cloned().collect();
+            }
+        }
+    }
 }
 
 /// `leaf` with other entries in the place of `range`.

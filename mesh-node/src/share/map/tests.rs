@@ -32,6 +32,9 @@ fn it_is_a_map_whatever_happens_to_it() {
             let mut fresh: Vec<_> = expected.iter().map(|(&key, &value)| (key, value)).collect();
             rng.shuffle(&mut fresh);
             assert_eq!(*map, fresh.into_iter().collect(), "seed {seed}: equal content is equal");
+            let mut compact = map.clone();
+            compact.compact();
+            assert_eq!(*map, compact, "seed {seed}: it has the same content elsewhere");
         }
         let (last, other) = (&earlier[1].0, &earlier[2].0);
         assert_ne!(last, other, "seed {seed}");
