@@ -222,7 +222,7 @@ pub struct PeerAuthentication {
     /// Modes by the workload's port; `None` inherits.
     pub ports: BTreeMap<u16, Option<MtlsMode>>,
     /// When the object was created, as its API gives it (RFC 3339): the oldest of equals wins.
-    pub created: String,
+    pub created: Text,
 }
 
 impl PeerAuthentication {

@@ -33,7 +33,7 @@ pub struct ObjectMeta {
     pub uid: String,
     /// When it was created, `2026-01-31T12:00:00Z`: such texts sort by age. Empty if it came from no API server.
     #[serde(default, deserialize_with = "utc")]
-    pub creation_timestamp: String,
+    pub creation_timestamp: Text,
     /// Its labels.
     #[serde(default, deserialize_with = "shared_labels")]
     pub labels: Arc<Labels>,
@@ -84,8 +84,8 @@ fn shared_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Label
     nullable::<D, Labels>(deserializer).map(Into::into)
 }
 
-fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text: String = nullable(deserializer)?;
+fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
+    let text = text(deserializer)?;
     if text.is_empty() || is_utc(&text) {
         Ok(text)
     } else {

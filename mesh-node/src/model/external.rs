@@ -4,7 +4,7 @@
 //! Source: Istio `ServiceEntry`, `WorkloadEntry`.
 
 use super::http::AppProtocol;
-use super::{Labels, Name, ObjectRef, Visibility};
+use super::{Labels, Name, ObjectRef, Text, Visibility};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct ExternalService {
     /// The object it was translated from.
     pub object: ObjectRef,
     /// When the object was created (RFC 3339): the oldest of equals wins.
-    pub created: String,
+    pub created: Text,
     /// The names; each may begin with `*.`.
     pub hosts: Vec<Arc<str>>,
     /// Addresses that clients dial for them; empty if they dial what the names resolve to.

@@ -18,7 +18,7 @@ pub struct Gateway {
     /// The object's UID; empty if it came from no API server.
     pub uid: Text,
     /// When the object was created (RFC 3339): the oldest of equals wins.
-    pub created: String,
+    pub created: Text,
     /// Who carries it.
     pub class: GatewayClass,
     /// Its listeners, in the object's order. One that is not understood is left out, and nothing listens there.

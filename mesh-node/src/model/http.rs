@@ -55,7 +55,7 @@ pub struct HttpRoute {
     /// Which API it was written in.
     pub api: RouteApi,
     /// When the object was created (RFC 3339): the oldest of equals wins.
-    pub created: String,
+    pub created: Text,
     /// What it attaches to.
     pub parents: Vec<Parent>,
     /// The same as the object lists it, item by item; `None` for what is not understood. Of the Gateway API alone.

@@ -25,6 +25,7 @@ mod tests;
 pub(super) struct Packer {
     texts: Interner<Text>,
     templates: Interner<Arc<Template>>,
+    containers: Interner<Arc<[Container]>>,
     shapes: Interner<Arc<Shape>>,
     ports: Interner<Arc<[EndpointPort]>>,
     places: Interner<Arc<Place>>,
@@ -44,8 +45,7 @@ impl Eq for Packer {}
 pub(super) struct PackedPod {
     template: Arc<Template>,
     node: Option<Text>,
-    addresses: Addresses,
-    rest: Option<Box<Rest>>,
+    own: Own,
 }
 
 /// What pods of one template have in common.
@@ -57,8 +57,9 @@ struct Template {
     announcement: Option<Text>,
     service_account_name: Text,
     host_network: bool,
-    containers: Box<[Container]>,
-    init_containers: Box<[Container]>,
+    /// Of pods elsewhere only their named ports are left, which are the same for many templates.
+    containers: Arc<[Container]>,
+    init_containers: Arc<[Container]>,
     phase: Text,
     /// Addresses of the status that [`Addresses`] does not hold.
     odd_addresses: Option<Box<(String, Vec<PodIp>)>>,
@@ -70,9 +71,9 @@ pub(super) struct PackedService {
     shape: Arc<Shape>,
     /// One word wide; nothing without labels.
     selector: Option<Box<PackedLabels>>,
-    cluster_ips: Addresses,
     creation_timestamp: Text,
-    rest: Option<Box<Rest>>,
+    /// With its cluster IPs.
+    own: Own,
 }
 
 /// What services have in common.
@@ -82,6 +83,13 @@ struct Shape {
     /// Without the addresses that [`Addresses`] holds, and without the selector, which each service has for itself.
     spec: ServiceSpec,
     status: ServiceStatus,
+}
+
+/// What an object alone has: mostly nothing but an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Own {
+    Addresses(Addresses),
+    More(Box<(Addresses, Rest)>),
 }
 
 /// Ordered by key.
@@ -104,7 +112,7 @@ struct Others(Box<[IpAddr]>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rest {
     uid: String,
-    creation_timestamp: String,
+    creation_timestamp: Text,
     annotations: BTreeMap<String, String>,
     owner_references: Vec<OwnerReference>,
 }
@@ -184,16 +192,15 @@ impl Packer {
             announcement: metadata.annotations.remove(ANNOUNCEMENT).map(|text| self.texts.share(text)),
             service_account_name: self.texts.share(spec.service_account_name),
             host_network: spec.host_network,
-            containers: spec.containers.into(),
-            init_containers: spec.init_containers.into(),
+            containers: self.containers.share(spec.containers),
+            init_containers: self.containers.share(spec.init_containers),
             phase: self.texts.share(status.phase),
             odd_addresses: (odd_addresses != Default::default()).then(|| Box::new(odd_addresses)),
         };
         let packed = PackedPod {
             template: self.templates.share(template),
             node: spec.node_name.map(|node| self.texts.share(node)),
-            addresses,
-            rest: Rest::of(metadata),
+            own: Own::of(addresses, metadata),
         };
         (name, packed)
     }
@@ -212,9 +219,8 @@ impl Packer {
         let packed = PackedService {
             shape: self.shapes.share(shape),
             selector,
-            cluster_ips,
             creation_timestamp: self.texts.share(std::mem::take(&mut metadata.creation_timestamp)),
-            rest: Rest::of(metadata),
+            own: Own::of(cluster_ips, metadata),
         };
         (name, packed)
     }
@@ -263,12 +269,13 @@ impl Packer {
 impl PackedPod {
     pub(super) fn unpack(&self, name: &Name) -> Pod {
         let template = &*self.template;
-        let mut metadata = Rest::metadata(self.rest.as_deref(), name, &template.labels);
+        let (addresses, rest) = self.own.parts();
+        let mut metadata = Rest::metadata(rest, name, &template.labels);
         metadata.owner_references = template.owner_references.to_vec();
         let announcement = template.announcement.as_ref().map(|text| (ANNOUNCEMENT.to_owned(), text.to_string()));
         metadata.annotations.extend(announcement);
         let odd = template.odd_addresses.as_deref();
-        let (pod_ip, pod_ips) = self.addresses.texts().map_or_else(
+        let (pod_ip, pod_ips) = addresses.texts().map_or_else(
             || odd.cloned().unwrap_or_default(),
             |(primary, all)| (primary, all.into_iter().map(|ip| PodIp { ip }).collect()),
         );
@@ -289,10 +296,11 @@ impl PackedPod {
 impl PackedService {
     pub(super) fn unpack(&self, name: &Name) -> Service {
         let Shape { labels, spec, status } = &*self.shape;
-        let mut metadata = Rest::metadata(self.rest.as_deref(), name, labels);
-        metadata.creation_timestamp = self.creation_timestamp.to_string();
+        let (cluster_ips, rest) = self.own.parts();
+        let mut metadata = Rest::metadata(rest, name, labels);
+        metadata.creation_timestamp = self.creation_timestamp.clone();
         let (mut spec, status) = (spec.clone(), status.clone());
-        if let Some(addresses) = self.cluster_ips.texts() {
+        if let Some(addresses) = cluster_ips.texts() {
             (spec.cluster_ip, spec.cluster_ips) = addresses;
         }
         let selector = self.selector.iter().flat_map(|labels| labels.iter());
@@ -358,6 +366,23 @@ impl Addresses {
             Self::Other(addresses) => addresses.0.iter().map(IpAddr::to_string).collect(),
         };
         Some((all.first().cloned().unwrap_or_default(), all))
+    }
+}
+
+impl Own {
+    /// Its addresses, and what of `metadata` is neither name nor labels.
+    fn of(addresses: Addresses, metadata: ObjectMeta) -> Self {
+        match Rest::of(metadata) {
+            None => Self::Addresses(addresses),
+            Some(rest) => Self::More(Box::new((addresses, *rest))),
+        }
+    }
+
+    fn parts(&self) -> (&Addresses, Option<&Rest>) {
+        match self {
+            Self::Addresses(addresses) => (addresses, None),
+            Self::More(more) => (&more.0, Some(&more.1)),
+        }
     }
 }
 

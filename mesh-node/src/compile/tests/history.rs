@@ -65,7 +65,7 @@ fn metadata(rng: &mut Rng, name: &Name) -> ObjectMeta {
         name: name.name.clone(),
         namespace: name.namespace.clone(),
         uid: pick(rng, &["", "u1", "u1", "u2"]).to_string(),
-        creation_timestamp: pick(rng, &["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]).to_string(),
+        creation_timestamp: (*pick(rng, &["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])).into(),
         labels: labels(rng).into(),
         ..ObjectMeta::default()
     }

@@ -3,7 +3,7 @@
 //! Out: [`TrafficPolicies`], one for each service or host.
 //! Source: Istio `DestinationRule`; Kubernetes `Service.spec.trafficDistribution`.
 
-use crate::model::{Labels, ObjectRef, Visibility};
+use crate::model::{Labels, ObjectRef, Text, Visibility};
 use http::HeaderName;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct TrafficPolicies {
     /// The object it was translated from.
     pub object: ObjectRef,
     /// When the object was created (RFC 3339): the oldest of equals wins.
-    pub created: String,
+    pub created: Text,
     /// The full host name, as in `reviews.default.svc.cluster.local`; may begin with `*.` or be `*`.
     pub host: Arc<str>,
     /// Whose traffic it holds for.

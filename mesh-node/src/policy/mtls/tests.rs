@@ -1,5 +1,5 @@
 use super::{MtlsPolicies, mtls_modes};
-use crate::model::{Identity, Labels, MtlsMode, Name, PeerAuthentication, Scope, Workload};
+use crate::model::{Identity, Labels, MtlsMode, Name, PeerAuthentication, Scope, Text, Workload};
 use expect_test::{Expect, expect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -33,11 +33,11 @@ fn policy(line: &str) -> PeerAuthentication {
         scope,
         mode: mode(default),
         ports: BTreeMap::new(),
-        created: String::new(),
+        created: Text::default(),
     };
     for word in rest {
         if let Some(created) = word.strip_prefix('@') {
-            created.clone_into(&mut policy.created);
+            policy.created = created.into();
         } else {
             let (port, of_port) = word.split_once('=').expect("port=mode");
             policy.ports.insert(port.parse().expect("a port"), mode(of_port));

@@ -9,7 +9,7 @@
 use crate::api::core::{Container, Pod};
 use crate::api::discovery::SERVICE_NAME_LABEL;
 use crate::api::meta::ObjectMeta;
-use crate::model::Labels;
+use crate::model::{Labels, Text};
 use crate::world::Object;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ fn named(metadata: &ObjectMeta) -> ObjectMeta {
 /// before is read of its fields.
 fn slim_elsewhere(pod: &mut Pod) {
     pod.metadata.uid.clear();
-    pod.metadata.creation_timestamp.clear();
+    pod.metadata.creation_timestamp = Text::default();
     for container in &mut pod.spec.containers {
         let ports = std::mem::take(&mut container.ports).into_iter();
         *container = Container { ports: ports.filter(|port| !port.name.is_empty()).collect(), ..Container::default() };

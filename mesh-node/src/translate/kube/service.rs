@@ -10,14 +10,14 @@ use super::{address, protocol};
 use crate::api;
 use crate::api::discovery::{EndpointSlice, SERVICE_NAME_LABEL};
 use crate::model::http::LocalityPreference;
-use crate::model::{Endpoint, Issue, Name, ObjectRef, Service, ServicePort};
+use crate::model::{Endpoint, Issue, Name, ObjectRef, Service, ServicePort, Text};
 use crate::share::Claims;
 use crate::world::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What decides between services that claim one address: the least wins, which is the oldest.
-pub(in crate::translate) type Seniority = (String, Name);
+pub(in crate::translate) type Seniority = (Text, Name);
 
 /// A slice whose addresses are understood.
 pub(in crate::translate) struct Slice<'a> {
