@@ -6,6 +6,7 @@ use super::Encapsulation;
 use super::layout::{CONTROL, CONTROL_ADDRESS, CONTROL_NETWORK, Layout, NODES, Node};
 use crate::run;
 use anyhow::{Context, Result};
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 /// Makes the namespaces and joins them.
@@ -25,8 +26,9 @@ pub(super) fn make(layout: &Layout, encapsulation: Encapsulation) -> Result<()> 
 pub(super) fn join(layout: &Layout, node: &Node, encapsulation: Encapsulation) -> Result<()> {
     namespace(layout, node.name)?;
     let (own, control) = (layout.name(node.name), layout.name(CONTROL));
-    let device = ["link", "add", "eth0", "netns", &own, "type", "veth", "peer", "name", node.name, "netns", &control];
-    run::output(Command::new("ip").args(device))?;
+    let mut device = Command::new("ip");
+    device.args(["link", "add", "eth0", "address", &hardware_address(node)?, "netns", &own, "type", "veth"]);
+    run::output(device.args(["peer", "name", node.name, "netns", &control]))?;
     ip(layout, CONTROL, &["link", "set", node.name, "master", "machines", "up"])?;
     ip(layout, node.name, &["address", "add", &format!("{}/24", node.address), "dev", "eth0"])?;
     ip(layout, node.name, &["link", "set", "eth0", "up"])?;
@@ -40,6 +42,14 @@ pub(super) fn join(layout: &Layout, node: &Node, encapsulation: Encapsulation) -
         }
     }
     Ok(())
+}
+
+/// The address of a node's card, which a boot does not change: the other node sends to the one that it knows for up to a minute.
+fn hardware_address(node: &Node) -> Result<String> {
+    let address: Ipv4Addr = node.address.parse().context("a node's address is none")?;
+    let [a, b, c, d] = address.octets();
+    // One that is given out locally.
+    Ok(format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
 }
 
 /// Pulls a node's cable.
@@ -59,4 +69,17 @@ fn namespace(layout: &Layout, machine: &str) -> Result<()> {
 
 fn ip(layout: &Layout, machine: &str, arguments: &[&str]) -> Result<()> {
     run::output(layout.in_network(machine, "ip").args(arguments)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_has_a_card_of_its_own() {
+        assert_eq!(
+            NODES.each_ref().map(|node| hardware_address(node).ok()),
+            [Some("02:00:0a:63:00:0b".to_owned()), Some("02:00:0a:63:00:0c".to_owned()),]
+        );
+    }
 }
