@@ -13,3 +13,4 @@ mod support;
 mod survival;
 mod untouched;
 mod wire;
+mod witness;

@@ -1,6 +1,7 @@
 //! What Kubernetes does with pods that take nothing but mutual TLS.
 
 use crate::support::{Pod, START, Space, client, container, mutual_edges, pod, server};
+use crate::witness::until;
 use anyhow::{Context, Result, ensure};
 use mesh_tests::wait;
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ fn probes_of_the_kubelet_pass_and_nobody_else_does() -> Result<()> {
     for server in [by_http, by_tcp, by_exec] {
         let host = format!("{}:8080", server.address);
         ensure!(space.who(&asker.name, &host)?.0 == server.name, "{host} is another");
-        wait::until_true("a pod outside the mesh is refused", wait::PATIENCE, || {
+        until(&space.cluster, "a pod outside the mesh is refused", wait::PATIENCE, || {
             Ok(outside.who(&stranger.name, &host).is_err())
         })?;
         space.event(&server.name, "MeshDenied")?;
@@ -82,7 +83,7 @@ fn probes_by_grpc_pass_and_are_heard_to_the_end() -> Result<()> {
         undisturbed(&space, server)?;
     }
     let events = ["get", "events", "--field-selector=involvedObject.name=ill", "--output=jsonpath={.items[*].message}"];
-    wait::until_true("the kubelet hears that a service is not known", START, || {
+    until(&space.cluster, "the kubelet hears that a service is not known", START, || {
         Ok(space.kubectl(&events)?.contains("code = NotFound"))
     })
 }
@@ -101,7 +102,7 @@ fn the_first_packet_of_an_init_container_is_in_the_mesh() -> Result<()> {
     let [early] = space.pods([early])?;
     let said = space.kubectl(&["logs", &early.name, "--container=first"])?;
     ensure!(said.contains(&early.address.to_string()), "the init container was served as {said:?}");
-    wait::until_true("the init container spoke mutual TLS", wait::PATIENCE, || {
+    until(&space.cluster, "the init container spoke mutual TLS", wait::PATIENCE, || {
         Ok(mutual_edges(&space.cluster, space.cluster.nodes(), &space.name)? == 1)
     })
 }
@@ -127,7 +128,7 @@ fn jobs_end_and_sidecars_of_kubernetes_run_before_and_after() -> Result<()> {
     space
         .kubectl(&["wait", "--for=condition=Complete", "job/work", PROBED])
         .with_context(|| space.kubectl(&["describe", "pods"]).unwrap_or_default())?;
-    wait::until_true("the Job's pod has ended", Duration::from_secs(30), || {
+    until(&space.cluster, "the Job's pod has ended", Duration::from_secs(30), || {
         let phase = space.kubectl(&[
             "get",
             "pods",

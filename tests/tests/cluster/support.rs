@@ -1,5 +1,6 @@
 //! A Kubernetes namespace for a test, with pods in it.
 
+use crate::witness::{state, until};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
 use mesh_tests::load::Figures;
@@ -76,7 +77,9 @@ impl Space {
         let mut wait = vec!["wait", "--for=condition=Ready", "--timeout=60s"];
         let paths: Vec<_> = names.iter().map(|name| format!("pod/{name}")).collect();
         wait.extend(paths.iter().map(String::as_str));
-        self.kubectl(&wait).with_context(|| self.kubectl(&["describe", "pods"]).unwrap_or_default())?;
+        self.kubectl(&wait)
+            .with_context(|| self.kubectl(&["describe", "pods"]).unwrap_or_default())
+            .with_context(|| state(&self.cluster))?;
         let ready: Vec<_> = names.iter().map(|name| self.pod(name)).collect::<Result<_>>()?;
         ready.try_into().ok().context("as many pods as were made")
     }
@@ -131,7 +134,7 @@ impl Space {
     /// Waits for an Event with this reason on a pod.
     pub(crate) fn event(&self, pod: &str, reason: &str) -> Result<()> {
         let selector = format!("--field-selector=involvedObject.name={pod},reason={reason}");
-        wait::until_true(&format!("{pod} gets the Event {reason}"), START, || {
+        until(&self.cluster, &format!("{pod} gets the Event {reason}"), START, || {
             Ok(!self.kubectl(&["get", "events", &selector, "--output=name"])?.trim().is_empty())
         })
     }
@@ -253,7 +256,8 @@ pub(crate) fn rolled_out(cluster: &Cluster) -> Result<()> {
         let status = ["-n", SYSTEM, "rollout", "status", what, "--timeout=85s"];
         cluster
             .kubectl(status)
-            .with_context(|| cluster.kubectl(["-n", SYSTEM, "describe", "pods"]).unwrap_or_default())?;
+            .with_context(|| cluster.kubectl(["-n", SYSTEM, "describe", "pods"]).unwrap_or_default())
+            .with_context(|| state(cluster))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::support::{
     POLICIES, START, SYSTEM, Space, between, client, daemon, install, manifest, mutual_edges, rolled_out, server,
     target,
 };
+use crate::witness::until;
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
 use mesh_tests::load::Figures;
@@ -44,7 +45,7 @@ fn daemons_that_are_deleted_come_back_and_new_connections_only_wait() -> Result<
     let [asker, busy] = space.pods([client("asker", "node1"), target("busy", "node2")])?;
     let address = format!("{}:8080", busy.address);
     let open = space.load(&asker.name, &["fixed", &address, "--connections", "8", "--rate", "50", "--seconds", "8"])?;
-    wait::until_true("daemons have gone", START, || {
+    until(&space.cluster, "daemons have gone", START, || {
         let delete = ["-n", SYSTEM, "delete", "pods", "--selector=app.kubernetes.io/name=mesh-node", "--wait=false"];
         space.cluster.kubectl(delete).map(|said| !said.is_empty())
     })?;
@@ -108,7 +109,7 @@ fn a_daemon_starts_without_the_api_server_and_serves_what_it_knew() -> Result<()
     let load = space.load(&asker.name, &["closed", &address, "--close", "--connections", "2", "--seconds", "90"])?;
     // Whoever is killed knows afterwards what it had saved.
     for node in space.cluster.nodes() {
-        wait_saved(node, &space.name, &[&asker.name, &busy.name])?;
+        wait_saved(&space, node, &[&asker.name, &busy.name])?;
     }
     let before: Vec<String> = space.cluster.nodes().iter().map(daemon).collect::<Result<_>>()?;
     let outage = Outage::begin(&space.cluster)?;
@@ -116,12 +117,12 @@ fn a_daemon_starts_without_the_api_server_and_serves_what_it_knew() -> Result<()
         node.exec("kill", ["-KILL", old])?.success()?;
     }
     for (node, old) in space.cluster.nodes().iter().zip(&before) {
-        wait::until_true(&format!("a new daemon on {}", node.name()), START, || {
+        until(&space.cluster, &format!("a new daemon on {}", node.name()), START, || {
             Ok(daemon(node).is_ok_and(|new| new != *old))
         })?;
     }
     // They count from nothing: what they count came through them.
-    wait::until_true("the new daemons carry new connections", START, || {
+    until(&space.cluster, "the new daemons carry new connections", START, || {
         Ok(mutual_edges(&space.cluster, space.cluster.nodes(), &space.name).is_ok_and(|edges| edges > 0))
     })?;
     ensure!(load.runs()?, "the load was over too soon, which proves nothing");
@@ -129,15 +130,15 @@ fn a_daemon_starts_without_the_api_server_and_serves_what_it_knew() -> Result<()
     rolled_out(&space.cluster)
 }
 
-/// Waits until a node's daemon has on disk that a namespace is strict, and that these pods of it are in the mesh.
-fn wait_saved(node: &ClusterNode, namespace: &str, pods: &[&str]) -> Result<()> {
+/// Waits until a node's daemon has on disk that the namespace is strict, and that these pods of it are in the mesh.
+fn wait_saved(space: &Space, node: &ClusterNode, pods: &[&str]) -> Result<()> {
     let pods = pods.iter().map(|pod| ("Pod", *pod, "mesh.internal/steered-by"));
     for (kind, name, has) in pods.chain([("PeerAuthentication", "default", "STRICT")]) {
         let saved = node.path(&format!("/var/lib/mesh/node/world/{kind}.jsonl"));
         let is_it = |line: &str| {
-            line.contains(&format!("\"{namespace}\"")) && line.contains(&format!("\"{name}\"")) && line.contains(has)
+            line.contains(&format!("\"{}\"", space.name)) && line.contains(&format!("\"{name}\"")) && line.contains(has)
         };
-        wait::until_true(&format!("{} saves {kind} {name}", node.name()), START, || {
+        until(&space.cluster, &format!("{} saves {kind} {name}", node.name()), START, || {
             Ok(std::fs::read_to_string(&saved).unwrap_or_default().lines().any(is_it))
         })?;
     }
@@ -223,7 +224,8 @@ fn a_definition_that_goes_and_comes_back_is_noticed() -> Result<()> {
     let is_served = |expected: bool| {
         let what = format!("a pod outside the mesh is {}", if expected { "served" } else { "refused" });
         // Less than the pause between two looks for a kind that nobody has defined.
-        wait::until_true(&what, Duration::from_secs(20), || Ok(outside.who(&stranger.name, &host).is_ok() == expected))
+        let as_expected = || Ok(outside.who(&stranger.name, &host).is_ok() == expected);
+        until(&space.cluster, &what, Duration::from_secs(20), as_expected)
     };
     is_served(false)?;
     space.cluster.kubectl(["delete", "customresourcedefinition", POLICIES, "--timeout=60s"])?;

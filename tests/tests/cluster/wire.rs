@@ -1,6 +1,7 @@
 //! What passes between the nodes when pods of the mesh speak.
 
 use crate::support::{SYSTEM, Space, between, client, mutual_edges, server};
+use crate::witness::until;
 use anyhow::{Result, ensure};
 use mesh_tests::wait;
 use serde_json::json;
@@ -16,7 +17,7 @@ fn pods_on_both_nodes_speak_mutual_tls_by_address_service_and_name() -> Result<(
         let name = format!("{}.wire.svc.cluster.local", to.name);
         for host in [port.as_str(), &service, &name, &to.name] {
             let expected = (to.name.clone(), from.address.to_string());
-            wait::until_true(&format!("{} reaches {host}", from.name), wait::PATIENCE, || {
+            until(&space.cluster, &format!("{} reaches {host}", from.name), wait::PATIENCE, || {
                 Ok(space.who(&from.name, host).is_ok_and(|said| said == expected))
             })?;
         }
@@ -27,7 +28,7 @@ fn pods_on_both_nodes_speak_mutual_tls_by_address_service_and_name() -> Result<(
     for flow in flows {
         ensure!(flow.is_tls(), "{} to {} is not TLS", flow.client, flow.server);
     }
-    wait::until_true("each of the two pods was dialled by the other", wait::PATIENCE, || {
+    until(&space.cluster, "each of the two pods was dialled by the other", wait::PATIENCE, || {
         Ok(mutual_edges(&space.cluster, space.cluster.nodes(), &space.name)? == 2)
     })?;
     // Each daemon tells people of its own pods.

@@ -5,6 +5,7 @@
 
 use super::{Outage, wait_saved};
 use crate::support::{Pod, START, Space, client, mutual_edges, page, pod, rolled_out, server};
+use crate::witness::until;
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, ClusterNode};
 use mesh_tests::{env, execute, wait};
@@ -40,7 +41,7 @@ fn container(cluster: &Cluster, namespace: &str, pod: &str) -> Result<String> {
 
 /// Waits until a pod runs something else than before.
 fn runs(cluster: &Cluster, namespace: &str, pod: &str, before: &str) -> Result<()> {
-    wait::until_true(&format!("{pod} runs"), BOOT, || {
+    until(cluster, &format!("{pod} runs"), BOOT, || {
         let now = container(cluster, namespace, pod)?;
         Ok(now != before && now.ends_with(" true"))
     })
@@ -100,15 +101,18 @@ impl Scene {
         for (from, to) in [(&self.asker, &self.web), (&self.back, &self.other)] {
             let host = format!("{}:8080", to.address);
             let expected = (to.name.clone(), from.address.to_string());
-            wait::until_true(&format!("{} is served by {}", from.name, to.name), START, || {
-                Ok(self.space.who(&from.name, &host).is_ok_and(|said| said == expected))
-            })?;
+            let mut said = None;
+            until(&self.space.cluster, &format!("{} is served by {}", from.name, to.name), START, || {
+                let now = said.insert(self.space.who(&from.name, &host));
+                Ok(now.as_ref().is_ok_and(|said| *said == expected))
+            })
+            .with_context(|| format!("{said:?} instead of {expected:?}"))?;
         }
         let host = format!("{}:8080", self.web.address);
         ensure!(self.outside.who("stranger", &host).is_err(), "a pod outside the mesh is served by {}", self.web.name);
         // The daemon of the node that boots counts from nothing.
         let lost = [self.space.cluster.node(LOST)?];
-        wait::until_true("somebody came by mutual TLS", wait::PATIENCE, || {
+        until(&self.space.cluster, "somebody came by mutual TLS", wait::PATIENCE, || {
             Ok(mutual_edges(&self.space.cluster, lost, &self.space.name)? > 0)
         })
     }
@@ -130,14 +134,13 @@ fn a_node_that_loses_power_comes_back_and_so_do_its_pods_into_the_mesh() -> Resu
         Ok::<_, anyhow::Error>((records, scene.gauge("mesh_control_pods_in_force")?))
     };
     // No others: pods of other tests may still be ending.
-    let alone =
-        |scene: &Scene| {
-            let own = (scene.before.len(), scene.before.len().to_string());
-            wait::until_true("the node's pods, and no others, are attached and steered", BOOT, || {
-                Ok(steered(scene)? == own)
-            })
-            .with_context(|| format!("{:?} instead of {own:?}", steered(scene)))
-        };
+    let alone = |scene: &Scene| {
+        let own = (scene.before.len(), scene.before.len().to_string());
+        until(&scene.space.cluster, "the node's pods, and no others, are attached and steered", BOOT, || {
+            Ok(steered(scene)? == own)
+        })
+        .with_context(|| format!("{:?} instead of {own:?}", steered(scene)))
+    };
     alone(&scene)?;
     scene.reboot(&[])?;
     scene.pods_are_back()?;
@@ -256,7 +259,7 @@ impl Static {
 
     fn wait(&self, cluster: &Cluster) -> Result<()> {
         let address = SocketAddr::from((cluster.node(LOST)?.address(), Self::PORT));
-        wait::until_true("a pod that the node runs by itself answers", BOOT, || {
+        until(cluster, "a pod that the node runs by itself answers", BOOT, || {
             cluster.enter(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()))
         })
     }
@@ -295,7 +298,9 @@ impl Drop for Cut<'_> {
 fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew() -> Result<()> {
     let mut scene = Scene::new("reboot-outage")?;
     let own = Static::write(&scene.space.cluster)?;
-    wait_saved(scene.space.cluster.node(LOST)?, &scene.space.name, &["web", "back"])?;
+    // Those of the other node as well: who asks must be known to be served.
+    let everyone = [&scene.web, &scene.back, &scene.asker, &scene.other].map(|pod| &*pod.name);
+    wait_saved(&scene.space, scene.space.cluster.node(LOST)?, &everyone)?;
     let outage = Outage::begin(&scene.space.cluster)?;
     scene.reboot(&["--no-wait"])?;
     own.wait(&scene.space.cluster)?;
@@ -312,7 +317,8 @@ fn a_node_boots_while_the_api_server_is_away_and_the_daemon_goes_by_what_it_knew
     scene.space.event("late", "FailedCreatePodSandBox")?;
 
     drop(cut);
-    wait::until_true("what is known is of now", START, || Ok(scene.gauge("mesh_source_stale")? == "0"))?;
+    let is_of_now = || Ok(scene.gauge("mesh_source_stale")? == "0");
+    until(&scene.space.cluster, "what is known is of now", START, is_of_now)?;
     scene.space.kubectl(&["wait", "--for=condition=Ready", "pod/late", "--timeout=60s"])?;
     scene.is_as_it_should()?;
     rolled_out(&scene.space.cluster)
