@@ -45,13 +45,13 @@ fn next(pod: &LocalPod, in_force: bool, starts: bool) -> Option<(Announced, Dura
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Name, Text};
     use crate::snapshot::{WorkloadEntry, WorkloadLabels};
     use std::sync::Arc;
 
-    fn pod(enrolled: bool, announced: Announced) -> LocalPod {
+    pub(in crate::control) fn pod(enrolled: bool, announced: Announced) -> LocalPod {
         let name = Name::new("shop", "web");
         let entry = WorkloadEntry {
             identity: Arc::new("spiffe://cluster.local/ns/shop/sa/web".parse().expect("an identity")),

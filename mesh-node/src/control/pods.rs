@@ -22,8 +22,8 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) enum State {
     /// It waits for its certificate.
     Certificate,
-    /// The kernel is being told.
-    Steering,
+    /// The kernel is being told, by the order of this number.
+    Steering(u64),
     /// Its traffic is steered.
     InForce,
     /// The kernel refused; tried again at this time.
@@ -65,7 +65,7 @@ impl Enrolments {
     pub(super) fn missing(&self) -> impl Iterator<Item = String> {
         self.0.values().filter_map(|Enrolment { pod, state }| match state {
             State::Certificate => Some(format!("pod {} waits for its certificate", pod.name)),
-            State::Steering => Some(format!("pod {} is being enrolled", pod.name)),
+            State::Steering(_) => Some(format!("pod {} is being enrolled", pod.name)),
             State::Failed(error, _) => Some(format!("pod {} cannot be enrolled: {error}", pod.name)),
             State::InForce | State::Leaving => None,
         })
@@ -96,6 +96,14 @@ impl Enrolments {
         if self.0.get(key).is_some_and(|enrolment| enrolment.pod.is_settled()) {
             self.tell(notices, key, |pod| What::Joined { identity: pod.workload.identity.to_string() });
         }
+    }
+
+    /// Takes what became of an order to enrol, and gives where the pod stands then; `None` if the pod has moved on since the order was
+    /// given, be it to another order.
+    fn hear(&mut self, key: &str, order: u64, outcome: Result<(), String>, now: Instant) -> Option<State> {
+        let enrolment = self.0.get_mut(key).filter(|enrolment| enrolment.state == State::Steering(order))?;
+        enrolment.state = outcome.map_or_else(|error| State::Failed(error, now + RETRY), |()| State::InForce);
+        Some(enrolment.state.clone())
     }
 
     fn set(&mut self, key: &str, state: State) {
@@ -153,8 +161,7 @@ impl Control {
         if let Some(enrolment) = self.enrolments.0.get_mut(key)
             && enrolment.state == State::Certificate
         {
-            enrolment.state = State::Steering;
-            self.parts.steerer.enrol(Arc::clone(&enrolment.pod));
+            enrolment.state = State::Steering(self.parts.steerer.enrol(Arc::clone(&enrolment.pod)));
         }
     }
 
@@ -185,7 +192,7 @@ impl Control {
     /// The steering thread has done something.
     pub(super) fn hear(&mut self, report: super::Report) {
         match report.0 {
-            Outcome::Enrolled(key, outcome) => self.hear_enrolled(&key, outcome),
+            Outcome::Enrolled(key, order, outcome) => self.hear_enrolled(&key, order, outcome),
             Outcome::Left(key) if self.enrolments.state(&key) == Some(&State::Leaving) => {
                 let (proxy, retired) = (Arc::clone(&self.parts.proxy), self.retired.0.clone());
                 telemetry::spawn("retire", async move {
@@ -199,23 +206,18 @@ impl Control {
         }
     }
 
-    fn hear_enrolled(&mut self, key: &PodKey, outcome: Result<(), String>) {
-        // The pod may have moved on since the order was given.
-        if self.enrolments.state(key) != Some(&State::Steering) {
-            return;
-        }
-        match outcome {
-            Ok(()) => {
-                self.enrolments.set(key, State::InForce);
+    fn hear_enrolled(&mut self, key: &PodKey, order: u64, outcome: Result<(), String>) {
+        match self.enrolments.hear(key, order, outcome, Instant::now()) {
+            Some(State::InForce) => {
                 tracing::info!(pod = self.enrolments.name(key), sandbox = %key, "a pod's traffic is steered");
                 self.enrolments.tell_joined(&self.parts.notices, key);
             }
-            Err(error) => {
+            Some(State::Failed(error, _)) => {
                 let pod = self.enrolments.name(key);
                 tracing::error!(pod, sandbox = %key, error, "a pod cannot be enrolled; it is tried again");
-                self.enrolments.tell(&self.parts.notices, key, |_| What::Failed { why: error.clone() });
-                self.enrolments.set(key, State::Failed(error, Instant::now() + RETRY));
+                self.enrolments.tell(&self.parts.notices, key, |_| What::Failed { why: error });
             }
+            Some(State::Certificate | State::Steering(_) | State::Leaving) | None => {}
         }
     }
 
@@ -240,5 +242,31 @@ impl Control {
             self.enrolments.set(&key, State::Certificate);
             self.steer_certified(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::announcing::tests::pod;
+    use crate::model::Announced;
+
+    #[test]
+    fn of_several_orders_for_a_pod_the_last_one_counts() {
+        let now = Instant::now();
+        let pod = Arc::new(pod(true, Announced::Nothing));
+        let steering = |order| Enrolment { pod: Arc::clone(&pod), state: State::Steering(order) };
+        // It was enrolled, left, and is enrolled again before the kernel was told of either.
+        let mut enrolments = Enrolments(BTreeMap::from([(Arc::clone(&pod.key), steering(2))]));
+        assert_eq!(enrolments.hear(&pod.key, 1, Ok(()), now), None, "that order is of before");
+        assert_eq!(enrolments.state(&pod.key), Some(&State::Steering(2)));
+        let failed = State::Failed("why".to_owned(), now + RETRY);
+        assert_eq!(enrolments.hear(&pod.key, 2, Err("why".to_owned()), now), Some(failed.clone()));
+        assert_eq!(enrolments.hear(&pod.key, 2, Ok(()), now), None, "it was told once");
+        assert_eq!(enrolments.state(&pod.key), Some(&failed));
+        assert_eq!(enrolments.hear("another", 2, Ok(()), now), None);
+
+        enrolments.0.insert(Arc::clone(&pod.key), steering(3));
+        assert_eq!(enrolments.hear(&pod.key, 3, Ok(()), now), Some(State::InForce));
     }
 }

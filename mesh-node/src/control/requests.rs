@@ -139,7 +139,7 @@ impl Control {
                 Some(State::InForce) => Standing::InForce,
                 Some(State::Failed(error, _)) => Standing::Pending(format!("pod {name} cannot be enrolled: {error}")),
                 Some(State::Certificate) => Standing::Pending(format!("pod {name} waits for its certificate")),
-                Some(State::Steering | State::Leaving) | None => {
+                Some(State::Steering(_) | State::Leaving) | None => {
                     Standing::Pending(format!("pod {name} is being enrolled"))
                 }
             };

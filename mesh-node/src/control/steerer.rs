@@ -3,6 +3,7 @@
 //! In:  orders, in their order.
 //! Out: reports; repairs once a second.
 //! Invariant: one thread alone touches the kernel's steering.
+//! Invariant: an order to enrol has a number, and so has its report: of several orders for one pod, the last one counts.
 
 use super::running::Found;
 use crate::proxy::Proxy;
@@ -15,6 +16,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +26,7 @@ const RECONCILE: Duration = Duration::from_secs(1);
 
 enum Order {
     TakeOver,
-    Enrol(Arc<LocalPod>),
+    Enrol(Arc<LocalPod>, u64),
     Leave(PodKey),
     Restore(PodKey),
     Forget(PodKey),
@@ -40,7 +42,7 @@ enum Order {
 pub struct Report(pub(super) Outcome);
 
 pub(super) enum Outcome {
-    Enrolled(PodKey, Result<(), String>),
+    Enrolled(PodKey, u64, Result<(), String>),
     Left(PodKey),
     Found(Vec<Found>),
 }
@@ -49,6 +51,8 @@ pub(super) enum Outcome {
 #[derive(Clone)]
 pub struct Steerer {
     orders: Sender<Order>,
+    /// How many orders to enrol were given.
+    given: Arc<AtomicU64>,
 }
 
 impl Steerer {
@@ -64,15 +68,18 @@ impl Steerer {
         let (orders, received) = channel();
         let thread = Thread { steering, namespaces, proxy, reports, nets: BTreeMap::new(), let_go: false };
         std::thread::Builder::new().name("steer".to_owned()).spawn(move || thread.run(&received))?;
-        Ok(Self { orders })
+        Ok(Self { orders, given: Arc::default() })
     }
 
     pub(super) fn take_over(&self) {
         self.give(Order::TakeOver);
     }
 
-    pub(super) fn enrol(&self, pod: Arc<LocalPod>) {
-        self.give(Order::Enrol(pod));
+    /// Gives the number of the order.
+    pub(super) fn enrol(&self, pod: Arc<LocalPod>) -> u64 {
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        self.give(Order::Enrol(pod, number));
+        number
     }
 
     pub(super) fn leave(&self, key: PodKey) {
@@ -158,10 +165,10 @@ impl Thread {
     fn obey(&mut self, order: Order) {
         match order {
             Order::TakeOver => log("take over the steering of this node", self.steering.take_over()),
-            Order::Enrol(pod) => {
+            Order::Enrol(pod, number) => {
                 // What let go never takes again, whoever else may steer by now.
                 let enrolled = if self.let_go { Err("the daemon is stopping".to_owned()) } else { self.enrol(&pod) };
-                self.report(Outcome::Enrolled(Arc::clone(&pod.key), enrolled));
+                self.report(Outcome::Enrolled(Arc::clone(&pod.key), number, enrolled));
             }
             Order::Leave(key) => {
                 log("let a pod leave", self.steering.leave(&key));
