@@ -26,7 +26,7 @@ use crate::identity::{Bearer, Keyring};
 use crate::model::Identity;
 use crate::proxy::{Feed, Proxy};
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
-use crate::source::cni::AttachmentStore;
+use crate::source::cni::{self, AttachmentStore};
 use crate::status::Notices;
 use crate::telemetry::Metrics;
 use crate::world::{Change, Kind, SourceId, Touched, World};
@@ -39,7 +39,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use requests::Waiting;
 use running::Strangers;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -384,7 +383,7 @@ impl Control {
         let vanished: Vec<_> = self
             .world()
             .attachments()
-            .filter(|attachment| !Path::new(&attachment.netns).exists())
+            .filter(|attachment| !cni::is_there(&attachment.netns))
             .map(|attachment| (attachment.container_id.clone(), attachment.ifname.clone()))
             .collect();
         self.detach(vanished);

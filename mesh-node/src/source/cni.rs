@@ -12,7 +12,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use store::{AttachmentStore, Loaded, StoreError};
+pub use store::{AttachmentStore, Loaded, StoreError, is_there};
 
 use crate::telemetry;
 use mesh_common::cni::{Attachment, MAX_MESSAGE, Request, Response, is_container_id, is_ifname, is_path};

@@ -115,14 +115,13 @@ impl AttachmentStore {
     /// **Errors**: the directory cannot be read. Single files that cannot be read are in [`Loaded::damaged`].
     pub fn load(&self) -> Result<Loaded, StoreError> {
         let unusable = |source| StoreError::Directory { path: self.directory.clone(), source };
-        let own = fs::metadata(OWN_NAMESPACE).map_err(unusable)?.dev();
         let entries = fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut paths: Vec<_> = entries.map_err(unusable)?.into_iter().map(|entry| entry.path()).collect();
         paths.sort();
         let mut loaded = Loaded::default();
         for path in paths.into_iter().filter(|path| !is_unfinished(path)) {
             match self.read(path) {
-                Ok(attachment) if is_gone(&attachment.netns, own) => loaded.detached.push(attachment),
+                Ok(attachment) if !is_there(&attachment.netns) => loaded.detached.push(attachment),
                 Ok(attachment) => loaded.attached.push(attachment),
                 Err(error) => loaded.damaged.push(error),
             }
@@ -199,11 +198,13 @@ fn is_unfinished(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Is there no network namespace at `netns` any more? After its end, runtimes may leave an ordinary file there. What cannot
-/// be looked at counts as there.
-fn is_gone(netns: &str, own: u64) -> bool {
-    match fs::metadata(netns) {
-        Ok(metadata) => metadata.dev() != own,
-        Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+/// Is there a network namespace at `netns`? After its end, runtimes may leave an ordinary file there. What cannot be looked
+/// at counts as there.
+#[must_use]
+pub fn is_there(netns: &str) -> bool {
+    match (fs::metadata(netns), fs::metadata(OWN_NAMESPACE)) {
+        (Ok(found), Ok(own)) => found.dev() == own.dev(),
+        (Ok(_), Err(_)) => true,
+        (Err(error), _) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }
