@@ -11,3 +11,4 @@ pub mod netns;
 pub mod read;
 pub mod socket;
 pub mod sysctl;
+pub mod time;

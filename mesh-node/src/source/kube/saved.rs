@@ -9,6 +9,7 @@
 
 use super::resource::{self, RESOURCES, Resource};
 use crate::api::secret::Secret;
+use crate::sys;
 use crate::telemetry::timestamp;
 use crate::world::{Kind, Object, World};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
@@ -27,7 +28,7 @@ mod tests;
 
 /// Changes are saved at most this often.
 const PAUSE: Duration = Duration::from_secs(3);
-/// The pause after saving is at least so many times as long as the work: waiting for the disk is none.
+/// The pause after saving is at least so many times as long as the work: waiting for the disk, or for a processor, is none.
 const IDLE_SHARE: u32 = 100;
 /// What the files hold and how; another number is another form.
 const FORMAT: u32 = 1;
@@ -185,19 +186,15 @@ fn path(directory: &Path, kind: Kind) -> PathBuf {
     directory.join(format!("{}.jsonl", kind.name()))
 }
 
-/// Saves the objects of these kinds; how long it worked, not counting how long the disk took.
+/// Saves the objects of these kinds; how much time of a processor that took.
 fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime) -> Result<Duration, SavedError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|source| SavedError::Write { path: directory.to_owned(), source })?;
-    let mut worked = Duration::ZERO;
+    let failed = |source| SavedError::Write { path: directory.to_owned(), source };
+    let started = sys::time::of_thread().map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     for kind in kinds {
         let path = path(directory, *kind);
         let unfinished = path.with_extension("unfinished");
-        let mut write = || -> io::Result<()> {
-            let started = Instant::now();
+        let write = || -> io::Result<()> {
             let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
             let mut file = BufWriter::new(file);
             match kind {
@@ -217,15 +214,14 @@ fn save(directory: &Path, world: &Mutex<World>, kinds: &[Kind], now: SystemTime)
                 }
             }
             let file = file.into_inner()?;
-            worked += started.elapsed();
             file.sync_all()?;
             fs::rename(&unfinished, &path)
         };
         write().map_err(|source| SavedError::Write { path: path.clone(), source })?;
     }
     let sync = || File::open(directory)?.sync_all();
-    sync().map_err(|source| SavedError::Write { path: directory.to_owned(), source })?;
-    Ok(worked)
+    sync().map_err(failed)?;
+    Ok(sys::time::of_thread().map_err(failed)?.saturating_sub(started))
 }
 
 /// The objects of one kind, without copying them: the world is locked for no longer than that takes.
