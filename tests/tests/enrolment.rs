@@ -1,6 +1,6 @@
 //! Pods that join the mesh in other ways than by being created in it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use mesh_tests::Node::{A, B};
 use mesh_tests::{Mesh, traffic, wait};
 use serde_json::json;
@@ -64,6 +64,44 @@ fn a_pod_cannot_pass_for_another_by_taking_its_address() -> Result<()> {
         ensure!(found.is_some_and(|name| *name == pod.ns().name()), "{} is taken to be in {found:?}", pod.name());
     }
     Ok(())
+}
+
+/// As a node is after a boot: what is known of a pod is its address of before, which a pod outside the mesh has now.
+#[test]
+fn a_pod_is_not_looked_for_where_its_address_is_anothers() -> Result<()> {
+    let mesh = Mesh::builder("heir").build()?;
+    let dns = mesh.pod("kube-system/dns").on(A).before_the_mesh().start()?;
+    let address = dns.address(53).ip();
+    mesh.kube().change("Pod", "kube-system", "dns", |pod| pod["status"] = json!({"phase": "Running"}))?;
+    // As Calico names it.
+    let node = mesh.node(A).ns();
+    let route = node.run("ip", ["-oneline", "route", "get", &address.to_string()])?;
+    let device = route.split_whitespace().skip_while(|word| *word != "dev").nth(1).context("no device")?;
+    node.run("ip", ["link", "set", device, "name", "cali8d2712636fb"])?;
+    // One that leads nowhere, as Calico has it for addresses that no pod has.
+    node.run("ip", ["route", "add", "blackhole", "192.0.2.9"])?;
+
+    mesh.kube().namespace("old", &[("istio.io/dataplane-mode", "ambient")])?;
+    for (name, address) in [("heirless", "192.0.2.9"), ("gone", &address.to_string())] {
+        mesh.kube().apply(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "old", "name": name, "uid": name},
+            "spec": {"nodeName": A.name(), "serviceAccountName": "default", "containers": [{"name": "main", "image": "main"}]},
+            "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+        }))?;
+    }
+    let daemon = mesh.daemon(A)?;
+    for why in ["through cali8d2712636fb, which is another pod's", "no route to 192.0.2.9"] {
+        wait::until_true(&format!("the daemon says `{why}`"), wait::PATIENCE, || Ok(daemon.log().contains(why)))?;
+    }
+    ensure!(daemon.metric("mesh_control_pods_in_force", &[])? == 0.0, "{}", daemon.debug("snapshot")?);
+
+    // A negative control: without its name it would be taken for the pod.
+    node.run("ip", ["link", "set", "cali8d2712636fb", "name", "veth-of-gone"])?;
+    wait::until_true(
+        "the pod is found",
+        wait::PATIENCE,
+        || Ok(daemon.metric("mesh_control_pods_in_force", &[])? == 1.0),
+    )
 }
 
 #[test]

@@ -121,8 +121,8 @@ fn fault(name: &Name, why: Option<&str>) -> Change {
         Issue::new(
             &object,
             "",
-            format!("the pod runs outside the mesh: its sandbox cannot be found: {why}"),
-            "restart the pod, and it is enrolled from its start",
+            format!("the pod is not in the mesh: its sandbox cannot be found: {why}"),
+            "wait if the pod is about to start; if it runs, restart it, and it is enrolled from its start",
         )
     };
     Change::Faults { origin: format!("running/{name}"), issues: why.map(issue).into_iter().collect() }

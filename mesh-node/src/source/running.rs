@@ -4,12 +4,16 @@
 //! Out: the attachment that ADD would have brought, for each that is found.
 //! Invariant: nothing that a pod can write is believed. The node's own route to the address names a device; the
 //! kernel says which namespace holds that device's other end.
+//! Invariant: a device that is named after another pod leads to that one. After a boot, pods are still said to have the addresses of
+//! before, and others may have got them.
 //! Source: `rtnetlink(7)`, `IFLA_LINK_NETNSID`; `RTM_GETNSID` in the kernel's `net_namespace.c`; containerd and CRI-O keep
-//! a sandbox's namespace as a file of `/var/run/netns`.
+//! a sandbox's namespace as a file of `/var/run/netns`; Calico's `VethNameForWorkload` for the names of devices, by which felix
+//! finds them whoever made them.
 
 use crate::model::Name;
 use crate::sys::netlink::{Peer, Routing};
 use crate::sys::netns::NetNs;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use mesh_common::cni::{Attachment, is_container_id, is_ifname};
 use std::collections::BTreeMap;
 use std::io;
@@ -41,6 +45,14 @@ pub enum RunningError {
     /// The route leads to no pair of devices.
     #[error("the node's route to {address} goes through {device}, which does not lead into a pod")]
     NoPair {
+        /// The pod's address.
+        address: IpAddr,
+        /// The device.
+        device: String,
+    },
+    /// The address was the pod's, and is another's now.
+    #[error("the node's route to {address} goes through {device}, which is another pod's")]
+    Another {
         /// The pod's address.
         address: IpAddr,
         /// The device.
@@ -79,8 +91,25 @@ fn end(routing: &Routing, stranger: &Stranger) -> Result<(String, Peer), Running
     let address = *stranger.addresses.first().ok_or_else(|| io::Error::other("the pod has no address"))?;
     let device = routing.device_to(address)?.ok_or(RunningError::NoRoute(address))?;
     let link = routing.link(device)?.ok_or(RunningError::NoRoute(address))?;
+    if is_of_another(&link.name, &stranger.name) {
+        return Err(RunningError::Another { address, device: link.name });
+    }
     let peer = link.peer.ok_or_else(|| RunningError::NoPair { address, device: link.name.clone() })?;
     Ok((link.name, peer))
+}
+
+/// Is a device named after another pod, as felix wants it: letters, then the first digits of a digest of the pod's name?
+fn is_of_another(device: &str, pod: &Name) -> bool {
+    const DIGITS: usize = 11;
+    let Some((letters, digits)) = device.len().checked_sub(DIGITS).and_then(|at| device.split_at_checked(at)) else {
+        return false;
+    };
+    let is_named = !letters.is_empty()
+        && letters.bytes().all(|byte| byte.is_ascii_lowercase())
+        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let of_pod = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{}.{}", pod.namespace, pod.name).as_bytes());
+    let of_pod: String = of_pod.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    is_named && !of_pod.starts_with(digits)
 }
 
 /// The namespaces of a directory, by the number this one knows them by.
@@ -114,4 +143,30 @@ fn attachment(stranger: &Stranger, path: &Path, ns: &NetNs, peer: Peer) -> Resul
         pod_uid: Some(stranger.uid.clone()).filter(|uid| !uid.is_empty()),
         addresses: stranger.addresses.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_named_after_another_pod_leads_to_that_one() {
+        let pod = Name::new("default", "client-b6989bf87-2bgtc");
+        assert!(!is_of_another("calic95a4947e07", &pod), "it is the pod's own");
+        assert!(!is_of_another("enic95a4947e07", &pod), "whoever made it");
+        let others = [Name::new("default", "client-b6989bf87-2bgtd"), Name::new("other", "client-b6989bf87-2bgtc")];
+        for other in others {
+            assert!(is_of_another("calic95a4947e07", &other), "{other} has the address no longer");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_named_otherwise_says_nothing() {
+        let pod = Name::new("default", "web");
+        for device in
+            ["", "eth0", "veth1a2b3c4d", "cali", "c95a4947e07", "vxlan.calico", "calic95a4947e0g", "äc95a4947e07"]
+        {
+            assert!(!is_of_another(device, &pod), "{device}");
+        }
+    }
 }

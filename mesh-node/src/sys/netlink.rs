@@ -129,7 +129,7 @@ impl Routing {
         });
         match asked {
             Ok(()) => Ok(route),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+            Err(error) if error.raw_os_error().is_some_and(is_nowhere) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -278,6 +278,12 @@ fn read_link(attributes: &[LinkAttribute]) -> Option<Link> {
     }
     let peer = namespace.zip(ifindex).map(|(namespace, ifindex)| Peer { namespace, ifindex });
     Some(Link { name: name?, peer })
+}
+
+/// Does this refusal say that there is no way to an address? Routes may say so themselves: `unreachable`, `prohibit` and
+/// `blackhole`, which Calico has for a node's own pools.
+fn is_nowhere(errno: i32) -> bool {
+    matches!(errno, libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
 }
 
 fn family(v6: bool) -> AddressFamily {
