@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long a node may take to boot.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(180);
 /// The node that loses power.
 const LOST: &str = "node1";
 /// The namespace whose pods a node needs to boot.
