@@ -37,6 +37,7 @@ mod worker;
 pub use denials::{Denied, TellDenied};
 pub use feed::{Departure, Feed};
 pub use hello::{Hello, classify};
+pub use http::Lesson;
 
 use crate::identity::Keyring;
 use crate::snapshot::{PodKey, WorkloadEntry};
@@ -47,6 +48,7 @@ use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::tcp::TcpMetrics;
 use crate::telemetry::trace::Tracer;
 use crate::telemetry::{Metrics, Side};
+use http::Learnt;
 use metrics::ProxyMetrics;
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -162,6 +164,7 @@ struct PodTraffic {
 /// The threads that carry traffic.
 pub struct Proxy {
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    learnt: Learnt,
     homes: Mutex<Homes>,
 }
 
@@ -187,9 +190,10 @@ impl Proxy {
         }
         let count = config.workers;
         let node = Arc::new(NetNs::open("/proc/self/ns/net").map_err(ProxyError::Worker)?);
-        let parts = Parts { config, feed, keyring, observers, metrics: ProxyMetrics::new(metrics), node };
+        let (metrics, learnt) = (ProxyMetrics::new(metrics), Learnt::default());
+        let parts = Parts { config, feed, keyring, observers, metrics, node, learnt: learnt.clone() };
         let workers = (0..count).map(|number| start_worker(number, parts.clone())).collect::<Result<_, _>>()?;
-        Ok(Self { workers, homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }) })
+        Ok(Self { workers, learnt, homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }) })
     }
 
     /// Serves a pod's connections from its listeners, which stay open for as long as `serve` holds them.
@@ -221,6 +225,12 @@ impl Proxy {
             sent: totals.sent.load(Ordering::Relaxed),
             received: totals.received.load(Ordering::Relaxed),
         })
+    }
+
+    /// What ports were seen to speak that do not say so.
+    #[must_use]
+    pub fn learnt(&self) -> Vec<Lesson> {
+        self.learnt.lessons()
     }
 
     /// Takes no more connections for a pod and waits for the last one to end. Unknown pods have none.

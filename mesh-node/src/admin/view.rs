@@ -48,9 +48,37 @@ pub struct Snapshot {
     pub pods: Vec<Pod>,
     /// What is wrong in users' objects.
     pub issues: Vec<Issue>,
+    /// What ports were seen to speak that do not say so, by the address that was dialled.
+    #[serde(default)]
+    pub learnt: Vec<Learnt>,
     /// Who is where; for people only.
     #[serde(default)]
     pub directory: Value,
+}
+
+/// What a port was seen to speak that does not say so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The address that pods dialled.
+    pub address: SocketAddr,
+    /// The service that it is of, if any; a host outside is not told by its address.
+    pub service: String,
+    /// When HTTP was first seen there, RFC 3339; null if it was not.
+    pub http: Option<String>,
+    /// When a connection was first served there as bytes.
+    pub other: Option<String>,
+}
+
+impl Learnt {
+    /// What was seen at an address, when HTTP and when something else.
+    #[must_use]
+    pub fn new(snapshot: &NodeSnapshot, address: SocketAddr, http: Option<SystemTime>, other: Option<SystemTime>) -> Self {
+        let directory = &snapshot.directory;
+        let service = directory.services.get(&address.ip()).map(|service| &service.name);
+        let service = service.or_else(|| directory.service_of(&address)).map(|name| name.host.to_string());
+        let service = service.unwrap_or_default();
+        Self { address, service, http: http.map(timestamp), other: other.map(timestamp) }
+    }
 }
 
 /// A pod of this node.
@@ -106,14 +134,15 @@ impl From<&model::Issue> for Issue {
     }
 }
 
-/// `/debug/snapshot`; `state` says what is known of each pod while it runs.
+/// `/debug/snapshot`; `state` says what is known of each pod while it runs, `learnt` what ports were seen to speak.
 #[must_use]
-pub fn snapshot(snapshot: &NodeSnapshot, state: impl Fn(&LocalPod) -> PodState) -> Value {
+pub fn snapshot(snapshot: &NodeSnapshot, state: impl Fn(&LocalPod) -> PodState, learnt: &[Learnt]) -> Value {
     let mut pods: Vec<Pod> = snapshot.pods.values().map(|local| pod(local, state(local))).collect();
     pods.sort_by(|a, b| (&a.name, &a.key).cmp(&(&b.name, &b.key)));
     json!({
         "pods": pods,
         "issues": issues(snapshot.issues.iter().map(|issue| &**issue)),
+        "learnt": learnt,
         "directory": directory(&snapshot.directory),
     })
 }

@@ -132,7 +132,12 @@ impl admin::Source for Inspect {
         match what {
             What::World => self.world(),
             What::Model => view::model(&self.model()),
-            What::Snapshot => view::snapshot(&self.feed.snapshot(), |pod| self.pod(pod)),
+            What::Snapshot => {
+                let snapshot = self.feed.snapshot();
+                let lessons = self.proxy.learnt().into_iter();
+                let learnt = lessons.map(|of| view::Learnt::new(&snapshot, of.address, of.http, of.other));
+                view::snapshot(&snapshot, |pod| self.pod(pod), &learnt.collect::<Vec<_>>())
+            }
             What::Kernel => self.steerer.describe(PATIENCE).unwrap_or_else(|| json!({"error": "steering is busy"})),
         }
     }

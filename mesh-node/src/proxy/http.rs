@@ -23,6 +23,7 @@ mod gather;
 mod headers;
 mod io;
 mod judged;
+mod learnt;
 mod mirror;
 mod pool;
 mod reply;
@@ -35,6 +36,8 @@ mod upgrade;
 mod upstream;
 
 pub(crate) use io::Transport;
+pub use learnt::Lesson;
+pub(crate) use learnt::Learnt;
 pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
 
 use super::edge::Gate;

@@ -252,9 +252,7 @@ async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) 
         AppProtocol::Opaque => Ok(false),
         AppProtocol::Undeclared => {
             let is_http = http::sniff(downstream, worker.seen.is_http(original)).await?;
-            if is_http || worker.seen.is_http(original) {
-                worker.seen.note(original, is_http);
-            }
+            worker.seen.note(original, is_http);
             Ok(is_http)
         }
     }

@@ -13,7 +13,7 @@ use super::denials::TellDenied;
 use super::edge::{Doors, Gate};
 use super::facts::Facts;
 use super::feed::{Departure, Feed};
-use super::http::{PodHttp, Seen};
+use super::http::{Learnt, PodHttp, Seen};
 use super::live::{Live, OneMore};
 use super::metrics::ProxyMetrics;
 use super::node::NodeAddresses;
@@ -173,6 +173,7 @@ pub(super) struct Parts {
     pub(super) metrics: ProxyMetrics,
     /// The node's own network namespace.
     pub(super) node: Arc<NetNs>,
+    pub(super) learnt: Learnt,
 }
 
 /// Runs a worker until its commands end.
@@ -204,7 +205,7 @@ pub(super) async fn run(parts: Parts, mut commands: mpsc::UnboundedReceiver<Comm
         metrics: parts.metrics,
         buffers,
         draining: Cell::new(false),
-        seen: Seen::default(),
+        seen: Seen::new(parts.learnt),
         doors: Doors::default(),
         edge,
         pods: RefCell::new(pods),

@@ -5,7 +5,7 @@
 //! Invariant: pure; control characters are replaced.
 
 use super::Status;
-use crate::admin::view::{Issue, Pod, Readiness};
+use crate::admin::view::{Issue, Learnt, Pod, Readiness};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `status` as a page for people.
@@ -17,6 +17,7 @@ pub fn render(status: &Status) -> String {
     write_pods(&mut page, &status.snapshot.pods);
     write_connections(&mut page, &status.connections);
     write_refused(&mut page, &status.refused);
+    write_learnt(&mut page, &status.snapshot.learnt);
     write_issues(&mut page, &status.snapshot.issues);
     page
 }
@@ -90,6 +91,20 @@ fn write_refused(page: &mut String, refused: &BTreeMap<(String, String), u64>) {
     };
     let rows = reasons.into_iter().map(|reason| [clean(reason), count("outbound", reason), count("inbound", reason)]);
     write_table(page, ["REASON", "OUTBOUND", "INBOUND"].map(str::to_owned), rows);
+}
+
+/// What connections to ports are treated as that do not say what they speak: each as it begins, and who says nothing as the last did.
+fn write_learnt(page: &mut String, learnt: &[Learnt]) {
+    if learnt.is_empty() {
+        return;
+    }
+    page.push_str(&format!("\nSeen on ports that do not say what they speak ({})\n", learnt.len()));
+    let time = |time: &Option<String>| time.as_deref().map_or_else(|| "-".to_owned(), clean);
+    let rows = learnt.iter().map(|seen| {
+        let service = if seen.service.is_empty() { "-".to_owned() } else { clean(&seen.service) };
+        [seen.address.to_string(), service, time(&seen.http), time(&seen.other)]
+    });
+    write_table(page, ["ADDRESS", "SERVICE", "HTTP SINCE", "OTHER BYTES SINCE"].map(str::to_owned), rows);
 }
 
 fn write_issues(page: &mut String, issues: &[Issue]) {

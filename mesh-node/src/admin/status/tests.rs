@@ -1,5 +1,5 @@
 use super::*;
-use crate::admin::view::{Issue, Pod};
+use crate::admin::view::{Issue, Learnt, Pod};
 use expect_test::expect;
 use sample::SampleLabels;
 
@@ -41,7 +41,18 @@ fn a_node_at_work() {
         cure: "use STRICT, PERMISSIVE or DISABLE".into(),
     };
     let whole = Issue { field: String::new(), object: "Pod default/twin".into(), ..issue.clone() };
-    let snapshot = Snapshot { pods: vec![pod("reviews"), joining], issues: vec![issue, whole], ..Snapshot::default() };
+    let seen = |address: &str, service: &str, http: Option<&str>, other: Option<&str>| Learnt {
+        address: address.parse().expect("an address"),
+        service: service.to_owned(),
+        http: http.map(str::to_owned),
+        other: other.map(str::to_owned),
+    };
+    let learnt = vec![
+        seen("10.96.0.7:9080", "reviews.default.svc.cluster.local", Some("2026-01-01T11:00:00.000Z"), None),
+        seen("192.0.2.1:25", "", None, Some("2026-01-01T11:30:00.000Z")),
+    ];
+    let pods = vec![pod("reviews"), joining];
+    let snapshot = Snapshot { pods, issues: vec![issue, whole], learnt, ..Snapshot::default() };
     let metrics = r#"# TYPE mesh_proxy_connections counter
 mesh_proxy_connections_total{side="outbound",security="mutual_tls"} 120
 mesh_proxy_connections_total{side="inbound",security="mutual_tls"} 7
@@ -70,6 +81,11 @@ mesh_build_info{version="0.1.0"} 1
           REASON          OUTBOUND  INBOUND
           no_endpoint     1         0
           untrusted_root  0         4
+
+        Seen on ports that do not say what they speak (2)
+          ADDRESS         SERVICE                            HTTP SINCE                OTHER BYTES SINCE
+          10.96.0.7:9080  reviews.default.svc.cluster.local  2026-01-01T11:00:00.000Z  -
+          192.0.2.1:25    -                                  -                         2026-01-01T11:30:00.000Z
 
         Issues (2)
           PeerAuthentication default/odd, spec.mtls.mode

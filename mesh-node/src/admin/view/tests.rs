@@ -93,7 +93,12 @@ fn a_snapshot_shows_its_pods_their_state_and_who_is_where() {
         bytes_sent: 10,
         bytes_received: 20,
     };
-    let value = snapshot(&node(), |_| state);
+    let seen = |address: &str| {
+        let address = address.parse().expect("an address");
+        Learnt::new(&node(), address, Some(SystemTime::UNIX_EPOCH), None)
+    };
+    let learnt = ["10.96.0.10:80", "10.0.0.3:9080", "192.0.2.1:25"].map(seen);
+    let value = snapshot(&node(), |_| state, &learnt);
     assert_eq!(
         value,
         json!({
@@ -117,6 +122,17 @@ fn a_snapshot_shows_its_pods_their_state_and_who_is_where() {
                 "problem": "unknown mode `LAX`; STRICT is enforced",
                 "cure": "use STRICT, PERMISSIVE or DISABLE",
             }],
+            "learnt": [
+                {
+                    "address": "10.96.0.10:80", "service": "reviews.default.svc.cluster.local",
+                    "http": "1970-01-01T00:00:00.000Z", "other": null,
+                },
+                {
+                    "address": "10.0.0.3:9080", "service": "reviews.default.svc.cluster.local",
+                    "http": "1970-01-01T00:00:00.000Z", "other": null,
+                },
+                {"address": "192.0.2.1:25", "service": "", "http": "1970-01-01T00:00:00.000Z", "other": null},
+            ],
             "directory": {
                 "workloads": { "10.0.0.3": {
                     "identity": "spiffe://cluster.local/ns/default/sa/reviews",

@@ -5,10 +5,12 @@
 //! Invariant: a port on which HTTP was never seen waits for nobody: server-first protocols do not stall.
 //! Cancel: safe; bytes are looked at, not taken.
 
+use super::learnt::Learnt;
 use crate::proxy::io;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::time::SystemTime;
 use tokio::net::TcpStream;
 
 /// Ports that are remembered.
@@ -29,24 +31,38 @@ pub(crate) enum Sniffed {
     Unclear,
 }
 
-/// Ports on which HTTP was seen, by the address that was dialled.
+/// What was seen on ports that do not say what they speak, by the address that was dialled.
 #[derive(Default)]
-pub(crate) struct Seen(RefCell<HashMap<SocketAddr, bool>>);
+pub(crate) struct Seen {
+    /// Ports on which HTTP was seen: was it the last that was?
+    http: RefCell<HashMap<SocketAddr, bool>>,
+    /// What was told to whoever shows it.
+    told: RefCell<HashSet<(SocketAddr, bool)>>,
+    learnt: Learnt,
+}
 
 impl Seen {
+    /// One that has seen nothing, and tells `learnt`.
+    pub(crate) fn new(learnt: Learnt) -> Self {
+        Self { learnt, ..Self::default() }
+    }
+
     /// Was HTTP seen there last?
     pub(crate) fn is_http(&self, original: SocketAddr) -> bool {
-        self.0.borrow().get(&original).copied().unwrap_or(false)
+        self.http.borrow().get(&original).copied().unwrap_or(false)
     }
 
     /// Notes what was seen.
     pub(crate) fn note(&self, original: SocketAddr, is_http: bool) {
-        let mut seen = self.0.borrow_mut();
-        if seen.len() < REMEMBERED || seen.contains_key(&original) {
-            let before = seen.insert(original, is_http);
-            if is_http && before.is_none() {
-                tracing::info!(port = %original, "HTTP was seen on a port that does not say what it speaks");
-            }
+        let mut told = self.told.borrow_mut();
+        if told.len() < REMEMBERED && told.insert((original, is_http)) {
+            self.learnt.note(original, is_http, SystemTime::now());
+        }
+        let mut seen = self.http.borrow_mut();
+        // What is no HTTP says something only where HTTP was expected.
+        let is_worth_it = seen.contains_key(&original) || (is_http && seen.len() < REMEMBERED);
+        if is_worth_it && seen.insert(original, is_http).is_none() {
+            tracing::info!(port = %original, "HTTP was seen on a port that does not say what it speaks");
         }
     }
 }
@@ -145,5 +161,16 @@ mod tests {
         assert!(seen.is_http(port));
         seen.note(port, false);
         assert!(!seen.is_http(port));
+    }
+
+    #[test]
+    fn what_is_no_http_takes_no_place_and_is_told_once() {
+        let seen = Seen::default();
+        let ports = (1..=5000).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        ports.for_each(|port| seen.note(port, false));
+        let http = SocketAddr::from(([10, 0, 0, 2], 80));
+        seen.note(http, true);
+        assert!(seen.is_http(http));
+        assert!(seen.told.borrow().len() <= REMEMBERED);
     }
 }
