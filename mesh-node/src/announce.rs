@@ -1,13 +1,14 @@
-//! Tells the other nodes which pods of this node are in the mesh.
+//! Tells the other nodes which pods of this node are in the mesh, and whoever reports to users which gateways are listened on.
 //!
 //! In:  what is to be said next of which pods.
-//! Out: annotations of pods, which every node reads with the pods.
+//! Out: annotations of pods: of those in the mesh, which every node reads with the pods; of the daemon's own, which the reporter reads.
 //! Invariant: nothing is said of a pod's successor: each write names the UID.
 //! Invariant: each write is tried until it is made or no longer wanted; a few are made at once.
-//! Source: `api::announcement` for the annotation; Kubernetes, "API concepts", for patches of the status subresource.
+//! Source: `api::announcement` and `api::listening` for the annotations; Kubernetes, "API concepts", for patches of the status subresource.
 
 use crate::api::announcement::{self, ANNOUNCEMENT};
-use crate::model::{Announced, Name};
+use crate::api::listening::{self, LISTENING};
+use crate::model::{Announced, Listening, Name};
 use crate::telemetry::{self, Metrics, explain};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
@@ -34,12 +35,21 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// What is to be said of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// The pod's UID.
+    /// The pod's UID; empty where its name alone tells it from every other.
     pub uid: String,
     /// What to say.
-    pub announced: Announced,
+    pub said: Said,
     /// How long it is not to be said yet.
     pub after: Duration,
+}
+
+/// What is said of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Whether it is in the mesh.
+    Steered(Announced),
+    /// What becomes of gateways at the node of this daemon.
+    Listening(Arc<Listening>),
 }
 
 /// Says it.
@@ -138,8 +148,14 @@ impl Writer {
 
     async fn write(&self, name: &Name, wanted: &Announcement) -> Result<(), kube::Error> {
         let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), &name.namespace);
-        let value = announcement::text(wanted.announced, &self.installation);
-        let patch = json!({"metadata": {"uid": wanted.uid, "annotations": {ANNOUNCEMENT: value}}});
+        let (key, value) = match &wanted.said {
+            Said::Steered(announced) => (ANNOUNCEMENT, announcement::text(*announced, &self.installation)),
+            Said::Listening(listening) => (LISTENING, Some(listening::text(listening))),
+        };
+        let mut patch = json!({"metadata": {"annotations": {key: value}}});
+        if !wanted.uid.is_empty() {
+            patch["metadata"]["uid"] = json!(wanted.uid);
+        }
         // The right to the status alone does not allow to change what the pod runs.
         pods.patch_status(&name.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     }

@@ -11,5 +11,6 @@ pub mod core;
 pub mod custom;
 pub mod discovery;
 pub mod istio;
+pub mod listening;
 pub mod meta;
 pub mod secret;

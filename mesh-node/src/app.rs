@@ -232,6 +232,7 @@ async fn daemon(run: Run) -> Result<(), AppError> {
         metrics: metrics.clone(),
         notices,
         announcer,
+        own_pod: run.pod_name.as_deref().map(|name| model::Name::new(run.cluster.namespace.as_str(), name)),
     });
     let keeper = objects.keep(&run, &control);
     let own = api.clone().zip(run.daemon_set.as_deref()).map(|(api, name)| ending::Own::watch(api, name));

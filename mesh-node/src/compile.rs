@@ -230,6 +230,7 @@ impl Compiler {
             entrances: Arc::clone(&self.policies.published().entrances),
             directory: Arc::new(self.directory.directory()),
             edge: self.edge.clone(),
+            listeners: self.routing.listeners(),
             issues: self.translator.issues.list(),
         }
     }

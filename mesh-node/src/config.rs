@@ -291,6 +291,9 @@ pub struct Run {
     /// The cluster's name in telemetry.
     #[arg(long, env = "MESH_CLUSTER_NAME", default_value = "Kubernetes")]
     pub cluster_name: String,
+    /// The name of the daemon's own pod, which tells what becomes of gateways at its node.
+    #[arg(long, env = "MESH_POD_NAME")]
+    pub pod_name: Option<String>,
     /// Where traffic enters from outside the mesh.
     #[command(flatten)]
     pub edge: Edge,

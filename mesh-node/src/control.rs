@@ -23,7 +23,7 @@ pub use steerer::{Report, Steerer};
 use crate::announce::Announcer;
 use crate::compile::{self, Compiler};
 use crate::identity::{Bearer, Keyring};
-use crate::model::Identity;
+use crate::model::{Identity, Name};
 use crate::proxy::{Feed, Proxy};
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
 use crate::source::cni::{self, AttachmentStore};
@@ -72,6 +72,8 @@ pub struct Parts {
     pub notices: Notices,
     /// Who tells the other nodes.
     pub announcer: Announcer,
+    /// The daemon's own pod, if it is one.
+    pub own_pod: Option<Name>,
 }
 
 /// What the loop listens to.

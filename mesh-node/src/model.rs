@@ -10,6 +10,7 @@ mod gateway;
 pub mod http;
 mod identity;
 mod issue;
+mod listening;
 mod name;
 pub mod policy;
 mod selector;
@@ -19,9 +20,10 @@ pub use external::{EndpointAddress, ExternalEndpoint, ExternalPort, ExternalServ
 pub use gateway::{AllowedRoutes, CONTROLLER, Gateway, GatewayClass, Listener, ListenerProtocol, ListenerTls};
 pub use identity::{Identity, IdentityError, TrustDomain};
 pub use issue::{Issue, ObjectRef, Reason};
+pub use listening::{Closed, Daemon, Listening, Told};
 pub use name::{Name, Text};
 pub use selector::{Key, PackedLabels, Selector, Subject};
-pub use standing::{Attachment, GatewayStanding, ListenerStanding, RouteStanding};
+pub use standing::{Attachment, GatewayStanding, Heard, ListenerStanding, RouteStanding};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

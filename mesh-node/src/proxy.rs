@@ -34,11 +34,12 @@ mod verdicts;
 mod wire;
 mod worker;
 
+pub use self::http::Lesson;
 pub use denials::{Denied, TellDenied};
 pub use feed::{Departure, Feed};
 pub use hello::{Hello, classify};
-pub use http::Lesson;
 
+use self::http::Learnt;
 use crate::identity::Keyring;
 use crate::snapshot::{PodKey, WorkloadEntry};
 use crate::sys::netns::NetNs;
@@ -48,9 +49,8 @@ use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::tcp::TcpMetrics;
 use crate::telemetry::trace::Tracer;
 use crate::telemetry::{Metrics, Side};
-use http::Learnt;
 use metrics::ProxyMetrics;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,6 +165,7 @@ struct PodTraffic {
 pub struct Proxy {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     learnt: Learnt,
+    metrics: ProxyMetrics,
     homes: Mutex<Homes>,
 }
 
@@ -191,9 +192,15 @@ impl Proxy {
         let count = config.workers;
         let node = Arc::new(NetNs::open("/proc/self/ns/net").map_err(ProxyError::Worker)?);
         let (metrics, learnt) = (ProxyMetrics::new(metrics), Learnt::default());
+        let own = metrics.clone();
         let parts = Parts { config, feed, keyring, observers, metrics, node, learnt: learnt.clone() };
         let workers = (0..count).map(|number| start_worker(number, parts.clone())).collect::<Result<_, _>>()?;
-        Ok(Self { workers, learnt, homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }) })
+        Ok(Self {
+            workers,
+            learnt,
+            metrics: own,
+            homes: Mutex::new(Homes { of: HashMap::new(), load: vec![0; count] }),
+        })
     }
 
     /// Serves a pod's connections from its listeners, which stay open for as long as `serve` holds them.
@@ -225,6 +232,12 @@ impl Proxy {
             sent: totals.sent.load(Ordering::Relaxed),
             received: totals.received.load(Ordering::Relaxed),
         })
+    }
+
+    /// The ports of gateways that are listened on, or cannot be: whether they are.
+    #[must_use]
+    pub fn edge_ports(&self) -> BTreeMap<u16, bool> {
+        self.metrics.edge_ports()
     }
 
     /// What ports were seen to speak that do not say so.

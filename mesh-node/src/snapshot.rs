@@ -35,6 +35,8 @@ pub struct NodeSnapshot {
     pub entrances: Arc<BTreeMap<edge::Entrance, Arc<Chains>>>,
     /// What this node lets in from outside the mesh; `None` without gateways.
     pub edge: Option<Arc<edge::Edge>>,
+    /// The listeners of gateways of the Gateway API, for whoever tells what became of them.
+    pub listeners: Arc<[edge::ListenerHere]>,
     /// What is wrong in users' objects, ordered.
     pub issues: Arc<[Arc<Issue>]>,
 }

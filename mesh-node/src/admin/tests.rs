@@ -29,7 +29,9 @@ impl Source for Daemon {
 
     fn debug(&self, what: What) -> serde_json::Value {
         match what {
-            What::Snapshot => view::snapshot(&crate::snapshot::NodeSnapshot::default(), |_| view::PodState::default(), &[]),
+            What::Snapshot => {
+                view::snapshot(&crate::snapshot::NodeSnapshot::default(), |_| view::PodState::default(), &[])
+            }
             What::World | What::Model | What::Kernel => json!({ "what": format!("{what:?}") }),
         }
     }

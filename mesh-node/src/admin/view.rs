@@ -72,7 +72,12 @@ pub struct Learnt {
 impl Learnt {
     /// What was seen at an address, when HTTP and when something else.
     #[must_use]
-    pub fn new(snapshot: &NodeSnapshot, address: SocketAddr, http: Option<SystemTime>, other: Option<SystemTime>) -> Self {
+    pub fn new(
+        snapshot: &NodeSnapshot,
+        address: SocketAddr,
+        http: Option<SystemTime>,
+        other: Option<SystemTime>,
+    ) -> Self {
         let directory = &snapshot.directory;
         let service = directory.services.get(&address.ip()).map(|service| &service.name);
         let service = service.or_else(|| directory.service_of(&address)).map(|name| name.host.to_string());

@@ -60,6 +60,12 @@ impl Reported {
         let Parts { metadata, status } = serde_json::from_str(json)?;
         Ok(Self { generation: metadata.generation, revision: metadata.resource_version, status })
     }
+
+    /// The same without what changes whenever somebody says something.
+    #[must_use]
+    pub fn generation_alone(self) -> Self {
+        Self { generation: self.generation, ..Self::default() }
+    }
 }
 
 /// The kinds of [`Custom`].

@@ -9,7 +9,7 @@ use crate::admin::{self, What};
 use crate::cluster::lease::{self, Election};
 use crate::config::Report;
 use crate::control::reporting::Reporting;
-use crate::source::kube;
+use crate::source::{daemons, kube};
 use crate::status::writer::Writer;
 use crate::telemetry::{self, Metrics};
 use crate::{cluster, translate};
@@ -34,7 +34,8 @@ pub(super) async fn report(run: Report) -> Result<(), AppError> {
     let synced = kube::watch(kube::Config::of_standings(client.clone()), changed, &metrics);
     let (lead, leads) = watch::channel(false);
     let names = translate::Settings { cluster_domain: run.cluster_domain.clone(), ..translate::Settings::default() };
-    let reporting = Reporting::new(names, Writer::new(client.clone(), &metrics));
+    let daemons = daemons::watch(client.clone(), &run.namespace);
+    let reporting = Reporting::new(names, Writer::new(client.clone(), &metrics), daemons);
     telemetry::spawn("reporting", reporting.run(changes, leads));
     let _admin = admin::serve(listeners, Arc::new(Inside { metrics: metrics.clone(), synced }), &metrics)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "the reporter has started");

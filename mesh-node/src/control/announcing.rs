@@ -1,19 +1,24 @@
 //! What the other nodes are told of this node's pods, step by step.
 //!
 //! In:  the snapshot's pods, with what was told last; which of them are in force.
-//! Out: what is to be told next.
+//! Out: what is to be told next; what becomes of gateways at this node, of the daemon's own pod.
 //! Invariant: a pod takes mutual TLS before the others are told to speak it, and until after they are told not to.
 //! Invariant: a pod that starts is told of before it runs; only one that ran before takes plain text for a moment longer.
 
 use super::Control;
 use super::pods::State;
-use crate::announce::Announcement;
-use crate::model::Announced;
+use crate::announce::{Announcement, Said};
+use crate::model::{Announced, Closed, Listening};
 use crate::snapshot::LocalPod;
+use crate::snapshot::edge::ListenerHere;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Within this all nodes have heard of a change, or cannot hear of any.
 pub const HEARD: Duration = Duration::from_secs(2);
+/// What becomes of gateways is told together for so long.
+const GATHERING: Duration = Duration::from_millis(250);
 
 impl Control {
     /// Has the other nodes told of this node's pods what they have not been told yet.
@@ -23,11 +28,33 @@ impl Control {
             let in_force = self.enrolments.state(key) == Some(&State::InForce);
             let starts = self.waiting.iter().any(|waiting| waiting.is_for(key));
             let (announced, after) = next(pod, in_force, starts)?;
-            Some((pod.name.clone(), Announcement { uid: pod.uid.clone(), announced, after }))
+            let said = Said::Steered(announced);
+            Some((pod.name.clone(), Announcement { uid: pod.uid.clone(), said, after }))
         });
-        let wanted = wanted.collect();
+        let own = self.parts.own_pod.as_ref().filter(|_| !published.listeners.is_empty()).map(|pod| {
+            let listening = listening(&published.listeners, &self.parts.proxy.edge_ports());
+            let said = Said::Listening(Arc::new(listening));
+            (pod.clone(), Announcement { uid: String::new(), said, after: GATHERING })
+        });
+        let wanted = wanted.chain(own).collect();
         self.parts.announcer.want(wanted);
     }
+}
+
+/// What became of listeners, where these ports are listened on or cannot be.
+fn listening(listeners: &[ListenerHere], ports: &BTreeMap<u16, bool>) -> Listening {
+    let mut told = Listening::new();
+    for listener in listeners {
+        let gateway = told.entry(listener.gateway.to_string()).or_default();
+        gateway.generation = listener.generation;
+        let closed = listener.closed.or(match ports.get(&listener.port) {
+            Some(true) => None,
+            Some(false) => Some(Closed::PortUnavailable),
+            None => Some(Closed::Opening),
+        });
+        gateway.closed.extend(closed.map(|why| (listener.name.to_string(), why)));
+    }
+    told
 }
 
 /// What is to be announced next of a pod, and after how long.
@@ -47,9 +74,8 @@ fn next(pod: &LocalPod, in_force: bool, starts: bool) -> Option<(Announced, Dura
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Name, Text};
+    use crate::model::{Name, Text, Told};
     use crate::snapshot::{WorkloadEntry, WorkloadLabels};
-    use std::sync::Arc;
 
     pub(in crate::control) fn pod(enrolled: bool, announced: Announced) -> LocalPod {
         let name = Name::new("shop", "web");
@@ -90,6 +116,30 @@ pub(super) mod tests {
             said.push(next);
         }
         said
+    }
+
+    #[test]
+    fn a_listener_is_told_to_be_open_once_its_port_is() {
+        let here = |gateway: &str, name: &str, port: u16, closed: Option<Closed>| ListenerHere {
+            gateway: gateway.into(),
+            generation: 3,
+            name: name.into(),
+            port,
+            closed,
+        };
+        let listeners = [
+            here("u1", "open", 80, None),
+            here("u1", "busy", 81, None),
+            here("u1", "early", 82, None),
+            here("u1", "bare", 443, Some(Closed::InvalidCertificate)),
+            here("u2", "open", 80, None),
+        ];
+        let told = listening(&listeners, &BTreeMap::from([(80, true), (81, false)]));
+        let closed =
+            [("bare", Closed::InvalidCertificate), ("busy", Closed::PortUnavailable), ("early", Closed::Opening)];
+        let closed: BTreeMap<String, Closed> = closed.map(|(name, why)| (name.to_owned(), why)).into();
+        let (first, second) = (Told { generation: 3, closed }, Told { generation: 3, ..Told::default() });
+        assert_eq!(told, Listening::from([("u1".to_owned(), first), ("u2".to_owned(), second)]));
     }
 
     #[test]

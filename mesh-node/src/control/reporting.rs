@@ -1,6 +1,6 @@
 //! The loop of the reporter: what is known becomes what users are told of their routes and gateways.
 //!
-//! In:  changes from the source, whether this process leads.
+//! In:  changes from the source, what daemons tell, whether this process leads.
 //! Out: statuses, through [`Writer`].
 //! Invariant: nothing is decided here; `translate` and `compile` judge, `status::conditions` words it.
 //! Invariant: nothing is written before the world is whole, by who does not lead, or over what was not seen.
@@ -9,6 +9,7 @@ use crate::api::custom::CustomKind;
 use crate::compile::Standings;
 use crate::model::CONTROLLER;
 use crate::model::Name;
+use crate::source::daemons::Daemons;
 use crate::status::conditions::{self, Speaker};
 use crate::status::writer::{WriteError, Writer};
 use crate::telemetry::{explain, timestamp};
@@ -43,17 +44,18 @@ pub struct Reporting {
     due: VecDeque<Subject>,
     /// When everything is looked at again.
     review: Option<Instant>,
+    daemons: watch::Receiver<Daemons>,
 }
 
 impl Reporting {
     /// One that knows of nothing.
     #[must_use]
-    pub fn new(names: Settings, writer: Writer) -> Self {
+    pub fn new(names: Settings, writer: Writer, daemons: watch::Receiver<Daemons>) -> Self {
         let mut world = World::default();
         // A reporter has no sandboxes.
         world.apply(Change::Synced(SourceId::Attachments));
         let (written, due) = (BTreeMap::new(), VecDeque::new());
-        Self { world, translator: Translator::new(names), writer, written, due, review: None }
+        Self { world, translator: Translator::new(names), writer, written, due, review: None, daemons }
     }
 
     /// Runs until the source has ended.
@@ -66,6 +68,9 @@ impl Reporting {
                     Some(change) => self.take(change, &mut changes),
                     None => return,
                 },
+                Ok(()) = self.daemons.changed() => {
+                    self.review.get_or_insert_with(|| Instant::now() + SETTLING);
+                }
                 // Who leads anew looks at everything.
                 Ok(()) = leads.changed() => self.review = Some(Instant::now()),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if may_write && next.is_some() => self.go_on().await,
@@ -91,7 +96,8 @@ impl Reporting {
         let Some(subject) = self.due.pop_front() else {
             self.review = None;
             let now = now();
-            let standings = self.standings();
+            let daemons = self.daemons.borrow().clone();
+            let standings = self.standings(&daemons);
             let of_kind = |kind: CustomKind| self.world.customs(kind).map(move |(name, _)| (kind, name.clone()));
             let all = KINDS.into_iter().flat_map(of_kind);
             let due = all.filter(|subject| self.wanted(&standings, subject, &now).is_some()).collect();
@@ -99,7 +105,9 @@ impl Reporting {
             self.written.retain(|(kind, name), _| self.world.custom(*kind, name).is_some());
             return;
         };
-        let Some((revision, status)) = self.wanted(&self.standings(), &subject, &now()) else { return };
+        let daemons = self.daemons.borrow().clone();
+        let wanted = self.wanted(&self.standings(&daemons), &subject, &now());
+        let Some((revision, status)) = wanted else { return };
         let (kind, name) = &subject;
         match self.writer.write((*kind, name), &revision, &status).await {
             // The source tells what there is now.
@@ -114,8 +122,8 @@ impl Reporting {
         }
     }
 
-    fn standings(&self) -> Standings<'_> {
-        Standings::new(&self.world, &self.translator, CONTROLLER)
+    fn standings<'s>(&'s self, daemons: &'s Daemons) -> Standings<'s> {
+        Standings::new(&self.world, &self.translator, CONTROLLER).hearing(daemons.as_deref())
     }
 
     /// The status that an object must get, with the revision that it is for; `None` if it has it.

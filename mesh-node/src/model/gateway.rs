@@ -17,6 +17,8 @@ pub struct Gateway {
     pub object: ObjectRef,
     /// The object's UID; empty if it came from no API server.
     pub uid: Text,
+    /// Which of its specifications this is; 0 where nobody is told of that.
+    pub generation: i64,
     /// When the object was created (RFC 3339): the oldest of equals wins.
     pub created: Text,
     /// Who carries it.

@@ -1,10 +1,11 @@
 //! How routes and gateways stand, as whoever reports it to users needs to know.
 //!
-//! Out: [`RouteStanding`], [`GatewayStanding`], [`ListenerStanding`], [`Attachment`].
+//! Out: [`RouteStanding`], [`GatewayStanding`], [`ListenerStanding`], [`Heard`], [`Attachment`].
 //! Source: Gateway API `RouteParentStatus`, `GatewayStatus`.
 
-use super::{Issue, Reason};
-use std::collections::BTreeSet;
+use super::{Closed, Daemon, Issue, Reason};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// What became of one reference of a route to a parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ fn closes(issue: &Issue) -> bool {
 pub struct GatewayStanding {
     /// Those of its listeners that are understood, in the order written.
     pub listeners: Vec<ListenerStanding>,
+    /// The addresses of nodes at which all of it is listened on that can be, in order.
+    pub addresses: Vec<IpAddr>,
     /// What is wrong in what is written.
     pub issues: Vec<Issue>,
 }
@@ -75,4 +78,47 @@ pub struct ListenerStanding {
     pub attached: usize,
     /// Why it is not listened on, as far as objects say.
     pub refusal: Option<Issue>,
+    /// What the daemons say of it; `None` where they cannot be heard.
+    pub heard: Option<Heard>,
+}
+
+/// What the daemons that are ready say of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// At how many nodes it is listened on.
+    pub open: usize,
+    /// The nodes that have told nothing of it as it is now.
+    pub silent: Vec<String>,
+    /// The nodes at which it is not listened on, and why.
+    pub closed: BTreeMap<Closed, Vec<String>>,
+}
+
+impl Heard {
+    /// What these daemons say of a listener of a gateway, as it is in this generation.
+    #[must_use]
+    pub fn of(daemons: &[Daemon], (uid, generation): (&str, i64), listener: &str) -> Self {
+        let mut heard = Self::default();
+        for daemon in daemons {
+            match daemon.listening.get(uid).filter(|told| told.generation == generation) {
+                None => heard.silent.push(daemon.node.clone()),
+                Some(told) => match told.closed.get(listener) {
+                    None => heard.open += 1,
+                    Some(why) => heard.closed.entry(*why).or_default().push(daemon.node.clone()),
+                },
+            }
+        }
+        heard
+    }
+
+    /// Is it listened on at every node?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open > 0 && self.silent.is_empty() && self.closed.is_empty()
+    }
+
+    /// Is this why it is listened on nowhere?
+    #[must_use]
+    pub fn is_closed_by(&self, why: Closed) -> bool {
+        self.open == 0 && self.silent.is_empty() && self.closed.len() == 1 && self.closed.contains_key(&why)
+    }
 }

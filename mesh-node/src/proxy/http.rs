@@ -36,8 +36,8 @@ mod upgrade;
 mod upstream;
 
 pub(crate) use io::Transport;
-pub use learnt::Lesson;
 pub(crate) use learnt::Learnt;
+pub use learnt::Lesson;
 pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
 
 use super::edge::Gate;

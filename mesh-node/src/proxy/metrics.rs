@@ -46,6 +46,13 @@ struct EdgePort {
     port: u16,
 }
 
+/// How many workers listen on a port of gateways, and how many cannot.
+#[derive(Clone, Copy, Default)]
+struct Doors {
+    open: u32,
+    failed: u32,
+}
+
 /// The proxy's counters; clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct ProxyMetrics {
@@ -56,8 +63,8 @@ pub(crate) struct ProxyMetrics {
     bad_http: Family<Abuse, Counter>,
     mirrors: Family<Mirrored, Counter>,
     edge: Family<EdgePort, Gauge>,
-    /// How many workers cannot listen on which ports of gateways.
-    failed: Arc<Mutex<BTreeMap<u16, u32>>>,
+    /// The ports of gateways, as workers have them.
+    ports: Arc<Mutex<BTreeMap<u16, Doors>>>,
     unmarked: Counter,
     /// What policies decided.
     pub(crate) verdicts: Verdicts,
@@ -126,9 +133,10 @@ impl ProxyMetrics {
     /// A worker listens on a port of gateways now, on which it may have failed to listen before. That it is all right again is told
     /// once, by the last of the workers.
     pub(crate) fn edge_opened(&self, port: u16, had_failed: bool) {
-        let failed = self.edge_failures(port, |failed| failed - u32::from(had_failed));
-        self.edge.get_or_create(&EdgePort { port }).set(i64::from(failed == 0));
-        if had_failed && failed == 0 {
+        let doors =
+            self.doors(port, |doors| Doors { open: doors.open + 1, failed: doors.failed - u32::from(had_failed) });
+        self.edge.get_or_create(&EdgePort { port }).set(i64::from(doors.failed == 0));
+        if had_failed && doors.failed == 0 {
             tracing::info!(port, "a gateway's port is listened on");
         }
     }
@@ -136,25 +144,34 @@ impl ProxyMetrics {
     /// A worker cannot listen on a port of gateways, on which it did not fail before. It is told once, by the first of them.
     pub(crate) fn edge_failed(&self, port: u16, error: &std::io::Error) {
         self.edge.get_or_create(&EdgePort { port }).set(0);
-        if self.edge_failures(port, |failed| failed + 1) == 1 {
+        if self.doors(port, |doors| Doors { failed: doors.failed + 1, ..doors }).failed == 1 {
             tracing::error!(port, %error, "a gateway's port cannot be listened on; it is tried again");
         }
     }
 
     /// A port on which a worker may have failed to listen is no gateway's any more.
     pub(crate) fn no_edge(&self, port: u16, had_failed: bool) {
-        self.edge_failures(port, |failed| failed - u32::from(had_failed));
+        self.doors(port, |doors| Doors {
+            open: doors.open - u32::from(!had_failed),
+            failed: doors.failed - u32::from(had_failed),
+        });
         self.edge.remove(&EdgePort { port });
     }
 
-    /// How many workers cannot listen on a port, after a change.
-    fn edge_failures(&self, port: u16, change: impl FnOnce(u32) -> u32) -> u32 {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = change(failed.remove(&port).unwrap_or(0));
-        if count > 0 {
-            failed.insert(port, count);
+    /// The ports of gateways on which workers listen or tried to, and whether none of them failed.
+    pub(crate) fn edge_ports(&self) -> BTreeMap<u16, bool> {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.iter().map(|(port, doors)| (*port, doors.failed == 0)).collect()
+    }
+
+    /// How workers have a port, after a change.
+    fn doors(&self, port: u16, change: impl FnOnce(Doors) -> Doors) -> Doors {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let doors = change(ports.remove(&port).unwrap_or_default());
+        if doors.open + doors.failed > 0 {
+            ports.insert(port, doors);
         }
-        count
+        doors
     }
 
     /// A mesh peer's SYN came without the mark.

@@ -7,7 +7,7 @@
 
 use super::http::RouteTable;
 use super::{ByHost, WorkloadEntry};
-use crate::model::{Name, ObjectRef, Text};
+use crate::model::{Closed, Name, ObjectRef, Text};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -86,6 +86,21 @@ pub struct GatewayRef {
     pub object: ObjectRef,
     /// Its UID; empty if it came from no API server.
     pub uid: Text,
+}
+
+/// A listener of a gateway of the Gateway API that objects allow, for whoever tells what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerHere {
+    /// The UID of the gateway.
+    pub gateway: Text,
+    /// Which of the gateway's specifications this is.
+    pub generation: i64,
+    /// Its name.
+    pub name: Text,
+    /// Its port.
+    pub port: u16,
+    /// Why its port is not among those of the edge, if it is not.
+    pub closed: Option<Closed>,
 }
 
 /// What lets something in, as policies tell it apart.

@@ -34,6 +34,7 @@ struct Condition {
 enum Holds {
     Yes,
     No,
+    Unknown,
 }
 
 /// Who says it, and when.
@@ -189,6 +190,7 @@ impl Condition {
         let status = match self.holds {
             Holds::Yes => "True",
             Holds::No => "False",
+            Holds::Unknown => "Unknown",
         };
         let before = before.iter().find(|of| of["type"] == self.kind && of["status"] == status);
         let since = before.and_then(|of| of["lastTransitionTime"].as_str()).unwrap_or(now);

@@ -148,6 +148,7 @@ fn a_daemon_may_announce_its_own_nodes_pods_and_change_nothing_else_of_pods() ->
     for (pod, subresource, what, why) in [
         (&theirs, &status[..], annotations(ANNOUNCED), "a daemon may announce pods of its own node only"),
         (&ours, &status, annotations("some.other/annotation"), "a daemon may change no annotation but"),
+        (&ours, &status, annotations("mesh.internal/listening"), "and mesh.internal/listening of daemons"),
         (&ours, &status, json!({"metadata": {"labels": {"some": "label"}}}), "a daemon may change no label"),
         (&ours, &status, json!({"status": {"reason": "Evicted"}}), "a daemon may change no label, finalizer or status"),
         (&ours, &[], annotations(ANNOUNCED), "cannot patch resource \"pods\""),

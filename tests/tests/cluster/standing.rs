@@ -92,6 +92,7 @@ fn routes_and_gateways_are_told_how_they_stand() -> Result<()> {
     };
     has("gatewayclass", &space.name, ACCEPTED)?;
     has("gateway", "web", ACCEPTED)?;
+    has("gateway", "web", "Programmed=True/Programmed")?;
 
     // Another controller speaks of the same route.
     let mut parents = first["status"]["parents"].as_array().cloned().context("parents")?;

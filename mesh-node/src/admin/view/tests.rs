@@ -73,6 +73,7 @@ fn node() -> NodeSnapshot {
             ..Directory::default()
         }),
         edge: None,
+        listeners: Arc::default(),
         issues: [Arc::new(model::Issue {
             object: ObjectRef { kind: "PeerAuthentication".into(), name: Name::new("default", "odd") },
             field: "spec.mtls.mode".into(),

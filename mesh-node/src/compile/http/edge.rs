@@ -11,8 +11,8 @@ use super::listeners::{self, Judged};
 use super::{Client, Port, Traffic, admission};
 use crate::compile::edge::entrance;
 use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
-use crate::model::{CONTROLLER, Gateway, GatewayClass, Issue, Labels, Listener, Name, Text};
-use crate::snapshot::edge::{Certificate, Door, EdgeHost, EdgePort, GatewayRef};
+use crate::model::{CONTROLLER, Closed, Gateway, GatewayClass, Issue, Labels, Listener, Name, Reason, Text};
+use crate::snapshot::edge::{Certificate, Door, EdgeHost, EdgePort, GatewayRef, ListenerHere};
 use crate::snapshot::http::RouteTable;
 use crate::snapshot::{ByHost, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,14 +42,18 @@ struct Attached<'m> {
 }
 
 impl<'m> Traffic<'m> {
-    /// The ports of the edge.
-    pub(super) fn edge(&self, issues: &mut Vec<Issue>) -> Vec<Arc<EdgePort>> {
+    /// The ports of the edge, and what became of the listeners of the Gateway API's gateways.
+    pub(super) fn edge(&self, issues: &mut Vec<Issue>) -> (Vec<Arc<EdgePort>>, Vec<ListenerHere>) {
         let mut ports: BTreeMap<u16, Building<'m>> = BTreeMap::new();
         let mut gateways: Vec<&Gateway> = self.translator.customs.gateways.values().map(|gateway| &**gateway).collect();
         gateways.retain(|gateway| self.is_ours(gateway, issues));
+        let mut here = Vec::new();
         for judged in listeners::judge(&self.translator.customs, gateways.clone()) {
             let (gateway, listener) = (judged.gateway, judged.listener);
-            if let Err((problem, cure)) = self.open(judged, &mut ports) {
+            let reason = judged.refusal.as_ref().map(|(reason, ..)| *reason);
+            let outcome = self.open(judged, &mut ports);
+            here.extend(what_became((gateway, listener), reason, outcome.is_ok()));
+            if let Err((problem, cure)) = outcome {
                 let problem = format!("listener `{}` is not listened on: {problem}", listener.name);
                 issues.push(Issue::new(&gateway.object, listeners::path(gateway, listener), problem, cure));
             }
@@ -57,7 +61,8 @@ impl<'m> Traffic<'m> {
         for route in &self.indexes.of_gateway {
             self.attach(route, &gateways, &mut ports, issues);
         }
-        ports.into_iter().map(|(number, port)| Arc::new(self.finish(number, port, issues))).collect()
+        let ports = ports.into_iter().map(|(number, port)| Arc::new(self.finish(number, port, issues)));
+        (ports.collect(), here)
     }
 
     /// Is it for this edge to carry?
@@ -228,6 +233,26 @@ impl<'m> Traffic<'m> {
         let doors = doors.into_iter().collect();
         EdgeHost { table: Arc::new(RouteTable { routes: routes.into() }), doors }
     }
+}
+
+/// What is to be told of a listener of the Gateway API: nothing if its object alone says all.
+fn what_became(
+    (gateway, listener): (&Gateway, &Listener),
+    refused: Option<Reason>,
+    is_open: bool,
+) -> Option<ListenerHere> {
+    let closed = match refused {
+        None => (!is_open).then_some(Closed::InvalidCertificate),
+        Some(Reason::ProtocolConflict | Reason::HostnameConflict) => Some(Closed::Conflict),
+        Some(_) => return None,
+    };
+    (api(gateway) == RouteApi::Gateway && !gateway.uid.is_empty()).then(|| ListenerHere {
+        gateway: gateway.uid.clone(),
+        generation: gateway.generation,
+        name: listener.name.as_str().into(),
+        port: listener.port,
+        closed,
+    })
 }
 
 fn api(gateway: &Gateway) -> RouteApi {

@@ -14,7 +14,7 @@ use crate::compile::directory::{Builder, service_name};
 use crate::compile::{Settings, hosts};
 use crate::model::http::{LocalityPreference, Parent};
 use crate::model::{Issue, Name, ObjectRef, Service};
-use crate::snapshot::edge::EdgePort;
+use crate::snapshot::edge::{EdgePort, ListenerHere};
 use crate::snapshot::http::Upstream;
 use crate::translate::{self, Stale, TrafficUnit as Unit, Translator};
 use crate::world::World;
@@ -32,13 +32,20 @@ pub(in crate::compile) struct Live {
     records: BTreeMap<Unit, Record>,
     readers: Readers,
     upstreams: HashMap<Arc<str>, Arc<Upstream>>,
-    edge: Vec<Arc<EdgePort>>,
+    edge: EdgeParts,
     /// What must be compiled again because of its routes.
     rerouted: BTreeSet<Unit>,
     /// Must all of it be compiled again?
     is_stale: bool,
     /// And may that be more than it was?
     has_new_indexes: bool,
+}
+
+/// What becomes of gateways.
+#[derive(Clone, Debug, Default)]
+struct EdgeParts {
+    ports: Vec<Arc<EdgePort>>,
+    listeners: Arc<[ListenerHere]>,
 }
 
 /// What is known of something that was compiled.
@@ -200,7 +207,12 @@ impl Live {
 
     /// The ports of the edge.
     pub(in crate::compile) fn edge(&self) -> &[Arc<EdgePort>] {
-        &self.edge
+        &self.edge.ports
+    }
+
+    /// What became of the listeners of gateways.
+    pub(in crate::compile) fn listeners(&self) -> Arc<[ListenerHere]> {
+        Arc::clone(&self.edge.listeners)
     }
 
     fn idle(&self) -> Vec<Issue> {
@@ -248,15 +260,18 @@ fn compile_service(
 }
 
 /// Makes the ports of the edge. Returns what routing has to know of them, if there are gateways.
-fn compile_edge(traffic: &Traffic<'_>, edge: &mut Vec<Arc<EdgePort>>, issues: &mut Vec<Issue>) -> Option<Record> {
-    let mut ports = traffic.edge(issues);
+fn compile_edge(traffic: &Traffic<'_>, edge: &mut EdgeParts, issues: &mut Vec<Issue>) -> Option<Record> {
+    let (mut ports, listeners) = traffic.edge(issues);
     for port in &mut ports {
-        let known = edge.iter().find(|known| **known == *port);
+        let known = edge.ports.iter().find(|known| **known == *port);
         known.into_iter().for_each(|known| *port = Arc::clone(known));
     }
-    *edge = ports;
+    edge.ports = ports;
+    if *edge.listeners != *listeners {
+        edge.listeners = listeners.into();
+    }
     let (reads, taken) = traffic.take();
-    (!edge.is_empty()).then_some(Record { reads, taken, is_there: true })
+    (!edge.ports.is_empty()).then_some(Record { reads, taken, is_there: true })
 }
 
 /// Puts the external hosts into the directory. Returns what routing has to know of them, if there are any.

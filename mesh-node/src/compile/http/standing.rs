@@ -11,12 +11,14 @@ use super::upstream::{Absent, port_of};
 use super::{admission, attach};
 use crate::model::http::{BackendTarget, HttpRoute, HttpTarget, Parent};
 use crate::model::{
-    Attachment, Gateway, GatewayClass, GatewayStanding, Issue, Listener, ListenerStanding, Name, ObjectRef, Reason,
-    RouteStanding, Service,
+    Attachment, Daemon, Gateway, GatewayClass, GatewayStanding, Heard, Issue, Listener, ListenerStanding, Name,
+    ObjectRef, Reason, RouteStanding, Service,
 };
 use crate::translate::{Translator, Unit};
 use crate::world::{CustomKind, Kind, World};
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Where standings are looked up.
 pub struct Standings<'w> {
@@ -24,6 +26,8 @@ pub struct Standings<'w> {
     translator: &'w Translator,
     /// Whose gateways are the mesh's own.
     controller: &'w str,
+    /// The daemons that are ready, if that is known.
+    daemons: Option<&'w [Daemon]>,
     judged: OnceCell<Vec<Judged<'w>>>,
 }
 
@@ -31,7 +35,13 @@ impl<'w> Standings<'w> {
     /// Of what `translator` has learnt of `world`. Gateways of classes that `controller` controls are the mesh's.
     #[must_use]
     pub fn new(world: &'w World, translator: &'w Translator, controller: &'w str) -> Self {
-        Self { world, translator, controller, judged: OnceCell::new() }
+        Self { world, translator, controller, daemons: None, judged: OnceCell::new() }
+    }
+
+    /// The same, with what these daemons say, which are ready.
+    #[must_use]
+    pub fn hearing(self, daemons: Option<&'w [Daemon]>) -> Self {
+        Self { daemons, ..self }
     }
 
     /// Is the class of this name the mesh's?
@@ -60,8 +70,24 @@ impl<'w> Standings<'w> {
         let gateway = self.own_gateway(name)?;
         let judged = self.judged.get_or_init(|| self.judged());
         let own = judged.iter().filter(|judged| judged.gateway.object == gateway.object);
-        let listeners = own.map(|judged| self.listener(judged)).collect();
-        Some(GatewayStanding { listeners, issues: self.issues(CustomKind::Gateway, name) })
+        let listeners: Vec<_> = own.map(|judged| self.listener(judged)).collect();
+        let addresses = self.addresses(gateway, &listeners);
+        Some(GatewayStanding { listeners, addresses, issues: self.issues(CustomKind::Gateway, name) })
+    }
+
+    /// The addresses of nodes at which all listeners of a gateway are listened on that can be.
+    fn addresses(&self, gateway: &Gateway, listeners: &[ListenerStanding]) -> Vec<IpAddr> {
+        let allowed = |listener: &&Listener| {
+            listeners.iter().any(|standing| standing.at == listener.at && standing.refusal.is_none())
+        };
+        let allowed: Vec<&Listener> = gateway.listeners.iter().filter(allowed).collect();
+        let is_open = |daemon: &&Daemon, listener: &Listener| {
+            Heard::of(std::slice::from_ref(*daemon), generation(gateway), &listener.name).is_open()
+        };
+        let daemons = self.daemons.unwrap_or_default().iter();
+        let open = daemons.filter(|daemon| !allowed.is_empty() && allowed.iter().all(|of| is_open(daemon, of)));
+        let addresses: BTreeSet<IpAddr> = open.flat_map(|daemon| daemon.addresses.iter().copied()).collect();
+        addresses.into_iter().collect()
     }
 
     /// The listeners of all gateways that are the mesh's.
@@ -77,7 +103,8 @@ impl<'w> Standings<'w> {
         });
         let routes = self.translator.customs.routes.values();
         let attached = routes.filter(|route| self.is_attached(route, (gateway, listener))).count();
-        ListenerStanding { at: listener.at, kinds: listener.kinds.clone(), attached, refusal }
+        let heard = self.daemons.map(|daemons| Heard::of(daemons, generation(gateway), &listener.name));
+        ListenerStanding { at: listener.at, kinds: listener.kinds.clone(), attached, refusal, heard }
     }
 
     /// Is a route accepted by a listener?
@@ -185,4 +212,9 @@ impl<'w> Standings<'w> {
         let absent = (*port).and_then(|port| port_of(&service, port).err())?;
         Some((host, absent))
     }
+}
+
+/// By what daemons tell a gateway apart, and its specification.
+fn generation(gateway: &Gateway) -> (&str, i64) {
+    (&gateway.uid, gateway.generation)
 }

@@ -2,7 +2,7 @@
 
 use super::routes::cluster;
 use crate::compile::Standings;
-use crate::model::{Attachment, Issue, Name};
+use crate::model::{Attachment, Closed, Daemon, Issue, Name, Told};
 use crate::translate::{Settings, Translator};
 use crate::world::{CustomKind, World};
 use expect_test::{Expect, expect};
@@ -259,4 +259,28 @@ fn routes_are_counted_where_they_are_accepted() {
             InvalidCertificate spec.listeners[2].tls.certificateRefs[0]: Odd of group `` is no certificate that can be shown
         "#]],
     );
+}
+
+#[test]
+fn a_gateway_has_the_addresses_of_nodes_that_listen_to_all_of_it() {
+    let object = "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: mesh}, \
+                  spec: {controllerName: mesh.internal/controller}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: web, namespace: default, uid: u}, spec: {gatewayClassName: mesh,
+ listeners: [{name: a, port: 80, protocol: HTTP}, {name: b, port: 81, protocol: HTTP}, {name: c, port: 82, protocol: TCP}]}}";
+    let world = cluster(object);
+    let daemon = |last: u8, uid: &str, closed: &[&str]| {
+        let closed = closed.iter().map(|name| ((*name).to_owned(), Closed::PortUnavailable)).collect();
+        let listening = [(uid.to_owned(), Told { generation: 0, closed })].into();
+        Daemon { node: last.to_string(), addresses: vec![[192, 0, 2, last].into()], listening }
+    };
+    // Of the listener that no object allows nothing is expected; what was told of another gateway of this name says nothing.
+    let daemons = [daemon(3, "u", &[]), daemon(2, "u", &["b"]), daemon(1, "u", &["c"]), daemon(4, "before", &[])];
+    let mut translator = Translator::new(Settings::default());
+    let _all = translator.learn(&world, world.keys().map(|key| (key, None)));
+    let standings = Standings::new(&world, &translator, OURS).hearing(Some(&daemons));
+    let standing = standings.gateway(&Name::new("default", "web")).expect("it is there");
+    assert_eq!(standing.addresses, [[192, 0, 2, 1], [192, 0, 2, 3]].map(std::net::IpAddr::from));
+    let heard: Vec<_> = standing.listeners.iter().filter_map(|of| of.heard.as_ref()).map(|of| of.open).collect();
+    assert_eq!(heard, [3, 2, 2]);
 }

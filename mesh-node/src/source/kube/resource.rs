@@ -132,8 +132,13 @@ impl Purpose {
     /// **Errors**: a field that is read has another form.
     pub(super) fn object(self, kind: Kind, json: &str) -> Result<Object, serde_json::Error> {
         let mut object = object(kind, json)?;
-        if let (Self::Standings, Object::Custom(_, custom)) = (self, &mut object) {
-            custom.reported = Some(Reported::read(json)?);
+        if let Object::Custom(kind, custom) = &mut object {
+            custom.reported = match self {
+                Self::Standings => Some(Reported::read(json)?),
+                // Of which specification it is, what a node makes of a gateway.
+                Self::Node if *kind == CustomKind::Gateway => Some(Reported::read(json)?.generation_alone()),
+                Self::Node => None,
+            };
         }
         Ok(object)
     }

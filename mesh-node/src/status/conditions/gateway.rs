@@ -7,10 +7,14 @@
 
 use super::{Condition, Holds, Speaker, Status, list, merged, sentences};
 use crate::api::custom::Custom;
-use crate::model::{GatewayStanding, Issue, ListenerStanding, Reason};
+use crate::model::{Closed, GatewayStanding, Heard, Issue, ListenerStanding, Reason};
 use serde_json::{Value, json};
 
 const GROUP: &str = "gateway.networking.k8s.io";
+/// Addresses that the status of a gateway may have.
+const MAX_ADDRESSES: usize = 16;
+/// Nodes that are named where something is wrong at them.
+const MAX_NODES: usize = 5;
 
 /// The status of a gateway that is the mesh's, if it must be another.
 #[must_use]
@@ -35,13 +39,16 @@ pub fn gateway(object: &Custom, standing: &GatewayStanding, speaker: Speaker<'_>
         })
     });
     let said: Vec<Value> = said.collect();
-    let conditions = [accepted(standing, &listeners)];
+    let conditions = [accepted(standing, &listeners), programmed(&listeners)];
     let before = list(reported.status.get("conditions"));
     let conditions = merged(&before, &conditions, reported.generation, speaker.now);
-    if before == conditions && known == said {
+    let addresses = standing.addresses.iter().take(MAX_ADDRESSES);
+    let addresses: Vec<_> = addresses.map(|of| json!({"type": "IPAddress", "value": of})).collect();
+    if before == conditions && known == said && list(reported.status.get("addresses")) == addresses {
         return None;
     }
     let mut status = reported.status.clone();
+    status.insert("addresses".to_owned(), Value::Array(addresses));
     status.insert("conditions".to_owned(), Value::Array(conditions));
     status.insert("listeners".to_owned(), Value::Array(said));
     Some(status)
@@ -74,6 +81,16 @@ fn accepted(standing: &GatewayStanding, listeners: &[Listener<'_>]) -> Condition
     Condition { kind: "Accepted", holds, reason: "ListenersNotValid", message: sentences(&wrong) }
 }
 
+/// Is every listener listened on that may be?
+fn programmed(listeners: &[Listener<'_>]) -> Condition {
+    let of_valid: Vec<Condition> =
+        listeners.iter().filter(|listener| listener.is_valid()).map(Listener::programmed).collect();
+    let Some(first) = of_valid.iter().find(|of| of.holds != Holds::Yes).or(of_valid.first()) else {
+        return Condition::no("Programmed", "Invalid", "None of its listeners can be listened on");
+    };
+    Condition { kind: "Programmed", holds: first.holds, reason: first.reason, message: first.message.clone() }
+}
+
 fn is_of_listener(issue: &Issue) -> bool {
     issue.field.starts_with("spec.listeners[")
 }
@@ -104,7 +121,32 @@ impl<'s> Listener<'s> {
     }
 
     fn conditions(&self) -> Vec<Condition> {
-        vec![self.accepted(), self.resolved(), self.conflicted()]
+        vec![self.accepted(), self.resolved(), self.programmed(), self.conflicted()]
+    }
+
+    /// What daemons say of it, if it may be listened on.
+    fn heard(&self) -> Option<&'s Heard> {
+        self.standing.filter(|of| of.refusal.is_none())?.heard.as_ref()
+    }
+
+    fn programmed(&self) -> Condition {
+        let Some(heard) = self.heard() else {
+            if self.is_valid() {
+                let message = "The daemons cannot be heard: it is not known whether they listen".to_owned();
+                return Condition { kind: "Programmed", holds: Holds::Unknown, reason: "Pending", message };
+            }
+            return Condition::no("Programmed", "Invalid", "Nothing listens: see the other conditions");
+        };
+        if heard.is_open() {
+            return Condition::yes("Programmed", "Programmed", "It is listened on at every node of the mesh");
+        }
+        let reason = if heard.closed.keys().any(|why| *why != Closed::Opening) { "Invalid" } else { "Pending" };
+        Condition::no("Programmed", reason, told(heard))
+    }
+
+    /// What daemons say, if this is why nobody listens.
+    fn closed_by(&self, why: Closed) -> Option<String> {
+        self.heard().filter(|heard| heard.is_closed_by(why)).map(told)
     }
 
     /// The issues for which there is a word, with the first word.
@@ -127,16 +169,20 @@ impl<'s> Listener<'s> {
             None if self.standing.is_none() => {
                 Condition::no("Accepted", "UnsupportedValue", "The gateway as a whole is not accepted")
             }
-            None => Condition::yes("Accepted", "Accepted", "The listener is understood"),
+            None => match self.closed_by(Closed::PortUnavailable) {
+                Some(message) => Condition::no("Accepted", "PortUnavailable", message),
+                None => Condition::yes("Accepted", "Accepted", "The listener is understood"),
+            },
         }
     }
 
     fn resolved(&self) -> Condition {
         match self.because(|issue| of_reference(issue.reason)) {
             Some((reason, message)) => Condition::no("ResolvedRefs", reason, message),
-            None => {
-                Condition::yes("ResolvedRefs", "ResolvedRefs", "Every reference is resolved, as far as objects say")
-            }
+            None => match self.closed_by(Closed::InvalidCertificate) {
+                Some(message) => Condition::no("ResolvedRefs", "InvalidCertificateRef", message),
+                None => Condition::yes("ResolvedRefs", "ResolvedRefs", "Every reference is resolved"),
+            },
         }
     }
 
@@ -146,6 +192,34 @@ impl<'s> Listener<'s> {
             None => Condition::no("Conflicted", "NoConflicts", "It shares its port with all others there"),
         }
     }
+}
+
+/// Where something is not listened on, and why.
+fn told(heard: &Heard) -> String {
+    if heard.open == 0 && heard.silent.is_empty() && heard.closed.is_empty() {
+        return "No node has a daemon that is ready".to_owned();
+    }
+    let nodes = |nodes: &[String]| {
+        let more = nodes.len().saturating_sub(MAX_NODES);
+        let named = nodes.iter().take(MAX_NODES).cloned().collect::<Vec<_>>().join(", ");
+        if more == 0 { named } else { format!("{named} and {more} more") }
+    };
+    let mut text = format!("It is listened on at {} nodes", heard.open);
+    for (why, at) in &heard.closed {
+        let why = match why {
+            Closed::Opening => "its port is being opened",
+            Closed::PortUnavailable => "its port cannot be listened on, perhaps because another program has it",
+            Closed::InvalidCertificate => {
+                "its certificate is not there or cannot be shown: of Secrets the daemons read those of `edge.certificates` alone"
+            }
+            Closed::Conflict => "another gateway has its port or its host",
+        };
+        text.push_str(&format!("; {why}: {}", nodes(at)));
+    }
+    if !heard.silent.is_empty() {
+        text.push_str(&format!("; not heard of yet: {}", nodes(&heard.silent)));
+    }
+    text
 }
 
 /// Why a reference of a listener is not resolved.

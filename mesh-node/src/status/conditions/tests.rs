@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{GatewayStanding, ListenerStanding, Name, ObjectRef};
+use crate::model::{Closed, Daemon, GatewayStanding, Heard, ListenerStanding, Name, ObjectRef, Told};
 
 const US: Speaker<'static> = Speaker { controller: "mesh.internal/controller", now: "2026-02-01T00:00:00Z" };
 
@@ -116,12 +116,13 @@ fn the_time_is_that_of_the_last_change_and_the_generation_is_that_of_now() {
 
 /// Listeners that are written, and that are understood but for those of these places.
 fn gateway_standing(listeners: Vec<ListenerStanding>, issues: Vec<Issue>) -> GatewayStanding {
-    GatewayStanding { listeners, issues }
+    GatewayStanding { listeners, addresses: Vec::new(), issues }
 }
 
 fn listener(at: usize, refusal: Option<Reason>) -> ListenerStanding {
     let refusal = refusal.map(|reason| issue(reason, &format!("spec.listeners[{at}]")));
-    ListenerStanding { at, kinds: vec!["HTTPRoute"], attached: 2, refusal }
+    let heard = Some(Heard { open: 2, ..Heard::default() });
+    ListenerStanding { at, kinds: vec!["HTTPRoute"], attached: 2, refusal, heard }
 }
 
 /// What is said of a gateway with the listeners `a` and `b`, first of itself: `Type=Status/Reason`.
@@ -133,43 +134,60 @@ fn told(standing: &GatewayStanding) -> Vec<Vec<String>> {
     std::iter::once(said(&Value::Object(status))).chain(listeners.iter().map(said)).collect()
 }
 
-const FINE: [&str; 3] = ["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs", "Conflicted=False/NoConflicts"];
+const FINE: [&str; 4] = [
+    "Accepted=True/Accepted",
+    "ResolvedRefs=True/ResolvedRefs",
+    "Programmed=True/Programmed",
+    "Conflicted=False/NoConflicts",
+];
+
+const OPEN: &str = "Programmed=True/Programmed";
+const SHUT: &str = "Programmed=False/Invalid";
 
 #[test]
 fn a_gateway_is_accepted_as_far_as_its_listeners_are() {
     let whole = |listeners, issues| told(&gateway_standing(listeners, issues)).remove(0);
     let wrong = || issue(Reason::Unsupported, "spec.listeners[1].hostname");
     let both = || vec![listener(0, None), listener(1, None)];
-    assert_eq!(whole(both(), Vec::new()), ["Accepted=True/Accepted"]);
-    assert_eq!(whole(vec![listener(0, None)], vec![wrong()]), ["Accepted=True/ListenersNotValid"]);
-    assert_eq!(whole(Vec::new(), vec![wrong()]), ["Accepted=False/ListenersNotValid"]);
+    assert_eq!(whole(both(), Vec::new()), ["Accepted=True/Accepted", OPEN]);
+    assert_eq!(whole(vec![listener(0, None)], vec![wrong()]), ["Accepted=True/ListenersNotValid", OPEN]);
+    assert_eq!(whole(Vec::new(), vec![wrong()]), ["Accepted=False/ListenersNotValid", SHUT]);
     let refused = Some(Reason::InvalidCertificate);
-    assert_eq!(whole(vec![listener(0, None), listener(1, refused)], Vec::new()), ["Accepted=True/ListenersNotValid"]);
+    assert_eq!(
+        whole(vec![listener(0, None), listener(1, refused)], Vec::new()),
+        ["Accepted=True/ListenersNotValid", OPEN]
+    );
     assert_eq!(
         whole(vec![listener(0, refused), listener(1, refused)], Vec::new()),
-        ["Accepted=False/ListenersNotValid"]
+        ["Accepted=False/ListenersNotValid", SHUT]
     );
-    assert_eq!(whole(both(), vec![issue(Reason::Unsupported, "spec.tls")]), ["Accepted=False/Invalid"]);
+    assert_eq!(whole(Vec::new(), vec![issue(Reason::Unsupported, "spec.tls")]), ["Accepted=False/Invalid", SHUT]);
 }
 
 #[test]
 fn each_listener_is_told_what_is_wrong_with_it_and_not_with_others() {
-    let [accepted, resolved, free] = FINE;
+    let [accepted, resolved, _, free] = FINE;
     for (reason, expected) in [
-        (Reason::UnsupportedProtocol, ["Accepted=False/UnsupportedProtocol", resolved, free]),
-        (Reason::Unsupported, ["Accepted=False/UnsupportedValue", resolved, free]),
-        (Reason::InvalidCertificate, [accepted, "ResolvedRefs=False/InvalidCertificateRef", free]),
-        (Reason::NotPermitted, [accepted, "ResolvedRefs=False/RefNotPermitted", free]),
-        (Reason::ProtocolConflict, ["Accepted=False/ProtocolConflict", resolved, "Conflicted=True/ProtocolConflict"]),
-        (Reason::HostnameConflict, ["Accepted=False/HostnameConflict", resolved, "Conflicted=True/HostnameConflict"]),
+        (Reason::UnsupportedProtocol, ["Accepted=False/UnsupportedProtocol", resolved, SHUT, free]),
+        (Reason::Unsupported, ["Accepted=False/UnsupportedValue", resolved, SHUT, free]),
+        (Reason::InvalidCertificate, [accepted, "ResolvedRefs=False/InvalidCertificateRef", SHUT, free]),
+        (Reason::NotPermitted, [accepted, "ResolvedRefs=False/RefNotPermitted", SHUT, free]),
+        (
+            Reason::ProtocolConflict,
+            ["Accepted=False/ProtocolConflict", resolved, SHUT, "Conflicted=True/ProtocolConflict"],
+        ),
+        (
+            Reason::HostnameConflict,
+            ["Accepted=False/HostnameConflict", resolved, SHUT, "Conflicted=True/HostnameConflict"],
+        ),
     ] {
         let found = told(&gateway_standing(vec![listener(0, None), listener(1, Some(reason))], Vec::new()));
         assert_eq!(found[1..], [FINE.map(str::to_owned), expected.map(str::to_owned)], "{reason:?}");
     }
     // What is wrong in what is written, where nothing else is left of it.
     for (reason, field, expected) in [
-        (Reason::Unsupported, "protocol", ["Accepted=False/UnsupportedProtocol", resolved, free]),
-        (Reason::Unsupported, "port", ["Accepted=False/UnsupportedValue", resolved, free]),
+        (Reason::Unsupported, "protocol", ["Accepted=False/UnsupportedProtocol", resolved, SHUT, free]),
+        (Reason::Unsupported, "port", ["Accepted=False/UnsupportedValue", resolved, SHUT, free]),
     ] {
         let issue = issue(reason, &format!("spec.listeners[0].{field}"));
         let found = told(&gateway_standing(vec![listener(1, None)], vec![issue]));
@@ -178,11 +196,74 @@ fn each_listener_is_told_what_is_wrong_with_it_and_not_with_others() {
     // And where it is.
     let kind = issue(Reason::InvalidKind, "spec.listeners[0].allowedRoutes.kinds[0].kind");
     let found = told(&gateway_standing(vec![listener(0, None), listener(1, None)], vec![kind]));
-    assert_eq!(found[0], [accepted], "it takes the other kinds");
-    assert_eq!(found[1], [accepted, "ResolvedRefs=False/InvalidRouteKinds", free]);
+    assert_eq!(found[0], [accepted, OPEN], "it takes the other kinds");
+    assert_eq!(found[1], [accepted, "ResolvedRefs=False/InvalidRouteKinds", OPEN, free]);
     // A gateway that is closed as a whole has no listeners.
     let found = told(&gateway_standing(Vec::new(), vec![issue(Reason::Unsupported, "spec.tls")]));
-    assert_eq!(found[1], ["Accepted=False/UnsupportedValue", resolved, free]);
+    assert_eq!(found[1], ["Accepted=False/UnsupportedValue", resolved, SHUT, free]);
+}
+
+#[test]
+fn a_listener_is_programmed_once_every_daemon_that_is_ready_listens() {
+    let [accepted, resolved, open, free] = FINE;
+    let daemon = |node: &str, generation: i64, closed: Option<Closed>| {
+        let closed = closed.into_iter().map(|why| ("a".to_owned(), why)).collect();
+        let listening = [("u".to_owned(), Told { generation, closed })].into();
+        Daemon { node: node.to_owned(), addresses: Vec::new(), listening }
+    };
+    let (pending, unknown) = ("Programmed=False/Pending", "Programmed=Unknown/Pending");
+    let one = |closed: Closed| daemon("two", 7, Some(closed));
+    for (daemons, expected, text) in [
+        (None, [accepted, resolved, unknown, free], "cannot be heard"),
+        (Some(vec![]), [accepted, resolved, pending, free], "No node has a daemon"),
+        (Some(vec![daemon("one", 7, None), daemon("two", 7, None)]), [accepted, resolved, open, free], "at every node"),
+        (
+            Some(vec![daemon("one", 7, None), daemon("two", 6, None)]),
+            [accepted, resolved, pending, free],
+            "at 1 nodes; not heard of yet: two",
+        ),
+        (
+            Some(vec![daemon("one", 7, None), one(Closed::Opening)]),
+            [accepted, resolved, pending, free],
+            "its port is being opened: two",
+        ),
+        (
+            Some(vec![daemon("one", 7, None), one(Closed::PortUnavailable)]),
+            [accepted, resolved, SHUT, free],
+            "another program has it: two",
+        ),
+        (
+            Some(vec![one(Closed::PortUnavailable)]),
+            ["Accepted=False/PortUnavailable", resolved, SHUT, free],
+            "at 0 nodes",
+        ),
+        (
+            Some(vec![one(Closed::InvalidCertificate)]),
+            [accepted, "ResolvedRefs=False/InvalidCertificateRef", SHUT, free],
+            "`edge.certificates`",
+        ),
+        (Some(vec![one(Closed::Conflict)]), [accepted, resolved, SHUT, free], "its host: two"),
+    ] {
+        let heard = daemons.map(|daemons| Heard::of(&daemons, ("u", 7), "a"));
+        let standing = gateway_standing(vec![ListenerStanding { heard, ..listener(0, None) }], Vec::new());
+        let spec = json!({"listeners": [{"name": "a"}]});
+        let status = gateway(&object(&spec, &json!({})), &standing, US).expect("a status");
+        assert_eq!(words(&list(status["listeners"][0].get("conditions"))), expected);
+        let of_gateway = words(&list(status.get("conditions")));
+        assert_eq!(of_gateway[1], expected[2], "the gateway is as its listener");
+        let message = status["conditions"][1]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(text), "{message}");
+    }
+}
+
+#[test]
+fn the_addresses_are_those_of_nodes_that_listen_and_no_more_than_fit() {
+    let addresses = (1..=20).map(|last| [192, 0, 2, last].into()).collect();
+    let standing = GatewayStanding { addresses, ..gateway_standing(vec![listener(0, None)], Vec::new()) };
+    let status = gateway(&object(&json!({"listeners": [{"name": "a"}]}), &json!({})), &standing, US);
+    let found = list(status.expect("a status").get("addresses"));
+    assert_eq!(found.len(), 16);
+    assert_eq!(found[0], json!({"type": "IPAddress", "value": "192.0.2.1"}));
 }
 
 #[test]
@@ -191,14 +272,14 @@ fn listeners_keep_what_others_say_and_those_that_are_gone_go() {
     let before = json!({"listeners": [
         {"name": "gone", "conditions": []},
         {"name": "a", "attachedRoutes": 0, "conditions": [theirs]},
-    ], "addresses": []});
+    ]});
     let spec = json!({"listeners": [{"name": "a"}]});
     let standing = gateway_standing(vec![listener(0, None)], Vec::new());
     let status = gateway(&object(&spec, &before), &standing, US).expect("a status");
     let [of] = &list(status.get("listeners"))[..] else { panic!("{status:?}") };
     assert_eq!((&of["name"], &of["attachedRoutes"]), (&json!("a"), &json!(2)));
     assert_eq!(of["supportedKinds"], json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]));
-    assert_eq!((&of["conditions"][0], &status["addresses"]), (&theirs, &json!([])));
+    assert_eq!(of["conditions"][0], theirs);
     // Written once, nothing is left to write.
     assert_eq!(gateway(&object(&spec, &Value::Object(status)), &standing, US), None);
 }

@@ -50,6 +50,7 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
     Gateway {
         object: log.object().clone(),
         uid: object.metadata.uid.as_str().into(),
+        generation: object.reported.as_ref().map_or(0, |reported| reported.generation),
         created: object.metadata.creation_timestamp.clone(),
         class: GatewayClass::Named(class),
         listeners: if is_clear { listeners } else { Vec::new() },

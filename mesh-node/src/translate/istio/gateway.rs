@@ -30,6 +30,7 @@ pub(in crate::translate) fn gateway(log: &Log, object: &Custom) -> Gateway {
     Gateway {
         object: log.object().clone(),
         uid: object.metadata.uid.as_str().into(),
+        generation: 0,
         created: object.metadata.creation_timestamp.clone(),
         class: GatewayClass::Pods(selector),
         listeners: if is_clear { listeners } else { Vec::new() },
