@@ -52,7 +52,7 @@ impl<'m> Traffic<'m> {
             let (gateway, listener) = (judged.gateway, judged.listener);
             let reason = judged.refusal.as_ref().map(|(reason, ..)| *reason);
             let outcome = self.open(judged, &mut ports);
-            here.extend(what_became((gateway, listener), reason, outcome.is_ok()));
+            here.extend(self.what_became((gateway, listener), reason));
             if let Err((problem, cure)) = outcome {
                 let problem = format!("listener `{}` is not listened on: {problem}", listener.name);
                 issues.push(Issue::new(&gateway.object, listeners::path(gateway, listener), problem, cure));
@@ -123,6 +123,25 @@ impl<'m> Traffic<'m> {
             Door { entrance: entrance(gateway), gateway: Arc::new(named), listener: listener.name.as_str().into() };
         port.opens.push(Open { gateway, listener, door });
         Ok(())
+    }
+
+    /// What is to be told of a listener of the Gateway API: nothing if its object alone says all.
+    fn what_became(&self, (gateway, listener): (&Gateway, &Listener), refused: Option<Reason>) -> Option<ListenerHere> {
+        let in_conflict = match refused {
+            None => None,
+            Some(Reason::ProtocolConflict | Reason::HostnameConflict) => Some(Closed::Conflict),
+            Some(_) => return None,
+        };
+        // Of what its user must do, the certificate comes first.
+        let is_shown = listeners::certificate(listener).is_none_or(|name| self.certificate(name).is_ok());
+        let closed = if is_shown { in_conflict } else { Some(Closed::InvalidCertificate) };
+        (api(gateway) == RouteApi::Gateway && !gateway.uid.is_empty()).then(|| ListenerHere {
+            gateway: gateway.uid.clone(),
+            generation: gateway.generation,
+            name: listener.name.as_str().into(),
+            port: listener.port,
+            closed,
+        })
     }
 
     /// What is in a Secret.
@@ -233,26 +252,6 @@ impl<'m> Traffic<'m> {
         let doors = doors.into_iter().collect();
         EdgeHost { table: Arc::new(RouteTable { routes: routes.into() }), doors }
     }
-}
-
-/// What is to be told of a listener of the Gateway API: nothing if its object alone says all.
-fn what_became(
-    (gateway, listener): (&Gateway, &Listener),
-    refused: Option<Reason>,
-    is_open: bool,
-) -> Option<ListenerHere> {
-    let closed = match refused {
-        None => (!is_open).then_some(Closed::InvalidCertificate),
-        Some(Reason::ProtocolConflict | Reason::HostnameConflict) => Some(Closed::Conflict),
-        Some(_) => return None,
-    };
-    (api(gateway) == RouteApi::Gateway && !gateway.uid.is_empty()).then(|| ListenerHere {
-        gateway: gateway.uid.clone(),
-        generation: gateway.generation,
-        name: listener.name.as_str().into(),
-        port: listener.port,
-        closed,
-    })
 }
 
 fn api(gateway: &Gateway) -> RouteApi {

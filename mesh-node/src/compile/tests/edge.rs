@@ -1,7 +1,7 @@
 //! What policies say of what enters by gateways.
 
 use super::*;
-use crate::model::Name;
+use crate::model::{Closed, Name};
 use crate::policy::flow::TCP;
 use crate::policy::{Flow, Party, Request, Sni, Spoken, judge};
 use crate::snapshot::edge::{EdgeHost, Entrance};
@@ -175,4 +175,38 @@ fn what_is_allowed_at_the_ingress_and_at_a_gateway_adds_up() {
     let policies = allow("istio-system", "a", "selector: {matchLabels: {istio: ingressgateway}}", "side.example")
         + &allow("default", "b", target, "front.example");
     check_closed(&policies, &["both.example", "two.any.example", "one.any.example", "door.example"], &[]);
+}
+
+#[test]
+fn of_each_listener_that_objects_allow_it_is_known_what_became_of_it() {
+    let gateway = |name: &str, age: u32, listeners: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: {name}, uid: u-{name}, \
+             creationTimestamp: '2026-01-0{age}T00:00:00Z'}}, spec: {{gatewayClassName: mesh, listeners: [{listeners}]}}}}\n---\n"
+        )
+    };
+    let tls = |secret: &str| format!("protocol: HTTPS, tls: {{certificateRefs: [{{name: {secret}}}]}}");
+    let objects = GATEWAYS.to_owned()
+        + &gateway(
+            "old",
+            1,
+            &format!(
+                "{{name: a, port: 90, protocol: HTTP}}, {{name: b, port: 91, protocol: TCP}}, {{name: c, port: 92, {}}}",
+                tls("x")
+            ),
+        )
+        + &gateway("new", 2, &format!("{{name: a, port: 92, protocol: HTTP}}, {{name: b, port: 92, {}}}", tls("z")))
+        + &gateway("other", 3, "{name: a, port: 92, protocol: HTTP}");
+    let snapshot = compiled(&world(&objects));
+    let found: Vec<_> = snapshot.listeners.iter().map(|of| (&*of.gateway, &*of.name, of.port, of.closed)).collect();
+    assert_eq!(
+        found,
+        [
+            ("u-old", "a", 90, None),
+            ("u-old", "c", 92, Some(Closed::InvalidCertificate)),
+            ("u-new", "a", 92, Some(Closed::Conflict)),
+            ("u-new", "b", 92, Some(Closed::InvalidCertificate)),
+            ("u-other", "a", 92, Some(Closed::Conflict)),
+        ]
+    );
 }

@@ -124,18 +124,18 @@ impl<'s> Listener<'s> {
         vec![self.accepted(), self.resolved(), self.programmed(), self.conflicted()]
     }
 
-    /// What daemons say of it, if it may be listened on.
+    /// What daemons say of it.
     fn heard(&self) -> Option<&'s Heard> {
-        self.standing.filter(|of| of.refusal.is_none())?.heard.as_ref()
+        self.standing?.heard.as_ref()
     }
 
     fn programmed(&self) -> Condition {
-        let Some(heard) = self.heard() else {
-            if self.is_valid() {
-                let message = "The daemons cannot be heard: it is not known whether they listen".to_owned();
-                return Condition { kind: "Programmed", holds: Holds::Unknown, reason: "Pending", message };
-            }
+        if !self.is_valid() {
             return Condition::no("Programmed", "Invalid", "Nothing listens: see the other conditions");
+        }
+        let Some(heard) = self.heard() else {
+            let message = "The daemons cannot be heard: it is not known whether they listen".to_owned();
+            return Condition { kind: "Programmed", holds: Holds::Unknown, reason: "Pending", message };
         };
         if heard.is_open() {
             return Condition::yes("Programmed", "Programmed", "It is listened on at every node of the mesh");

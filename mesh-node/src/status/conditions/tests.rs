@@ -257,6 +257,16 @@ fn a_listener_is_programmed_once_every_daemon_that_is_ready_listens() {
 }
 
 #[test]
+fn a_certificate_that_is_not_there_is_told_of_a_listener_in_conflict_too() {
+    let closed = [(Closed::InvalidCertificate, vec!["one".to_owned()])].into();
+    let heard = Some(Heard { closed, ..Heard::default() });
+    let standing = ListenerStanding { heard, ..listener(1, Some(Reason::HostnameConflict)) };
+    let found = told(&gateway_standing(vec![listener(0, None), standing], Vec::new()));
+    let missing = "ResolvedRefs=False/InvalidCertificateRef";
+    assert_eq!(found[2], ["Accepted=False/HostnameConflict", missing, SHUT, "Conflicted=True/HostnameConflict"]);
+}
+
+#[test]
 fn the_addresses_are_those_of_nodes_that_listen_and_no_more_than_fit() {
     let addresses = (1..=20).map(|last| [192, 0, 2, last].into()).collect();
     let standing = GatewayStanding { addresses, ..gateway_standing(vec![listener(0, None)], Vec::new()) };
