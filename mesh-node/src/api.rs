@@ -7,6 +7,7 @@
 //! `networking.istio.io/v1`; Gateway API `gateway.networking.k8s.io/v1`.
 
 pub mod announcement;
+pub mod apps;
 pub mod core;
 pub mod custom;
 pub mod discovery;

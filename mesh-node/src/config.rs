@@ -62,9 +62,9 @@ pub enum Command {
 /// Who asks whom, and for what.
 #[derive(Clone, Debug, Args)]
 pub struct Why {
-    /// Who dials: the namespace/name of a pod, an address, `outside`, or as gateway/namespace/name what entered by a gateway.
+    /// Who dials: the namespace/name of a pod, an address, `outside`, as gateway/namespace/name what entered by a gateway, or as deploy/namespace/name and the like a pod that is made by it.
     pub source: Place,
-    /// Whom it dials: the namespace/name of a pod or service, an address, gateway/namespace/name, or a host that a gateway serves.
+    /// Whom it dials: the same, the namespace/name of a service, or a host that a gateway serves.
     pub destination: Place,
     /// The port that it dials; without one the only one that there is.
     pub port: Option<u16>,
@@ -86,7 +86,7 @@ pub struct Why {
     /// Answer in JSON.
     #[arg(long)]
     pub json: bool,
-    /// Answer from a tree of objects, in YAML or JSON, instead of asking the daemon of this node.
+    /// Answer from a tree of objects, in YAML or JSON, instead of asking the daemon of this node; from standard input if it is `-`.
     #[arg(long)]
     pub objects: Option<PathBuf>,
     /// Names that the objects presume.
@@ -100,7 +100,7 @@ pub struct Why {
 /// A tree of objects to be looked at.
 #[derive(Clone, Debug, Args)]
 pub struct Lint {
-    /// The directory; everything below it is read.
+    /// The directory, everything below which is read; standard input if it is `-`.
     pub objects: PathBuf,
     /// Names that the objects presume.
     #[command(flatten)]

@@ -23,6 +23,7 @@ mod text;
 
 pub use book::{IssueBook, TrafficUnit, Unit};
 pub use customs::Customs;
+pub use kube::pod::makers;
 pub use reach::Stale;
 
 use crate::model::{Issue, Model, Name, PeerAuthentication, Service, TrustDomain, Workload};

@@ -8,6 +8,7 @@
 
 mod edge;
 mod end;
+mod making;
 mod page;
 mod question;
 mod route;
@@ -20,6 +21,7 @@ pub use page::render;
 pub use question::{Noun, Place, Question, Request};
 pub use verdict::OTHERWISE_DENIED;
 
+use crate::api::apps::Plan;
 use crate::compile::{self, Compiler};
 use crate::model::Name;
 use crate::policy::Sni;
@@ -27,14 +29,12 @@ use crate::snapshot::{LocalPod, NodeSnapshot, PodKey, WorkloadEntry};
 use crate::translate;
 use crate::world::{Attachment, Change, Object, Touched, World};
 use end::End;
+use making::Made;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// What to do where there are only templates of pods.
-const NOT_MADE: &str = "Pods are not made from Deployments and their like: a tree of objects needs the pods and slices themselves, as \
-                        `kubectl get pods,endpointslices --output yaml` has them";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +59,30 @@ pub enum WhyError {
     },
     /// No object has the name.
     #[error(
-        "there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows. {NOT_MADE}"
+        "there is no pod {name} with an address, and no service; name one that `kubectl get pods,services` shows, or name what pods \
+         are made by, as in deploy/{name}"
     )]
     Unknown {
         /// The name.
         name: Name,
     },
     /// Who asks has no address.
-    #[error("there is no pod {name} with an address; who asks must be a pod or an address. {NOT_MADE}")]
+    #[error(
+        "there is no pod {name} with an address; name one that `kubectl get pods` shows, or name what pods are made by, as in \
+         deploy/{name}"
+    )]
     NoPod {
         /// The name.
         name: Name,
+    },
+    /// Something has made no pods.
+    #[error(
+        "no pod with an address is of {place}. A daemon knows pods, and not what they are made by: before they run, ask about a tree of \
+         objects that holds it, by `--objects`"
+    )]
+    NothingMade {
+        /// What it is.
+        place: Place,
     },
     /// No gateway has the name.
     #[error("there is no gateway {name}, neither of the Gateway API nor of Istio")]
@@ -209,12 +222,45 @@ pub fn ask(
     settings: compile::Settings,
     question: &Question,
 ) -> Result<Answer, WhyError> {
-    let mut case = Case::new(world, names, settings, &question.source);
-    let source = End::source(&mut case, &question.source)?;
+    ask_about_plans((world, &[]), names, settings, question)
+}
+
+/// Answers, also about pods that would be made if these plans were carried out.
+///
+/// **Errors**: the question is not clear.
+pub fn ask_about_plans(
+    (mut world, plans): (World, &[Plan]),
+    names: translate::Settings,
+    settings: compile::Settings,
+    question: &Question,
+) -> Result<Answer, WhyError> {
+    let made = Made::fill(&mut world, plans, &question.source);
+    let question = Question {
+        source: made_by(&world, &question.source, true)?,
+        destination: made_by(&world, &question.destination, false)?,
+        ..question.clone()
+    };
+    let mut case = Case::new((world, made), names, settings, &question.source);
+    let mut answer = answer(&mut case, &question)?;
+    answer.route.notes.extend(case.involved.then(|| making::REMARK.to_owned()));
+    Ok(answer)
+}
+
+/// The pod that is meant where what makes pods is named: the last asks the first, since replicas ask each other.
+fn made_by(world: &World, place: &Place, asks: bool) -> Result<Place, WhyError> {
+    let Place::Kind(Noun::Maker(maker), name) = place else { return Ok(place.clone()) };
+    let pods = making::pods_of(world, *maker, name);
+    let pod = if asks { pods.last() } else { pods.first() };
+    let pod = pod.ok_or_else(|| WhyError::NothingMade { place: place.clone() })?;
+    Ok(Place::Kind(Noun::Pod, pod.clone()))
+}
+
+fn answer(case: &mut Case, question: &Question) -> Result<Answer, WhyError> {
+    let source = End::source(case, &question.source)?;
     if let Place::Kind(Noun::Gateway, _) | Place::Host(_) = &question.destination {
-        return edge::enter(&mut case, source, question);
+        return edge::enter(case, source, question);
     }
-    let target = end::target(&mut case, question)?;
+    let target = end::target(case, question)?;
     let request = question.request.as_ref().map(|request| request.understood(&target.host, "http")).transpose()?;
     let sni = match (&question.sni, &request) {
         (Some(name), _) => Sni::of(name),
@@ -224,7 +270,7 @@ pub fn ask(
     };
     let snapshot = case.compiler.snapshot();
     let routed = route::find(&snapshot, &source, target.address, request.as_ref());
-    let ways = ways(&mut case, (&source, &sni), routed.ways);
+    let ways = ways(case, (&source, &sni), routed.ways);
     Ok(Answer { source: source.shown, destination: target.shown, entered: None, route: routed.route, ways })
 }
 
@@ -258,13 +304,24 @@ struct Case {
     node: String,
     /// The edge of a node, as pods see it.
     edge: Arc<WorkloadEntry>,
+    made: Made,
+    /// Does the answer speak of a pod that was made?
+    involved: bool,
 }
 
 impl Case {
-    fn new(mut world: World, names: translate::Settings, settings: compile::Settings, source: &Place) -> Self {
+    fn new(
+        (mut world, made): (World, Made),
+        names: translate::Settings,
+        settings: compile::Settings,
+        source: &Place,
+    ) -> Self {
         let node = match source {
             Place::Named(pod) | Place::Kind(Noun::Pod, pod) => world.pod(pod).and_then(|pod| pod.spec.node_name),
-            Place::Kind(Noun::Service | Noun::Gateway, _) | Place::Host(_) | Place::Address(_) | Place::Outside => None,
+            Place::Kind(Noun::Service | Noun::Gateway | Noun::Maker(_), _)
+            | Place::Host(_)
+            | Place::Address(_)
+            | Place::Outside => None,
         };
         let settings = compile::Settings { node: node.unwrap_or(settings.node), ..settings };
         let node = settings.node.clone();
@@ -274,13 +331,14 @@ impl Case {
         }
         let edge = Arc::new(compile::edge_workload(&settings));
         let compiler = Compiler::of(&world, names, settings);
-        Self { world, compiler, node, edge }
+        Self { world, compiler, node, edge, made, involved: false }
     }
 
     /// Gives pods sandboxes on this node.
     fn attach(&mut self, pods: impl IntoIterator<Item = Name>) {
         let mut touched = Touched::default();
         for pod in pods {
+            self.involved |= self.made.of(&pod).is_some();
             if let Some(mut moved) = self.world.pod(&pod) {
                 moved.spec.node_name = Some(self.node.clone());
                 touched.extend(self.world.learn(Change::Upsert(Box::new(Object::Pod(moved)))));
@@ -302,8 +360,16 @@ impl Case {
     /// What is at an address, for people.
     fn place(&self, address: SocketAddr) -> String {
         match self.compiler.pod_at(&address.ip()) {
-            Some(pod) => format!("{pod} at {address}"),
+            Some(pod) => self.shown(pod, address),
             None => address.to_string(),
+        }
+    }
+
+    /// A pod at an address, for people.
+    fn shown(&self, pod: &Name, address: impl Display) -> String {
+        match self.made.of(pod) {
+            Some((maker, name)) => format!("a pod of {} {name} at {address}", maker.name()),
+            None => format!("{pod} at {address}"),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Real servers and their own clients, in a strict namespace.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Mesh, Pod, wait};
+use mesh_tests::{Directory, Mesh, Pod, wait};
 use serde_json::json;
-use std::path::PathBuf;
 
 /// A strict namespace with a server on one node and a client on the other.
 fn strict(name: &str) -> Result<(Mesh, Pod, Pod)> {
@@ -14,28 +13,6 @@ fn strict(name: &str) -> Result<(Mesh, Pod, Pod)> {
     let server = mesh.pod("data/server").on(A).account("server").start()?;
     let client = mesh.pod("data/client").on(B).account("client").start()?;
     Ok((mesh, server, client))
-}
-
-/// A directory that goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("mesh-tests-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn join(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Left behind only if the machine refuses; then it is under the system's directory for such things.
-        let _refused = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]

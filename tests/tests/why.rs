@@ -1,9 +1,13 @@
-//! What `mesh-node why` says, and what then happens.
+//! What `mesh-node why` says, and what then happens; and what it says of files, of which nothing runs.
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Mesh, Pod, ServiceSpec, env, wait};
+use mesh_tests::{Directory, Mesh, Pod, ServiceSpec, env, execute, wait};
 use serde_json::{Value, json};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 /// What the daemon of a node answers.
 fn why(mesh: &Mesh, arguments: &[&str]) -> Result<Value> {
@@ -80,5 +84,67 @@ fn the_answer_is_what_then_happens() -> Result<()> {
     }
     let unclear = why(&mesh, &["shop/nobody", "shop/web", "80"]).expect_err("nobody is there");
     ensure!(format!("{unclear:#}").contains("there is no pod shop/nobody with an address"), "{unclear:#}");
+    Ok(())
+}
+
+/// Two Deployments, a Service before the second, and who may do what.
+const MANIFESTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {namespace: shop, name: a}
+spec: {template: {metadata: {labels: {app: a}}, spec: {serviceAccountName: a}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {namespace: shop, name: b}
+spec: {template: {metadata: {labels: {app: b}}, spec: {containers: [{name: main, ports: [{name: http, containerPort: 8080}]}]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: b}
+spec: {selector: {app: b}, ports: [{name: http, port: 80, targetPort: http}]}
+";
+const POLICY: &str = r#"{
+  "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"namespace": "shop", "name": "readers"},
+  "spec": {"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}
+}"#;
+
+#[test]
+fn manifests_are_asked_about_before_anything_runs_by_the_program_and_by_the_plugin() -> Result<()> {
+    let scratch = Directory::new("why")?;
+    let objects = scratch.path().join("objects");
+    std::fs::create_dir_all(objects.join("policies"))?;
+    std::fs::write(objects.join("shop.yaml"), MANIFESTS)?;
+    std::fs::write(objects.join("policies/readers.json"), POLICY)?;
+    std::fs::write(objects.join(".hidden.yaml"), "kind: [")?;
+    // A kubectl that runs here what it is to run in a container.
+    let kubectl = scratch.path().join("kubectl");
+    std::fs::write(&kubectl, "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"\n")?;
+    std::fs::set_permissions(&kubectl, Permissions::from_mode(0o755))?;
+    let program = env::built("mesh-node")?;
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("manifests").join("kubectl-mesh");
+    let programs = program.parent().context("a directory of programs")?;
+    let path = format!("{}:{}:/usr/bin:/bin", scratch.path().display(), programs.display());
+    for (method, is_allowed) in [("GET", true), ("POST", false)] {
+        let question = ["deploy/shop/a", "svc/shop/b", "80", method, "/"];
+        let said = |command: &mut Command| {
+            let command = command.arg("why").args(["--objects".as_ref(), objects.as_os_str()]).args(question);
+            execute(command, wait::PATIENCE)?.success()
+        };
+        let here = said(&mut Command::new(&program))?;
+        ensure!(here.contains("to a pod of Deployment shop/b at 198.18.0.2:8080"), "{here}");
+        ensure!(here.ends_with(if is_allowed { "\nALLOWED\n" } else { "\nDENIED\n" }), "{method}: {here}");
+        let there = said(Command::new(&plugin).env("PATH", &path))?;
+        ensure!(here == there, "{here} is not what the plugin says: {there}");
+    }
+    let missing = execute(
+        Command::new(&plugin).env("PATH", &path).args(["why", "--objects", "/none", "a", "b"]),
+        wait::PATIENCE,
+    )?;
+    ensure!(missing.status.code() == Some(1) && missing.stderr.contains("/none is no directory"), "{missing:?}");
     Ok(())
 }

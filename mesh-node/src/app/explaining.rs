@@ -6,6 +6,7 @@
 
 use super::AppError;
 use crate::admin;
+use crate::api::apps::Plan;
 use crate::compile::{self, Compiler};
 use crate::config::{Lint, Names, Why};
 use crate::model::Identity;
@@ -27,7 +28,11 @@ pub(super) fn why(why: Why, runtime: &Runtime) -> Result<(), AppError> {
     let answer = match why.objects {
         Some(directory) => {
             let (names, settings) = settings(&why.names);
-            why::ask(read(directory)?, names, settings, &question)?
+            let (world, plans) = read(directory)?;
+            for fault in world.faults() {
+                eprintln!("{fault}");
+            }
+            why::ask_about_plans((world, &plans), names, settings, &question)?
         }
         None => runtime.block_on(admin::status::why(why.admin_addr, &question))?,
     };
@@ -45,7 +50,7 @@ pub(super) fn why(why: Why, runtime: &Runtime) -> Result<(), AppError> {
 /// **Errors**: it cannot be read, or something is wrong with it.
 pub(super) fn lint(lint: Lint) -> Result<(), AppError> {
     let (names, settings) = settings(&lint.names);
-    let world = read(lint.objects)?;
+    let (world, _) = read(lint.objects)?;
     let issues = Compiler::of(&world, names, settings).snapshot().issues;
     for issue in issues.iter() {
         println!("{issue}");
@@ -56,12 +61,15 @@ pub(super) fn lint(lint: Lint) -> Result<(), AppError> {
     }
 }
 
-fn read(directory: PathBuf) -> Result<World, AppError> {
+/// A tree of objects; `-` is standard input.
+fn read(objects: PathBuf) -> Result<(World, Vec<Plan>), AppError> {
+    let is_stream = objects.as_os_str() == "-";
+    let tree = if is_stream { file::read_stream(std::io::stdin())? } else { file::read_once(objects)? };
     let mut world = World::default();
-    for change in file::read_once(directory)? {
+    for change in tree.changes {
         world.apply(change);
     }
-    Ok(world)
+    Ok((world, tree.plans))
 }
 
 fn settings(names: &Names) -> (translate::Settings, compile::Settings) {

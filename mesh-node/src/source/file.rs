@@ -11,4 +11,4 @@ mod parse;
 mod watch;
 
 pub use parse::parse_documents;
-pub use watch::{Config, FileError, Watching, read_once, watch};
+pub use watch::{Config, FileError, Tree, Watching, read_once, read_stream, watch};

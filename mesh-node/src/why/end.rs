@@ -58,13 +58,15 @@ impl End {
                 let gateway = gateways.next().ok_or_else(|| WhyError::NoGateway { name: name.clone() })?;
                 Ok(Self { shown: gateway.object.to_string(), ..Self::edge(case) })
             }
-            Place::Kind(Noun::Service, _) | Place::Host(_) => Err(WhyError::Place { text: place.to_string() }),
+            Place::Kind(Noun::Service | Noun::Maker(_), _) | Place::Host(_) => {
+                Err(WhyError::Place { text: place.to_string() })
+            }
         }
     }
 
     fn of_pod(case: &mut Case, pod: &Name, addresses: Vec<IpAddr>) -> Result<Self, WhyError> {
         let first = addresses.first().ok_or_else(|| WhyError::NoPod { name: pod.clone() })?;
-        let shown = format!("{pod} at {first}");
+        let shown = case.shown(pod, *first);
         case.attach([pod.clone()]);
         Ok(Self { shown, who: Who::Pod(pod.clone()), addresses })
     }
@@ -115,7 +117,7 @@ pub(super) fn target(case: &mut Case, question: &Question) -> Result<Target, Why
             return Ok(Target { shown: case.place(address), address, host: address.to_string() });
         }
         Place::Named(name) | Place::Kind(Noun::Pod | Noun::Service, name) => name,
-        Place::Kind(Noun::Gateway, _) | Place::Host(_) | Place::Outside => {
+        Place::Kind(Noun::Gateway | Noun::Maker(_), _) | Place::Host(_) | Place::Outside => {
             return Err(WhyError::Place { text: place.to_string() });
         }
     };
@@ -123,7 +125,7 @@ pub(super) fn target(case: &mut Case, question: &Question) -> Result<Target, Why
     if let Some(&address) = of_pod.iter().flatten().next() {
         let port = port(question, &ports_at(case, address))?;
         let address = SocketAddr::new(address, port);
-        return Ok(Target { shown: format!("{name} at {address}"), address, host: address.to_string() });
+        return Ok(Target { shown: case.shown(name, address), address, host: address.to_string() });
     }
     let service = if *place == Place::Kind(Noun::Pod, name.clone()) { None } else { case.world.service(name) };
     let Some(service) = service else { return Err(WhyError::Unknown { name: name.clone() }) };

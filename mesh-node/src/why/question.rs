@@ -6,6 +6,7 @@
 //! Source: kubectl for the short names of kinds.
 
 use super::WhyError;
+use crate::api::apps::Maker;
 use crate::model::Name;
 use crate::policy;
 use crate::route::matching::Asked;
@@ -115,13 +116,21 @@ pub enum Noun {
     Service,
     /// A gateway, of the Gateway API or of Istio.
     Gateway,
+    /// What pods are made by, which is asked about as one of these.
+    Maker(Maker),
 }
 
 impl Noun {
-    const ALL: [(Self, &[&str]); 3] = [
+    const ALL: [(Self, &[&str]); 9] = [
         (Self::Pod, &["pod", "pods", "po"]),
         (Self::Service, &["service", "services", "svc"]),
         (Self::Gateway, &["gateway", "gateways", "gtw", "gw"]),
+        (Self::Maker(Maker::Deployment), &["deployment", "deployments", "deploy"]),
+        (Self::Maker(Maker::StatefulSet), &["statefulset", "statefulsets", "sts"]),
+        (Self::Maker(Maker::DaemonSet), &["daemonset", "daemonsets", "ds"]),
+        (Self::Maker(Maker::ReplicaSet), &["replicaset", "replicasets", "rs"]),
+        (Self::Maker(Maker::Job), &["job", "jobs"]),
+        (Self::Maker(Maker::CronJob), &["cronjob", "cronjobs", "cj"]),
     ];
 
     fn find(word: &str) -> Option<Self> {
@@ -202,6 +211,8 @@ mod tests {
             ("pod/job/web", "pod/job/web"),
             ("gtw/shop/front", "gateway/shop/front"),
             ("svc/web", "service/default/web"),
+            ("deploy/web", "deployment/default/web"),
+            ("cj/shop/web", "cronjob/shop/web"),
             ("Shop.Example", "shop.example"),
             ("10.0.0.1", "10.0.0.1"),
             ("fd00::1", "fd00::1"),

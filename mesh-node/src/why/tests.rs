@@ -3,6 +3,7 @@
 use super::*;
 
 mod edge;
+mod plans;
 use crate::world::fixture;
 
 const SHOP: &str = "
@@ -231,7 +232,7 @@ fn a_question_that_is_not_clear_says_what_is_missing() {
         (
             "shop/nobody",
             "shop/web",
-            "there is no pod shop/nobody with an address; who asks must be a pod or an address. Pods are not made from",
+            "there is no pod shop/nobody with an address; name one that `kubectl get pods` shows",
         ),
         ("shop/client", "shop/nobody", "there is no pod shop/nobody with an address, and no service"),
         ("shop/client", "192.0.2.1", "say which port of 192.0.2.1 is dialled: it has none that is known"),

@@ -39,7 +39,8 @@ const TABLE: &[(&str, May)] = &[
     // 3
     ("compile", Only(&["model", "policy", "route", "world", "snapshot", "translate", "share"])),
     // Why something is so, from a world alone: for the admin server and the command line.
-    ("why", Only(&["model", "policy", "route", "world", "snapshot", "translate", "compile"])),
+    // It makes the pods of templates, where nothing runs yet.
+    ("why", Only(&["api", "model", "policy", "route", "world", "snapshot", "translate", "compile"])),
     ("identity", Only(&["model", "sys", "cluster", "telemetry"])),
     // 4
     ("steer", Only(&["snapshot", "model", "sys", "telemetry"])),

@@ -5,6 +5,7 @@
 //! Invariant: pure; the sum of all changes ever returned depends on the last readable content of each file alone.
 
 use super::parse::{file_issue, parse};
+use crate::api::apps::Plan;
 use crate::model::{Issue, Name, ObjectRef};
 use crate::world::{Change, Kind, Object};
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub(super) enum Seen {
 struct File {
     objects: Vec<Arc<Object>>,
     refused: Vec<Issue>,
+    plans: Vec<Plan>,
     fault: Option<Issue>,
     /// Of the bytes last seen, so that the same bytes are not read again.
     digest: Option<u64>,
@@ -44,12 +46,24 @@ struct File {
 /// What every file holds, and what was told of it.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
+    /// Does somebody want to know what controllers would make something of?
+    wants_plans: bool,
     files: BTreeMap<PathBuf, File>,
     in_force: BTreeMap<(Kind, Name), Arc<Object>>,
     faults: BTreeMap<String, Vec<Issue>>,
 }
 
 impl Contents {
+    /// Those with plans.
+    pub(super) fn with_plans() -> Self {
+        Self { wants_plans: true, ..Self::default() }
+    }
+
+    /// What controllers would make something of, by path.
+    pub(super) fn into_plans(self) -> Vec<Plan> {
+        self.files.into_values().flat_map(|file| file.plans).collect()
+    }
+
     /// Learns what the directory holds now; files that are not named are gone. Returns what changed:
     /// deletions, then objects, then issues.
     pub(super) fn update(&mut self, seen: BTreeMap<PathBuf, Seen>) -> Vec<Change> {
@@ -57,7 +71,8 @@ impl Contents {
         self.files.retain(|path, _| seen.contains_key(path));
         let mut is_new = self.files.len() != known;
         for (path, seen) in seen {
-            is_new |= self.files.entry(path.clone()).or_default().learn(&path.to_string_lossy(), seen);
+            let file = self.files.entry(path.clone()).or_default();
+            is_new |= file.learn(&path.to_string_lossy(), seen, self.wants_plans);
         }
         if !is_new {
             return Vec::new();
@@ -127,7 +142,7 @@ pub(super) fn tell_faults(before: &BTreeMap<String, Vec<Issue>>, now: &BTreeMap<
 
 impl File {
     /// Returns whether there is anything new.
-    fn learn(&mut self, path: &str, seen: Seen) -> bool {
+    fn learn(&mut self, path: &str, seen: Seen, wants_plans: bool) -> bool {
         let bytes = match seen {
             Seen::Unchanged => return false,
             Seen::Unreadable { problem, cure } => {
@@ -143,10 +158,11 @@ impl File {
             return false;
         }
         self.digest = digest;
-        match parse(path, &bytes) {
+        match parse(path, &bytes, wants_plans) {
             Ok(parsed) => {
                 self.objects = parsed.objects.into_iter().map(Arc::new).collect();
                 self.refused = parsed.issues;
+                self.plans = parsed.plans.unwrap_or_default();
                 self.fault = None;
                 true
             }

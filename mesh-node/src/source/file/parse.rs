@@ -8,6 +8,8 @@
 //! Source: YAML 1.2.2, "document markers"; Kubernetes names (RFC 1123) and `v1.List`; `kubectl apply` for the
 //! default namespace.
 
+use crate::api::apps::{Maker, Plan};
+use crate::api::meta::ObjectMeta;
 use crate::api::{core, custom, discovery, istio, secret};
 use crate::model::{Issue, Name, ObjectRef};
 use crate::world::{CustomKind, Kind, Object};
@@ -37,6 +39,8 @@ pub(super) struct Parsed {
     pub(super) objects: Vec<Object>,
     /// What is refused.
     pub(super) issues: Vec<Issue>,
+    /// What controllers would make something of, where somebody wants to know.
+    pub(super) plans: Option<Vec<Plan>>,
 }
 
 /// What tells an object's kind.
@@ -92,22 +96,22 @@ pub(super) fn file_issue(path: &str, line: Option<usize>, problem: &str, cure: &
 /// What a text holds: the objects that are read, and what is refused. Never panics, whatever the bytes.
 #[must_use]
 pub fn parse_documents(bytes: &[u8]) -> (Vec<Object>, Vec<Issue>) {
-    match parse("input", bytes) {
+    match parse("input", bytes, false) {
         Ok(parsed) => (parsed.objects, parsed.issues),
         Err(issue) => (Vec::new(), vec![*issue]),
     }
 }
 
-/// What the file at `path` holds.
+/// What the file at `path` holds, plans included if they are wanted.
 ///
 /// **Errors**: the issue of a file that cannot be read as a whole.
-pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Parsed, Box<Issue>> {
+pub(super) fn parse(path: &str, bytes: &[u8], wants_plans: bool) -> Result<Parsed, Box<Issue>> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes.get(..error.valid_up_to()).map(|valid| 1 + count_lines(valid));
         Box::new(file_issue(path, line, "the text is not UTF-8", "save the file as UTF-8"))
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut parsed = Parsed::default();
+    let mut parsed = Parsed { plans: wants_plans.then(Vec::new), ..Parsed::default() };
     for (lines_before, document) in documents(text) {
         read_document(document, &mut parsed).map_err(|refusal| {
             let first = || 1 + document.lines().position(holds_something).unwrap_or_default();
@@ -168,7 +172,7 @@ fn read_document(document: &str, parsed: &mut Parsed) -> Result<(), Refusal> {
 fn is_list(kind: &str, api_version: Option<&str>) -> bool {
     let group = api_version.and_then(|version| version.rsplit_once('/')).map_or("", |(group, _)| group);
     (kind == "List" && api_version == Some("v1"))
-        || kind.strip_suffix("List").is_some_and(|item| known(group, item).is_some())
+        || kind.strip_suffix("List").is_some_and(|item| known(group, item).is_some() || maker(item).is_some())
 }
 
 /// Items of a list such as `PodList` may leave out what the list's own kind says.
@@ -260,6 +264,26 @@ fn known(group: &str, kind: &str) -> Option<Kind> {
     })
 }
 
+/// The kind of this name whose controller makes pods.
+fn maker(kind: &str) -> Option<Maker> {
+    Maker::ALL.into_iter().find(|maker| maker.name() == kind)
+}
+
+/// What a controller would make of an object, if it is of a kind that has one.
+fn plan(kind: &str, api_version: &str, source: &impl Source) -> Result<Option<Plan>, Refusal> {
+    let mut plan = match maker(kind) {
+        Some(maker) if maker.api_version() == api_version => Plan::Pods(maker, source.decode()?),
+        _ if (kind, api_version) == ("Service", "v1") => Plan::Endpoints(source.decode()?),
+        _ => return Ok(None),
+    };
+    let metadata = match &mut plan {
+        Plan::Pods(_, plan) => &mut plan.metadata,
+        Plan::Endpoints(exposure) => &mut exposure.metadata,
+    };
+    place(metadata, kind)?;
+    Ok(Some(plan))
+}
+
 fn read_object(head: &Head, source: &impl Source, parsed: &mut Parsed) -> Result<(), Refusal> {
     let kind = head.kind.as_deref().filter(|kind| !kind.is_empty());
     let version = head.api_version.as_deref().filter(|version| !version.is_empty());
@@ -268,6 +292,12 @@ fn read_object(head: &Head, source: &impl Source, parsed: &mut Parsed) -> Result
     };
     if kind == "List" {
         return Err(Refusal::new("a list within a list is not read"));
+    }
+    if let Some(plans) = &mut parsed.plans {
+        match plan(kind, api_version, source) {
+            Ok(plan) => plans.extend(plan),
+            Err(refusal) => parsed.issues.push(no_plan(head, kind, &refusal)),
+        }
     }
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let known = known(group, kind);
@@ -295,12 +325,22 @@ fn is_claimed(group: &str, kind: &str) -> bool {
     CLAIMED_GROUPS.contains(&group) || (group == "networking.k8s.io" && kind == "NetworkPolicy")
 }
 
-fn not_supported(head: &Head, kind: &str, api_version: &str) -> Issue {
+/// The object that a head is of.
+fn named(head: &Head, kind: &str) -> ObjectRef {
     let metadata = head.metadata.as_ref();
     let name = metadata.and_then(|metadata| metadata.name.as_deref()).unwrap_or_default();
     let namespace = metadata.and_then(|metadata| metadata.namespace.as_deref()).unwrap_or_default();
+    ObjectRef::new(kind, Name::new(namespace, name))
+}
+
+fn no_plan(head: &Head, kind: &str, refusal: &Refusal) -> Issue {
+    let problem = format!("{}; no pod is made of it", refusal.problem);
+    Issue::new(&named(head, kind), "", problem, "correct the object")
+}
+
+fn not_supported(head: &Head, kind: &str, api_version: &str) -> Issue {
     Issue::new(
-        &ObjectRef::new(kind, Name::new(namespace, name)),
+        &named(head, kind),
         "kind",
         format!(
             "{kind} of {api_version} is not supported; nothing of it is enforced, traffic is treated as if it were absent"
@@ -323,17 +363,30 @@ fn object(kind: Kind, source: &impl Source) -> Result<Object, Refusal> {
     let metadata = object.metadata_mut();
     if kind.is_cluster_scoped() {
         metadata.namespace = "".into();
-    } else if metadata.namespace.is_empty() {
-        metadata.namespace = DEFAULT_NAMESPACE.into();
-    }
-    let is_name = if kind == Kind::Namespace { is_label } else { is_subdomain };
-    if !is_name(&metadata.name) {
-        return Err(Refusal::new(format!("metadata.name: `{}` is no valid name of a {}", metadata.name, kind.name())));
-    }
-    if !kind.is_cluster_scoped() && !is_label(&metadata.namespace) {
-        return Err(Refusal::new(format!("metadata.namespace: `{}` is no valid name", metadata.namespace)));
+        is_named(metadata, kind.name(), if kind == Kind::Namespace { is_label } else { is_subdomain })?;
+    } else {
+        place(metadata, kind.name())?;
     }
     Ok(object)
+}
+
+fn is_named(metadata: &ObjectMeta, kind: &str, is_name: fn(&str) -> bool) -> Result<(), Refusal> {
+    if is_name(&metadata.name) {
+        return Ok(());
+    }
+    Err(Refusal::new(format!("metadata.name: `{}` is no valid name of a {kind}", metadata.name)))
+}
+
+/// Gives an object the namespace that it is in, where it names none.
+fn place(metadata: &mut ObjectMeta, kind: &str) -> Result<(), Refusal> {
+    if metadata.namespace.is_empty() {
+        metadata.namespace = DEFAULT_NAMESPACE.into();
+    }
+    is_named(metadata, kind, is_subdomain)?;
+    if !is_label(&metadata.namespace) {
+        return Err(Refusal::new(format!("metadata.namespace: `{}` is no valid name", metadata.namespace)));
+    }
+    Ok(())
 }
 
 /// Is it a label of RFC 1123?

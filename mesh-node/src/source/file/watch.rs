@@ -9,6 +9,7 @@
 
 use super::contents::{Contents, Seen, tell_faults};
 use super::parse::file_issue;
+use crate::api::apps::Plan;
 use crate::model::Issue;
 use crate::world::{Change, SourceId};
 use notify::event::{AccessKind, AccessMode};
@@ -66,6 +67,9 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
+    /// What is streamed ends early.
+    #[error("cannot read the objects of the stream")]
+    Stream(#[source] io::Error),
     /// The kernel does not tell of its changes.
     #[error("cannot watch the directory {path}; the limit may be fs.inotify.max_user_watches")]
     Watch {
@@ -131,14 +135,39 @@ pub fn watch(config: Config, changes: mpsc::Sender<Change>) -> Result<Watching, 
     Ok(Watching { wake })
 }
 
+/// What there is, once.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// What there is to learn.
+    pub changes: Vec<Change>,
+    /// What controllers would make something of.
+    pub plans: Vec<Plan>,
+}
+
 /// What the directory holds, once.
 ///
 /// **Errors**: the directory cannot be read. Troubles with what is in it become issues.
-pub fn read_once(directory: PathBuf) -> Result<Vec<Change>, FileError> {
+pub fn read_once(directory: PathBuf) -> Result<Tree, FileError> {
     fs::read_dir(&directory).map_err(|source| FileError::Directory { path: directory.clone(), source })?;
-    let mut changes = Reader::new(Config::new(directory)).look(SystemTime::now());
+    let mut reader = Reader { contents: Contents::with_plans(), ..Reader::new(Config::new(directory)) };
+    let mut changes = reader.look(SystemTime::now());
     changes.push(Change::Synced(SourceId::Objects));
-    Ok(changes)
+    Ok(Tree { changes, plans: reader.contents.into_plans() })
+}
+
+/// What a stream holds, once.
+///
+/// **Errors**: it cannot be read. Troubles with what is in it become issues.
+pub fn read_stream(stream: impl Read) -> Result<Tree, FileError> {
+    let max = Config::new("").max_file_bytes;
+    let mut bytes = Vec::new();
+    let len = stream.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(FileError::Stream)?;
+    let is_whole = u64::try_from(len).is_ok_and(|len| len <= max);
+    let mut contents = Contents::with_plans();
+    let seen = if is_whole { Seen::Bytes(bytes) } else { too_large(max) };
+    let mut changes = contents.update(BTreeMap::from([(PathBuf::from("standard input"), seen)]));
+    changes.push(Change::Synced(SourceId::Objects));
+    Ok(Tree { changes, plans: contents.into_plans() })
 }
 
 /// Does a notice tell of a change? Reading the files causes notices too.

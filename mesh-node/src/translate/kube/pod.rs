@@ -229,12 +229,17 @@ fn sandbox_addresses(sandboxes: &[Attachment], is_of_pod: impl Fn(Option<&str>) 
         .collect()
 }
 
-/// The name of what created the pod, as Istio reports it: of a ReplicaSet the Deployment, of a Job the
-/// CronJob, otherwise the owner itself; the pod's own name if nothing did.
+/// The name of what created the pod, as Istio reports it; the pod's own name if nothing did.
 fn controller(pod: &Pod) -> String {
+    makers(pod).last().map_or(&*pod.metadata.name, |(_, name)| name).to_owned()
+}
+
+/// What created the pod, by kind and name: its owner, then of a ReplicaSet the Deployment, of a Job the CronJob.
+#[must_use]
+pub fn makers(pod: &Pod) -> Vec<(&str, &str)> {
     let owners = &pod.metadata.owner_references;
     let Some(owner) = owners.iter().find(|owner| owner.controller).or_else(|| owners.first()) else {
-        return pod.metadata.name.to_string();
+        return Vec::new();
     };
     let name = owner.name.as_str();
     let creator = match owner.kind.as_str() {
@@ -242,13 +247,15 @@ fn controller(pod: &Pod) -> String {
             .metadata
             .labels
             .get("pod-template-hash")
-            .and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-')),
+            .and_then(|hash| Some(("Deployment", name.strip_suffix(hash.as_str())?.strip_suffix('-')?))),
         "Job" => name.rsplit_once('-').and_then(|(cron_job, minute)| {
-            ((8..=10).contains(&minute.len()) && minute.bytes().all(|b| b.is_ascii_digit())).then_some(cron_job)
+            let is_minute = (8..=10).contains(&minute.len()) && minute.bytes().all(|b| b.is_ascii_digit());
+            is_minute.then_some(("CronJob", cron_job))
         }),
         _ => None,
     };
-    creator.filter(|creator| !creator.is_empty()).unwrap_or(name).to_owned()
+    let creator = creator.filter(|(_, creator)| !creator.is_empty());
+    [(owner.kind.as_str(), name)].into_iter().chain(creator).collect()
 }
 
 fn port_names(pod: &Pod) -> BTreeMap<String, u16> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// One line per object, then the issues.
 fn check(text: &str, expected: &Expect) {
-    let shown = match parse("dir/a.yaml", text.as_bytes()) {
+    let shown = match parse("dir/a.yaml", text.as_bytes(), false) {
         Ok(parsed) => {
             let objects = parsed.objects.iter().map(|o| format!("{} {}\n", o.kind().name(), o.metadata().full_name()));
             let issues = parsed.issues.iter().map(|issue| format!("{issue}\n"));
@@ -181,7 +181,7 @@ fn the_line_at_fault_is_named() {
     "#]],
     );
     expect!["File a.yaml, line 2: the text is not UTF-8; what was read before stays in force; save the file as UTF-8"]
-        .assert_eq(&parse("a.yaml", b"a: 1\nb: \xff").expect_err("not UTF-8").to_string());
+        .assert_eq(&parse("a.yaml", b"a: 1\nb: \xff", false).expect_err("not UTF-8").to_string());
 }
 
 #[test]
