@@ -1,7 +1,7 @@
 //! Random policies of every API in force, and what pods then get through: it is what `why` says, flow by flow.
 //!
 //! `why` is asked of the objects, as `mesh-node why --objects` asks it. Flows are real: connections between pods of two nodes, and
-//! requests on connections that are kept, from pods in the mesh and one that is not.
+//! requests on connections that are kept, from pods in the mesh and one that is not, half of them over IPv6.
 
 mod mesh_policies;
 mod stage;
@@ -87,7 +87,7 @@ fn listed(objects: &[Value]) -> String {
 fn what_why_says_of_random_policies_is_what_then_happens() -> Result<()> {
     let flows = FLOWS * usize::try_from(env::thoroughness()?)?;
     let stage = Stage::build()?;
-    let mut counts: BTreeMap<(&str, bool), usize> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, &str, bool), usize> = BTreeMap::new();
     let mut tried = 0;
     for seed in 0.. {
         if tried >= flows {
@@ -107,14 +107,20 @@ fn what_why_says_of_random_policies_is_what_then_happens() -> Result<()> {
                 listed(&objects)
             );
             let kind = if matches!(flow.kind, Kind::Tcp) { "connection" } else { "request" };
-            *counts.entry((kind, is_allowed)).or_insert(0) += 1;
+            let family = if flow.to.is_ipv4() { "IPv4" } else { "IPv6" };
+            *counts.entry((kind, family, is_allowed)).or_insert(0) += 1;
         }
         tried += asked.len();
     }
     println!("{tried} flows: {counts:?}");
     for kind in ["connection", "request"] {
-        for is_allowed in [true, false] {
-            ensure!(counts.get(&(kind, is_allowed)).is_some_and(|&count| count * 50 > tried), "{counts:?}");
+        for family in ["IPv4", "IPv6"] {
+            for is_allowed in [true, false] {
+                ensure!(
+                    counts.get(&(kind, family, is_allowed)).is_some_and(|&count| count * 100 > tried),
+                    "{counts:?}"
+                );
+            }
         }
     }
     Ok(())

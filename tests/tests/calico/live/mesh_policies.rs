@@ -4,6 +4,9 @@ use crate::random::{NAMESPACES, label_selector, pick, some};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+/// Ranges of addresses: those of pods, of each node and family, and one of nobody.
+const NETWORKS: [&str; 5] = ["10.244.1.0/24", "10.244.2.0/24", "fd00:244:1::/64", "fd00:244:2::/64", "192.0.2.0/24"];
+
 /// Up to two ClusterNetworkPolicies.
 pub(super) fn cluster(rng: &mut Rng) -> Vec<Value> {
     let make = |(at, rng): (usize, &mut Rng)| {
@@ -45,7 +48,7 @@ pub(super) fn cluster(rng: &mut Rng) -> Vec<Value> {
 fn peer(rng: &mut Rng, networks: bool) -> Value {
     match rng.u8(..3) {
         0 => json!({"namespaces": label_selector(rng)}),
-        1 if networks => json!({"networks": [pick(rng, &["10.244.1.0/24", "10.244.2.0/24", "192.0.2.0/24"])]}),
+        1 if networks => json!({"networks": [pick(rng, &NETWORKS)]}),
         _ => json!({"pods": {"namespaceSelector": label_selector(rng), "podSelector": label_selector(rng)}}),
     }
 }
@@ -95,6 +98,8 @@ fn rule(rng: &mut Rng) -> Value {
 
 fn source(rng: &mut Rng) -> Value {
     let namespace = pick(rng, &NAMESPACES);
+    let near = pick(rng, &["10.244.1.0/24", "fd00:244:1::/64"]);
+    let far = pick(rng, &["10.244.2.0/25", "fd00:244:2::/65"]);
     pick(
         rng,
         &[
@@ -103,8 +108,8 @@ fn source(rng: &mut Rng) -> Value {
             json!({"notPrincipals": ["cluster.local/ns/shop/*"]}),
             json!({"namespaces": [namespace]}),
             json!({"notNamespaces": ["lab"]}),
-            json!({"ipBlocks": ["10.244.1.0/24"]}),
-            json!({"notIpBlocks": ["10.244.2.0/25"]}),
+            json!({"ipBlocks": [near]}),
+            json!({"notIpBlocks": [far]}),
         ],
     )
 }

@@ -158,12 +158,17 @@ const PODS: [Who; 5] = [
     ("lab/client", A, "one", &[("app", "db"), ("tier", "back")]),
 ];
 
+/// A port of a pod at its addresses, one of each family.
+fn both(pod: &Pod, port: u16) -> [SocketAddr; 2] {
+    [pod.address(port), pod.address6(port)]
+}
+
 /// Pods, services and sets that stay, and policies that come and go. Fields are dropped in their order.
 pub(super) struct Stage {
     _servers: Vec<Process>,
     _echoes: Vec<Server>,
     pods: BTreeMap<String, Pod>,
-    services: BTreeMap<String, SocketAddr>,
+    services: BTreeMap<String, [SocketAddr; 2]>,
     /// The policies in force: kind, namespace, name.
     policies: Mutex<BTreeSet<(String, String, String)>>,
     mesh: Mesh,
@@ -185,7 +190,8 @@ impl Stage {
             let pod = labels.iter().fold(pod, |pod, (label, value)| pod.label(label, value)).start()?;
             if name.ends_with("/web") {
                 let service = ServiceSpec::new(name).selector("app", "web").named("http", 80, HTTP);
-                services.insert(name.to_owned(), kube.service(service)?.address(80));
+                let service = kube.service(service)?;
+                services.insert(name.to_owned(), [service.address(80), service.address6(80)]);
                 let mut server = pod.command(env::built("httpecho")?);
                 servers.push(pod.spawn(server.args(["--name", "web", "--listen", "[::]:8080"]), "httpecho")?);
                 for port in ECHOES {
@@ -195,9 +201,9 @@ impl Stage {
             pods.insert(name.to_owned(), pod);
         }
         for (kind, namespace, nets) in [
-            ("NetworkSet", Some("shop"), vec!["10.244.2.0/24", "192.0.2.0/24"]),
+            ("NetworkSet", Some("shop"), vec!["10.244.2.0/24", "fd00:244:1::/64", "192.0.2.0/24"]),
             ("NetworkSet", Some("bank"), vec!["198.51.100.0/24"]),
-            ("GlobalNetworkSet", None, vec!["10.244.1.0/24"]),
+            ("GlobalNetworkSet", None, vec!["10.244.1.0/24", "fd00:244:2::/64"]),
         ] {
             let mut metadata = json!({"name": "set", "labels": {"app": "web", "team": "red"}});
             if let Some(namespace) = namespace {
@@ -242,14 +248,14 @@ impl Stage {
 
     /// Where a source finds servers of bytes.
     pub(super) fn sockets(&self, source: &str) -> Vec<SocketAddr> {
-        self.others(source).flat_map(|pod| ECHOES.map(|port| pod.address(port))).collect()
+        self.others(source).flat_map(|pod| ECHOES.map(|port| both(pod, port))).flatten().collect()
     }
 
     /// Where a source finds servers of HTTP: at pods, and behind services if it is in the mesh, without which nobody resolves those here.
     /// Its own service is none.
     pub(super) fn servers(&self, source: &str) -> Vec<SocketAddr> {
         let services = self.services.iter().filter(|(name, _)| *name != source && !source.starts_with("lab/"));
-        self.others(source).map(|pod| pod.address(HTTP)).chain(services.map(|(_, to)| *to)).collect()
+        self.others(source).flat_map(|pod| both(pod, HTTP)).chain(services.flat_map(|(_, to)| *to)).collect()
     }
 
     /// Puts these policies in force, in place of those before; returns when both daemons have them.
