@@ -18,7 +18,7 @@ pub struct Chains {
     pub enforced: Both,
     /// What would decide if policies that are on trial were in force; `None` without any.
     pub trial: Option<Box<Both>>,
-    /// Ports on which a rule asks what a request is, in order.
+    /// Ports on which a rule asks what a request is that arrives, in order.
     pub http: Box<[PortRange]>,
     /// Ports on which a rule asks for the server name in TLS, the same way.
     pub sni: Box<[PortRange]>,

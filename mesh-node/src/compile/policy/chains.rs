@@ -62,9 +62,10 @@ pub(super) fn chains<'p>(
             let is_there = |ready: &&Arc<Ready>| !is_enforced(ready) || !withdrawn.contains(&ready.object);
             both(policies.clone().filter(is_there), way, tiers)
         });
-        let ports = |read: fn(&Ready) -> &[Box<[PortRange]>; 2]| {
-            merged(policies.clone().flat_map(|ready| read(ready)[way].iter().cloned()).collect())
-        };
+        // Of what leaves nothing is read.
+        let asking = policies.clone().filter(|_| way == 0);
+        let ports =
+            |read: fn(&Ready) -> &[PortRange]| merged(asking.clone().flat_map(|ready| read(ready)).cloned().collect());
         let (http, sni) = (ports(|ready| &ready.http), ports(|ready| &ready.sni));
         let trial = trial.filter(|trial| *trial != enforced).map(Box::new);
         Chains { enforced, trial, http, sni }

@@ -25,10 +25,10 @@ pub(super) struct Ready {
     pub(super) stage: Stage,
     /// Its rules for what arrives and for what leaves; `None` where it does not speak of that.
     pub(super) ways: [Option<Arc<chain::Policy>>; 2],
-    /// Ports on which it asks what a request is, the same way.
-    pub(super) http: [Box<[PortRange]>; 2],
-    /// Ports on which it asks for the server name in TLS, the same way.
-    pub(super) sni: [Box<[PortRange]>; 2],
+    /// Ports on which it asks what a request is that arrives.
+    pub(super) http: Box<[PortRange]>,
+    /// Ports on which it asks for the server name in TLS that arrives.
+    pub(super) sni: Box<[PortRange]>,
 }
 
 /// What a policy looks up.
@@ -72,9 +72,7 @@ impl Ready {
             })
         };
         let ports = |asks: fn(&Test) -> bool| {
-            [&policy.ingress, &policy.egress].map(|rules: &Option<Vec<Rule>>| {
-                merged(rules.iter().flatten().flat_map(|rule| ports_where(rule, asks)).collect())
-            })
+            merged(policy.ingress.iter().flatten().flat_map(|rule| ports_where(rule, asks)).collect())
         };
         Self {
             object: policy.object.clone(),
