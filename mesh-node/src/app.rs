@@ -16,15 +16,17 @@ mod signing;
 use crate::admin::{self, AdminError};
 use crate::announce::Announcer;
 use crate::api::announcement::ANNOUNCEMENT;
+use crate::api::custom::CustomKind;
 use crate::chain::{Chain, ChainError, UnknownRuntime};
 use crate::config::{self, Ca, CaCommand, Cli, Command, Probe, Run, SharedCa, Uninstall};
 use crate::control::{Asked, Control, HEARD, Inputs, Parts, Steerer};
 use crate::identity::{self, IdentityError};
 use crate::model::{self, Identity};
-use crate::proxy::{self, Denied, Departure, Feed, Observers, Proxy, ProxyError, TellDenied};
+use crate::proxy::{self, At, Departure, Feed, Observers, Proxy, ProxyError, TellDenied};
+use crate::snapshot::edge::GatewayRef;
 use crate::source::cni::{self, AttachmentStore, SocketError, StoreError};
 use crate::source::{file, kube};
-use crate::status::{Denial, Notice, Notices, What};
+use crate::status::{About, Denial, Notice, Notices, What};
 use crate::steer::{self, SteerError, Steering};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::http::HttpMetrics;
@@ -282,12 +284,27 @@ fn notices(run: &Run, api: Option<&::kube::Client>, metrics: &Metrics) -> Notice
 
 /// Has users told of what is denied at their pods.
 fn tell_denied(notices: Notices) -> TellDenied {
-    Arc::new(move |Denied { pod, rule, policy, note }| {
-        // An Event without a UID belongs to no pod.
-        if !pod.uid.is_empty() {
-            let what = What::Denied(Denial { rule, policy, note });
-            notices.tell(Notice { pod: pod.name.clone(), uid: pod.uid.clone(), what });
+    Arc::new(move |denied| {
+        let uid = match denied.at {
+            At::Pod(pod) => &*pod.uid,
+            At::Gateway(gateway) => &*gateway.uid,
+        };
+        // An Event without a UID belongs to nobody.
+        if uid.is_empty() {
+            return;
         }
+        notices.tell_denied(uid, (denied.policy, denied.rule), || {
+            let about = match denied.at {
+                At::Pod(pod) => About::pod(&pod.name, uid),
+                At::Gateway(GatewayRef { object, .. }) => {
+                    let istio = CustomKind::IstioGateway;
+                    let kind = if object.kind == istio.full_name() { istio } else { CustomKind::Gateway };
+                    About::custom(kind, &object.name, uid)
+                }
+            };
+            let (rule, policy) = (denied.rule.to_owned(), denied.policy.cloned());
+            Notice { about, what: What::Denied(Denial { rule, policy, note: denied.note() }) }
+        });
     })
 }
 

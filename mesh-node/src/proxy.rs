@@ -35,7 +35,7 @@ mod wire;
 mod worker;
 
 pub use self::http::Lesson;
-pub use denials::{Denied, TellDenied};
+pub use denials::{At, Denied, TellDenied};
 pub use feed::{Departure, Feed};
 pub use hello::{Hello, classify};
 

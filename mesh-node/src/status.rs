@@ -1,7 +1,7 @@
 //! What users see of the mesh on their own objects.
 //!
 //! In:  [`Notice`]s of the loop, through [`Notices`]; how routes and gateways stand.
-//! Out: Events on pods, as `kubectl describe pod` and `kubectl events` show them; in [`conditions`] and [`writer`] the
+//! Out: Events on pods and gateways, as `kubectl describe` and `kubectl events` show them; in [`conditions`] and [`writer`] the
 //!      statuses of routes and gateways.
 //! Invariant: nothing waits for the API server: notices that it does not take in time are dropped and counted.
 //! Invariant: denials are as many as traffic pleases; of those few are written, and the others counted.
@@ -12,12 +12,14 @@ mod denials;
 mod pace;
 pub mod writer;
 
+use crate::api::custom::CustomKind;
 use crate::model::{Name, ObjectRef};
 use crate::telemetry::{Metrics, explain};
 use denials::Denials;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use prometheus_client::metrics::counter::Counter;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,18 +35,52 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest note the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
 
-/// Something that happened to a pod.
+/// Something that happened to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The pod.
-    pub pod: Name,
-    /// Its UID; an Event without one belongs to no pod.
-    pub uid: String,
+    /// The object.
+    pub about: About,
     /// What happened.
     pub what: What,
 }
 
-/// What happened to a pod.
+/// An object of which something is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    api_version: Cow<'static, str>,
+    kind: &'static str,
+    name: Name,
+    uid: String,
+}
+
+impl About {
+    /// A pod; an Event without its UID belongs to no pod.
+    #[must_use]
+    pub fn pod(name: &Name, uid: &str) -> Self {
+        Self { api_version: "v1".into(), kind: "Pod", name: name.clone(), uid: uid.to_owned() }
+    }
+
+    /// An object of a kind that a custom definition brings.
+    #[must_use]
+    pub fn custom(kind: CustomKind, name: &Name, uid: &str) -> Self {
+        let version = kind.versions().first().copied().unwrap_or_default();
+        let api_version = format!("{}/{version}", kind.group()).into();
+        Self { api_version, kind: kind.name(), name: name.clone(), uid: uid.to_owned() }
+    }
+
+    fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(self.api_version.to_string()),
+            kind: Some(self.kind.to_owned()),
+            namespace: Some(self.name.namespace.to_string()),
+            name: Some(self.name.name.to_string()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// Its new connections go through the mesh.
@@ -59,7 +95,7 @@ pub enum What {
         /// Why.
         why: String,
     },
-    /// Something that arrived for it, or would leave it, was denied.
+    /// Something that arrived for it, or would leave it or enter by it, was denied.
     Denied(Denial),
 }
 
@@ -146,13 +182,17 @@ impl Notices {
 
     /// Passes one on.
     pub fn tell(&self, notice: Notice) {
-        let Some(queue) = &self.queue else { return };
-        let is_one_too_many = match &notice.what {
-            What::Denied(denial) => !self.denials.takes(&notice.uid, denial, Instant::now()),
-            What::Joined { .. } | What::Left | What::Failed { .. } => false,
-        };
-        if !is_one_too_many && queue.try_send(notice).is_err() {
+        if let Some(queue) = &self.queue
+            && queue.try_send(notice).is_err()
+        {
             self.dropped.inc();
+        }
+    }
+
+    /// Passes on that a rule denied something at the object with this UID, unless enough was told. Only then the notice is made.
+    pub fn tell_denied(&self, uid: &str, (policy, rule): (Option<&ObjectRef>, &str), notice: impl FnOnce() -> Notice) {
+        if self.queue.is_some() && self.denials.takes(uid, (policy, rule), Instant::now()) {
+            self.tell(notice());
         }
     }
 }
@@ -169,32 +209,49 @@ impl Recording {
     pub async fn run(mut self, client: kube::Client, node: String) {
         let recorder = Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(node) });
         while let Some(notice) = self.notices.recv().await {
-            let (event, pod) = (notice.what.event(), reference(&notice));
-            let why = match tokio::time::timeout(PATIENCE, recorder.publish(&event, &pod)).await {
+            let (event, about) = (notice.what.event(), notice.about.reference());
+            let why = match tokio::time::timeout(PATIENCE, recorder.publish(&event, &about)).await {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => explain(&error),
                 Err(_) => "the API server does not answer".to_owned(),
             };
             self.dropped.inc();
-            tracing::debug!(pod = %notice.pod, why, "an Event was not written");
+            tracing::debug!(kind = notice.about.kind, name = %notice.about.name, why, "an Event was not written");
         }
-    }
-}
-
-fn reference(notice: &Notice) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(notice.pod.namespace.to_string()),
-        name: Some(notice.pod.name.to_string()),
-        uid: Some(notice.uid.clone()),
-        ..ObjectReference::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_is_named_as_its_api_does() {
+        let named = |kind| {
+            let of = About::custom(kind, &Name::new("shop", "front"), "u").reference();
+            [of.api_version, of.kind, of.namespace, of.name, of.uid].map(Option::unwrap_or_default)
+        };
+        let gateway = ["gateway.networking.k8s.io/v1", "Gateway", "shop", "front", "u"];
+        assert_eq!(named(CustomKind::Gateway), gateway);
+        let istio = ["networking.istio.io/v1", "Gateway", "shop", "front", "u"];
+        assert_eq!(named(CustomKind::IstioGateway), istio);
+    }
+
+    #[test]
+    fn what_is_not_told_is_not_put_into_words() {
+        let (notices, mut recording) = Notices::new(&Metrics::default());
+        let mut made = 0;
+        for _ in 0..5 {
+            notices.tell_denied("u", (None, "rule"), || {
+                made += 1;
+                let denial = Denial { rule: "rule".to_owned(), policy: None, note: String::new() };
+                Notice { about: About::pod(&Name::new("shop", "web"), "u"), what: What::Denied(denial) }
+            });
+        }
+        assert_eq!(made, 1);
+        assert!(recording.notices.try_recv().is_ok() && recording.notices.try_recv().is_err());
+        Notices::nowhere().tell_denied("u", (None, "rule"), || unreachable!("nobody is told"));
+    }
 
     #[test]
     fn a_long_reason_is_cut_where_the_api_server_would_refuse_it() {

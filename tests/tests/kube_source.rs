@@ -47,16 +47,21 @@ fn pod(name: &str) -> Value {
     })
 }
 
-fn definition() -> Value {
+/// A definition of namespaced objects, of which none is refused.
+fn definition(group: &str, kind: &str, plural: &str) -> Value {
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "peerauthentications.security.istio.io"},
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            // The API server wants that of groups of Kubernetes.
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
         "spec": {
-            "group": "security.istio.io",
+            "group": group,
             "scope": "Namespaced",
-            "names": {"kind": "PeerAuthentication", "plural": "peerauthentications"},
+            "names": {"kind": kind, "plural": plural},
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
         },
     })
@@ -177,7 +182,7 @@ fn what_is_applied_arrives_and_what_is_deleted_goes() -> Result<()> {
 
     // A kind that nobody has defined is no obstacle, and is watched as soon as somebody does.
     for _ in 0..2 {
-        api.apply(&definition())?;
+        api.apply(&definition("security.istio.io", "PeerAuthentication", "peerauthentications"))?;
         wait::until_true("the definition is served", PATIENCE, || Ok(api.apply(&strict("default")).is_ok()))?;
         daemon.wait_known("PeerAuthentication", "shop/default", true)?;
         api.apply(&strict("other"))?;
@@ -437,6 +442,13 @@ fn is_denied(ns: &NetNs) -> Result<()> {
     Ok(())
 }
 
+/// The Events that tell of denials.
+fn denials(api: &ApiServer) -> Result<Vec<Value>> {
+    let told = "get events.events.k8s.io --namespace shop --field-selector reason=MeshDenied --output json";
+    let list: Value = serde_json::from_str(&api.kubectl(told.split(' '))?.success()?)?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
 #[test]
 fn a_pod_gets_an_event_for_what_a_policy_denies_it_and_not_one_for_each_time() -> Result<()> {
     let api = api_server("kube-denials", &[])?;
@@ -455,16 +467,11 @@ fn a_pod_gets_an_event_for_what_a_policy_denies_it_and_not_one_for_each_time() -
     for _ in 0..5 {
         is_denied(&ns)?;
     }
-    let told = "get events.events.k8s.io --namespace shop --field-selector reason=MeshDenied --output json";
-    let events = || -> Result<Vec<Value>> {
-        let list: Value = serde_json::from_str(&api.kubectl(told.split(' '))?.success()?)?;
-        Ok(list["items"].as_array().cloned().unwrap_or_default())
-    };
-    wait::until_true("the pod gets an Event", PATIENCE, || Ok(!events()?.is_empty()))?;
+    wait::until_true("the pod gets an Event", PATIENCE, || Ok(!denials(&api)?.is_empty()))?;
     wait::until_true("the others are counted", PATIENCE, || {
         Ok(daemon.metric("mesh_status_denials_untold_total", &[("why", "told_already")])? > 3.5)
     })?;
-    let events = events()?;
+    let events = denials(&api)?;
     let [event] = &events[..] else { bail!("{} Events for five denials: {events:#?}", events.len()) };
     ensure!(event["type"] == "Warning" && event["regarding"]["name"] == "web", "{event:#}");
     ensure!(event["related"]["kind"] == "NetworkPolicy" && event["related"]["name"] == "captive", "{event:#}");
@@ -475,6 +482,93 @@ fn a_pod_gets_an_event_for_what_a_policy_denies_it_and_not_one_for_each_time() -
     let rule = event["related"]["fieldPath"].as_str().context("a rule")?;
     let labels = [("policy", "NetworkPolicy shop/captive"), ("rule", rule), ("verdict", "denied")];
     ensure!(daemon.metric("mesh_policy_verdicts_total", &labels)? > 4.5, "{rule} is not counted");
+    Ok(())
+}
+
+/// Asks for a host at a port of gateways; the head of the answer.
+fn ask_edge(api: &ApiServer, port: u16, host: &str) -> Result<String> {
+    api.enter(|| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+#[test]
+fn a_gateway_gets_an_event_for_what_a_policy_denies_at_it() -> Result<()> {
+    const GATEWAY_API: &str = "gateway.networking.k8s.io";
+    const ISTIO: &str = "networking.istio.io";
+    const PORT: u16 = 8088;
+
+    let api = api_server("kube-edge", &[])?;
+    for (group, kind, plural) in [
+        (GATEWAY_API, "Gateway", "gateways"),
+        (GATEWAY_API, "HTTPRoute", "httproutes"),
+        (ISTIO, "Gateway", "gateways"),
+        (ISTIO, "VirtualService", "virtualservices"),
+        ("security.istio.io", "AuthorizationPolicy", "authorizationpolicies"),
+    ] {
+        api.apply(&definition(group, kind, plural))?;
+    }
+    let mut classes = definition(GATEWAY_API, "GatewayClass", "gatewayclasses");
+    classes["spec"]["scope"] = "Cluster".into();
+    api.apply(&classes)?;
+    let daemon = api.ready_daemon(&[])?;
+    let object = |group: &str, kind: &str, name: &str, spec: Value| {
+        let metadata = json!({"namespace": "shop", "name": name});
+        json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": metadata, "spec": spec})
+    };
+    let listener = json!({"name": "web", "port": PORT, "protocol": "HTTP"});
+    let route = json!({"parentRefs": [{"name": "front"}], "hostnames": ["front.example"], "rules": [{}]});
+    let servers = json!([{"port": {"number": PORT, "name": "web", "protocol": "HTTP"}, "hosts": ["door.example"]}]);
+    let http = json!([{"directResponse": {"status": 200}}]);
+    let service = json!({"hosts": ["door.example"], "gateways": ["door"], "http": http});
+    let ingress = json!({"selector": {"matchLabels": {"istio": "ingressgateway"}}});
+    let mut root = object("security.istio.io", "AuthorizationPolicy", "ingress", ingress);
+    root["metadata"]["namespace"] = "istio-system".into();
+    let mut class = object(GATEWAY_API, "GatewayClass", "mesh", json!({"controllerName": "mesh.internal/controller"}));
+    class["metadata"] = json!({"name": "mesh"});
+    api.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}}))?;
+    for object in [
+        class,
+        object(GATEWAY_API, "Gateway", "front", json!({"gatewayClassName": "mesh", "listeners": [listener]})),
+        object(GATEWAY_API, "HTTPRoute", "front", route),
+        object(ISTIO, "Gateway", "door", json!({"selector": {"istio": "ingressgateway"}, "servers": servers})),
+        object(ISTIO, "VirtualService", "door", service),
+        // Nothing enters by the gateway of this namespace.
+        object("security.istio.io", "AuthorizationPolicy", "nothing", json!({"action": "DENY", "rules": [{}]})),
+        // After that one, which so has the first word on its gateway.
+        root,
+    ] {
+        wait::until_true("the definition is served", PATIENCE, || Ok(api.apply(&object).is_ok()))?;
+    }
+    let is_denied = |host: &str| ask_edge(&api, PORT, host).is_ok_and(|answer| answer.starts_with("HTTP/1.1 403 "));
+    for host in ["front.example", "door.example"] {
+        wait::until_true(&format!("{host} is denied"), PATIENCE, || Ok(is_denied(host)))?;
+        ensure!((0..3).all(|_| is_denied(host)), "{host} is served again");
+    }
+    wait::until_true("both gateways get an Event", PATIENCE, || Ok(denials(&api)?.len() > 1))?;
+    let events = denials(&api)?;
+    for (group, name, policy) in [(GATEWAY_API, "front", "nothing"), (ISTIO, "door", "ingress")] {
+        let resource = format!("gateways.{group}");
+        let uid = ["get", &resource, name, "--namespace", "shop", "--output", "jsonpath={.metadata.uid}"];
+        let uid = api.kubectl(uid)?.success()?;
+        let of: Vec<_> = events.iter().filter(|event| event["regarding"]["uid"] == uid.trim()).collect();
+        let [event] = &of[..] else { bail!("{} Events for four denials at {name}: {events:#?}", of.len()) };
+        let regarding = &event["regarding"];
+        ensure!(regarding["apiVersion"] == format!("{group}/v1") && regarding["kind"] == "Gateway", "{event:#}");
+        ensure!(event["type"] == "Warning" && event["related"]["name"] == policy, "{event:#}");
+        let note = event["note"].as_str().context("a note")?;
+        let words = format!("From 127.0.0.1 to port {PORT} for {name}.example: denied by ");
+        ensure!(note.starts_with(&words) && note.ends_with(" (policy_denied)"), "{note}");
+    }
+    ensure!(
+        daemon.metric("mesh_status_denials_untold_total", &[("why", "told_already")])? > 5.5,
+        "the others are counted"
+    );
     Ok(())
 }
 

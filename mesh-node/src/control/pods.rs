@@ -8,7 +8,7 @@ use super::Control;
 use super::steerer::Outcome;
 use crate::model::Name;
 use crate::snapshot::{LocalPod, NodeSnapshot, PodKey};
-use crate::status::{Notice, Notices, What};
+use crate::status::{About, Notice, Notices, What};
 use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl Enrolments {
     /// Tells users what became of a pod.
     fn tell(&self, notices: &Notices, key: &str, what: impl FnOnce(&LocalPod) -> What) {
         if let Some(Enrolment { pod, .. }) = self.0.get(key) {
-            notices.tell(Notice { pod: pod.name.clone(), uid: pod.uid.clone(), what: what(pod) });
+            notices.tell(Notice { about: About::pod(&pod.name, &pod.uid), what: what(pod) });
         }
     }
 

@@ -98,6 +98,12 @@ impl<'a> Request<'a> {
         Self { method, authority: Readings::of_authority(authority), path: Readings::of_path(path), headers }
     }
 
+    /// What it is for, as it was written.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.authority.written()
+    }
+
     /// The address of whoever the last hop saw, or `Ok(None)` if no hop says.
     ///
     /// **Errors**: what it says is no address.

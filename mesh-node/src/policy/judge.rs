@@ -13,6 +13,7 @@ use super::path::Readings;
 use crate::model::policy::{Action, End, PortRange, RuleOrigin, Side, Texts};
 use crate::model::{Identity, Name, ObjectRef, Text};
 use http::{HeaderMap, HeaderName};
+use std::borrow::Cow;
 use std::fmt;
 
 #[cfg(test)]
@@ -51,11 +52,11 @@ impl<'c> By<'c> {
 
     /// The rule's name or place in that policy.
     #[must_use]
-    pub fn rule(&self) -> String {
+    pub fn rule(&self) -> Cow<'c, str> {
         match self {
-            Self::Rule(_, rule) => rule.origin.rule.clone(),
-            Self::End(tier) => format!("end of the tier {}", tier.key.name),
-            Self::Nobody => "none".to_owned(),
+            Self::Rule(_, rule) => rule.origin.rule.as_str().into(),
+            Self::End(tier) => format!("end of the tier {}", tier.key.name).into(),
+            Self::Nobody => "none".into(),
         }
     }
 

@@ -10,16 +10,16 @@ mod head;
 
 pub(crate) use head::Head;
 
-use super::denials::Denied;
+use super::denials::{At, Denied};
 use super::refusal::{self, Refusal};
 use super::worker::{Pod, Worker};
 use crate::model::Identity;
 use crate::policy::flow::TCP;
 use crate::policy::{Chains, Flow, Party, Proof, Request, Sni, Spoken, Told, judge};
-use crate::snapshot::edge::EdgeHost;
-use crate::snapshot::{EDGE, LocalPod, NodeSnapshot, PodPolicies, WorkloadEntry};
+use crate::snapshot::{EDGE, NodeSnapshot, PodPolicies, WorkloadEntry};
 use crate::telemetry::Side;
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -83,7 +83,8 @@ impl Arrival {
             sni: &self.sni,
             spoken,
         };
-        decide((worker, snapshot.pods.get(&pod.key)), (Side::Inbound, tell), chains, &flow)
+        let own = snapshot.pods.get(&pod.key).map(|own| At::Pod(own));
+        decide((worker, own), (Side::Inbound, tell), chains, &flow)
     }
 
     /// What rules ask of the first bytes on it.
@@ -129,7 +130,7 @@ pub(crate) fn leaving(
         sni: &Sni::Unread,
         spoken: Spoken::Opaque,
     };
-    decide((worker, Some(own)), (Side::Outbound, tell), chains, &flow)
+    decide((worker, [At::Pod(own)]), (Side::Outbound, tell), chains, &flow)
 }
 
 /// A request that enters through gateways.
@@ -168,13 +169,12 @@ impl Entering {
             spoken: Spoken::Http(request),
         };
         let entered = snapshot.edge.as_ref().and_then(|edge| edge.host(local.port(), host));
-        let mut entrances = entered.into_iter().flat_map(EdgeHost::entrances);
-        entrances.try_for_each(|entrance| {
+        let Some(entered) = entered else { return Ok(()) };
+        entered.entrances().try_for_each(|entrance| {
             let chains = snapshot.entrances.get(entrance).ok_or_else(|| {
                 Refusal::new(refusal::POLICY_DENIED, "it is not known what policies say of what enters here")
             })?;
-            // A gateway is no pod that could be told of it.
-            decide((worker, None), (Side::Inbound, tell), chains, &flow)
+            decide((worker, entered.gateways(entrance).map(At::Gateway)), (Side::Inbound, tell), chains, &flow)
         })
     }
 }
@@ -205,9 +205,9 @@ pub(crate) fn unknown() -> Refusal {
     Refusal::new(refusal::POD_GONE, "it is not known what policies say of the pod")
 }
 
-/// Judges it at a pod of this node, which is told of a denial.
-fn decide(
-    (worker, own): (&Worker, Option<&Arc<LocalPod>>),
+/// Judges it. Pods and gateways at which it is are told of a denial.
+fn decide<'a>(
+    (worker, at): (&Worker, impl IntoIterator<Item = At<'a>>),
     (side, tell): (Side, Tell),
     chains: &Chains,
     flow: &Flow<'_>,
@@ -223,21 +223,38 @@ fn decide(
     }
     verdicts.denied(side, &verdict.by);
     let refusal = Refusal::new(refusal::POLICY_DENIED, format!("denied by {}", verdict.by));
-    if let Some(own) = own {
-        let (by, words) = (&verdict.by, in_words(side, flow));
-        (worker.tell_denied)(Denied::new(own, &words, &refusal, (by.object(), by.rule())));
+    let (rule, policy) = (verdict.by.rule(), verdict.by.object());
+    for at in at {
+        let flow = &Words { at, side, flow };
+        (worker.tell_denied)(&Denied { at, rule: &rule, policy, flow, refusal: &refusal });
     }
     Err(refusal)
 }
 
-/// What is judged, as its pod is told of it.
-fn in_words(side: Side, flow: &Flow<'_>) -> String {
-    let port = flow.destination.port.unwrap_or_default();
-    match (side, flow.proof) {
-        (Side::Outbound, _) => format!("To {}", SocketAddr::new(flow.destination.address, port)),
-        (Side::Inbound, Some(proof)) => {
-            format!("From {}, which is {}, to port {port}", flow.source.address, proof.principal)
+/// What is judged, as those are told of it at whom it is.
+struct Words<'f> {
+    at: At<'f>,
+    side: Side,
+    flow: &'f Flow<'f>,
+}
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Flow { source, destination, proof, spoken, .. } = self.flow;
+        let (from, port) = (source.address, destination.port.unwrap_or_default());
+        match (self.at, self.side, proof) {
+            (At::Gateway(_), _, _) => {
+                write!(f, "From {from} to port {port}")?;
+                match spoken {
+                    Spoken::Http(request) => write!(f, " for {}", request.authority()),
+                    Spoken::Opaque | Spoken::Unread => Ok(()),
+                }
+            }
+            (At::Pod(_), Side::Outbound, _) => write!(f, "To {}", SocketAddr::new(destination.address, port)),
+            (At::Pod(_), Side::Inbound, Some(proof)) => {
+                write!(f, "From {from}, which is {}, to port {port}", proof.principal)
+            }
+            (At::Pod(_), Side::Inbound, None) => write!(f, "From {from} in plain text to port {port}"),
         }
-        (Side::Inbound, None) => format!("From {} in plain text to port {port}", flow.source.address),
     }
 }

@@ -4,7 +4,7 @@
 //! Out: Istio's TCP metrics, the mesh's own counters, one access record.
 //! Invariant: every accepted connection ends in exactly one record and one fate.
 
-use super::denials::Denied;
+use super::denials::{At, Denied};
 use super::refusal::{self, Refusal};
 use super::relay::{Counts, Ended};
 use super::worker::{Pod, Worker};
@@ -102,8 +102,9 @@ impl Report {
     fn tell_denied(&self, refusal: &Refusal) {
         let snapshot = self.worker.feed.snapshot();
         let Some(own) = snapshot.pods.get(&self.pod.key) else { return };
-        let words = format!("From {} to port {}", self.source.ip(), self.destination.port());
-        (self.worker.tell_denied)(Denied::new(own, &words, refusal, (None, refusal.reason.to_owned())));
+        let flow = &format_args!("From {} to port {}", self.source.ip(), self.destination.port());
+        let denied = Denied { at: At::Pod(own), rule: refusal.reason, policy: None, flow, refusal };
+        (self.worker.tell_denied)(&denied);
     }
 
     fn finish(self, refusal: Option<Refusal>) {

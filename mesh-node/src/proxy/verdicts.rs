@@ -75,7 +75,7 @@ impl Verdicts {
     /// Returns whether it is to be told.
     fn count(&self, side: Side, by: &By<'_>, verdict: &'static str) -> bool {
         let policy = by.object().map_or_else(|| "none".to_owned(), ToString::to_string);
-        self.add(Rule { side: side.name(), policy, rule: by.rule(), verdict })
+        self.add(Rule { side: side.name(), policy, rule: by.rule().into_owned(), verdict })
     }
 
     fn add(&self, rule: Rule) -> bool {

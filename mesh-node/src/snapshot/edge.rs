@@ -66,9 +66,15 @@ impl EdgeHost {
             .chunk_by(|one, other| one.entrance == other.entrance)
             .filter_map(|same| Some(&same.first()?.entrance))
     }
+
+    /// The gateways that let something in by this.
+    pub fn gateways<'h>(&'h self, entrance: &'h Entrance) -> impl Iterator<Item = &'h GatewayRef> {
+        let by = self.doors.chunk_by(|one, other| (&one.entrance, &one.gateway) == (&other.entrance, &other.gateway));
+        by.filter_map(|same| same.first()).filter(move |door| door.entrance == *entrance).map(|door| &*door.gateway)
+    }
 }
 
-/// A listener of a gateway that lets something in; ordered by the entrance.
+/// A listener of a gateway that lets something in; ordered by the entrance, then by the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Door {
     /// As policies tell it apart.

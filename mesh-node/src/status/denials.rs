@@ -1,11 +1,11 @@
 //! Which denials get an Event.
 //!
-//! In:  each denial: the pod and the rule.
+//! In:  each denial: the pod or gateway, and the rule.
 //! Out: whether it gets one; the others are counted in `mesh_status_denials_untold_total`.
-//! Invariant: a pod hears of a rule once in `REST`, all pods together of `BURST` and then of one in `COST`; what is remembered is
+//! Invariant: each hears of a rule once in `REST`, all together of `BURST` and then of one in `COST`; what is remembered is
 //! bounded by that.
+//! Invariant: to ask allocates nothing, so that a flood of denials costs little.
 
-use super::Denial;
 use super::pace::Pace;
 use crate::model::ObjectRef;
 use crate::telemetry::Metrics;
@@ -13,11 +13,12 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a pod that was told of a rule is not told of it again.
+/// How long whoever was told of a rule is not told of it again.
 const REST: Duration = Duration::from_secs(60);
 /// After how long there may be another Event.
 const COST: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ struct Untold {
     why: &'static str,
 }
 
-/// What pods were told of late.
+/// What was told of late.
 #[derive(Debug)]
 pub(super) struct Denials {
     untold: Family<Untold, Counter>,
@@ -39,20 +40,15 @@ pub(super) struct Denials {
 #[derive(Debug)]
 struct Told {
     pace: Pace,
-    last: HashMap<Rule, Instant>,
-}
-
-/// A rule at a pod.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Rule {
-    pod_uid: String,
-    policy: Option<ObjectRef>,
-    rule: String,
+    /// When each was told of a rule last, by a hash of both: two that share one would be told as if they were one.
+    last: HashMap<u64, Instant>,
+    hashes: RandomState,
 }
 
 impl Default for Denials {
     fn default() -> Self {
-        let told = Told { pace: Pace::new(COST, BURST, Instant::now()), last: HashMap::new() };
+        let told =
+            Told { pace: Pace::new(COST, BURST, Instant::now()), last: HashMap::new(), hashes: RandomState::new() };
         Self { untold: Family::default(), told: Mutex::new(told) }
     }
 }
@@ -68,12 +64,11 @@ impl Denials {
         own
     }
 
-    /// Is the pod with this UID told of this denial now?
-    pub(super) fn takes(&self, pod_uid: &str, denial: &Denial, now: Instant) -> bool {
+    /// Is the pod or gateway with this UID told now that a rule denied something?
+    pub(super) fn takes(&self, uid: &str, rule: (Option<&ObjectRef>, &str), now: Instant) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let Told { pace, last } = &mut *told;
-        let Denial { policy, rule, note: _ } = denial;
-        let key = Rule { pod_uid: pod_uid.to_owned(), policy: policy.clone(), rule: rule.clone() };
+        let Told { pace, last, hashes } = &mut *told;
+        let key = hashes.hash_one((uid, rule));
         let why = if last.get(&key).is_some_and(|last| now.duration_since(*last) < REST) {
             "told_already"
         } else if pace.next() > now {
@@ -97,9 +92,7 @@ mod tests {
     fn a_pod_hears_of_a_rule_once_a_minute_and_all_pods_together_of_few() {
         let (denials, start) = (Denials::default(), Instant::now());
         let untold = |why| denials.untold.get_or_create(&Untold { why }).get();
-        let takes = |pod: &str, rule: &str, now| {
-            denials.takes(pod, &Denial { rule: rule.to_owned(), policy: None, note: String::new() }, now)
-        };
+        let takes = |pod: &str, rule: &str, now| denials.takes(pod, (None, rule), now);
         assert!(takes("a", "rule", start));
         assert!(!takes("a", "rule", start + REST / 2));
         assert_eq!((untold("told_already"), untold("too_many")), (1, 0));
