@@ -32,6 +32,9 @@ impl Made {
     /// Fills a world. If it is a plan that asks, it gets one more pod that asks, which no service has: so it is not asked about itself.
     pub(super) fn fill(world: &mut World, plans: &[Plan], source: &Place) -> Self {
         let mut made = Self::default();
+        if plans.is_empty() {
+            return made;
+        }
         let (mut of_pods, mut of_services): (BTreeMap<_, _>, BTreeMap<_, _>) = Default::default();
         for plan in plans {
             match plan {
@@ -121,12 +124,15 @@ impl Made {
     }
 }
 
-/// The pods that a controller made and that have an address, by name.
+/// The pods that a controller made, that have an address and have not ended, by name.
 pub(super) fn pods_of(world: &World, maker: Maker, name: &Name) -> Vec<Name> {
     let is_made = |pod: &Pod| translate::makers(pod).contains(&(maker.name(), &*name.name));
-    let has_address = |pod: &Pod| !pod.status.pod_ip.is_empty() || !pod.status.pod_ips.is_empty();
+    let runs = |pod: &Pod| {
+        let has_address = !pod.status.pod_ip.is_empty() || !pod.status.pod_ips.is_empty();
+        has_address && !matches!(&*pod.status.phase, "Succeeded" | "Failed")
+    };
     let names = world.pods_in(&name.namespace);
-    names.filter(|name| world.pod(name).is_some_and(|pod| is_made(&pod) && has_address(&pod))).cloned().collect()
+    names.filter(|name| world.pod(name).is_some_and(|pod| is_made(&pod) && runs(&pod))).cloned().collect()
 }
 
 /// The services that have slices.

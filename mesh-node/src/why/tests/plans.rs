@@ -148,6 +148,23 @@ spec: {template: {metadata: {labels: {app: b}}, spec: {}}}
 }
 
 #[test]
+fn a_job_whose_pods_have_ended_is_asked_about_a_new_one() {
+    let job = "
+apiVersion: batch/v1
+kind: Job
+metadata: {namespace: shop, name: once}
+spec: {template: {spec: {serviceAccountName: once}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: once-x, ownerReferences: [{kind: Job, name: once, controller: true}]}
+status: {phase: Succeeded, podIP: 10.0.0.9}
+";
+    let answer = planned(&format!("{SHOP}---{job}"), &get("job/shop/once", "deploy/shop/b", 8080)).expect("clear");
+    assert!(answer.source.starts_with("a pod of Job shop/once at 198.18.0."), "{}", answer.source);
+}
+
+#[test]
 fn what_a_service_has_is_left_to_it() {
     let slice = "
 apiVersion: discovery.k8s.io/v1
