@@ -21,12 +21,9 @@ fn why(mesh: &Mesh, arguments: &[&str]) -> Result<Value> {
 
 /// Is it allowed, and who says so last?
 fn verdict(answer: &Value) -> (bool, String) {
-    let steps: Vec<&Value> = answer["ways"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|way| way["steps"].as_array().into_iter().flatten())
-        .collect();
+    let ways = answer["ways"].as_array().into_iter().flatten();
+    let places = [&answer["entered"]].into_iter().chain(ways);
+    let steps: Vec<&Value> = places.flat_map(|place| place["steps"].as_array().into_iter().flatten()).collect();
     let denied = steps.iter().find(|step| step["is_allowed"] == false);
     let last = denied.or(steps.last()).map(|step| step["by"].as_str().unwrap_or_default().to_owned());
     (denied.is_none() && !steps.is_empty(), last.unwrap_or_default())
@@ -84,6 +81,76 @@ fn the_answer_is_what_then_happens() -> Result<()> {
     }
     let unclear = why(&mesh, &["shop/nobody", "shop/web", "80"]).expect_err("nobody is there");
     ensure!(format!("{unclear:#}").contains("there is no pod shop/nobody with an address"), "{unclear:#}");
+    Ok(())
+}
+
+#[test]
+fn what_becomes_of_a_request_that_enters_is_told() -> Result<()> {
+    const PORT: u16 = 8081;
+    let mesh = Mesh::builder("why edge").build()?;
+    let kube = mesh.kube();
+    kube.namespace("shop", &[("istio.io/dataplane-mode", "ambient")])?;
+    kube.peer_authentication("shop/default", json!({"mtls": {"mode": "STRICT"}}))?;
+    let _web = kube.service(ServiceSpec::new("shop/web").selector("app", "web").named("http", 80, 8080))?;
+    let server = mesh.pod("shop/web-v1").on(A).account("web").label("app", "web").start()?;
+    let mut echo = server.command(env::built("httpecho")?);
+    let _echo = server.spawn(echo.args(["--name", "web-v1", "--listen", "[::]:8080"]), "httpecho")?;
+    let object = |kind: &str, name: &str, spec: Value| {
+        let metadata = json!({"namespace": "shop", "name": name});
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec})
+    };
+    kube.apply(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "mesh"},
+        "spec": {"controllerName": "mesh.internal/controller"},
+    }))?;
+    let listeners = json!([{"name": "web", "port": PORT, "protocol": "HTTP"}]);
+    kube.apply(object("Gateway", "front", json!({"gatewayClassName": "mesh", "listeners": listeners})))?;
+    let rewrite = json!({"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}});
+    kube.apply(object(
+        "HTTPRoute",
+        "web",
+        json!({
+            "parentRefs": [{"name": "front"}],
+            "hostnames": ["shop.example"],
+            "rules": [{
+                "matches": [{"path": {"type": "PathPrefix", "value": "/shop"}}],
+                "filters": [{"type": "URLRewrite", "urlRewrite": rewrite}],
+                "backendRefs": [{"name": "web", "port": 80}],
+            }],
+        }),
+    ))?;
+    // Of the namespace, so also of its gateway; the pod is asked for the path that the route makes.
+    let private = json!({"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/shop/admin"]}}]}]});
+    kube.authorization_policy("shop/private", private)?;
+    let readers = json!({
+        "selector": {"matchLabels": {"app": "web"}},
+        "rules": [{
+            "from": [{"source": {"principals": ["*/sa/mesh-node"]}}],
+            "to": [{"operation": {"paths": ["/ok"]}}],
+        }],
+    });
+    kube.authorization_policy("shop/readers", readers)?;
+    let status = |path: &str| {
+        let url = format!("http://{}:{PORT}{path}", A.addresses()[0]);
+        mesh.node(B).ns().ask(&url, &["-H", "Host: shop.example"]).map_or(0, |seen| seen.status)
+    };
+    wait::until_true("the gateway and the policies are in force", wait::PATIENCE, || {
+        Ok((status("/shop/ok"), status("/shop/admin"), status("/shop/other")) == (200, 403, 403))
+    })?;
+    for (path, seen, by) in [
+        ("/shop/ok", 200, "AuthorizationPolicy shop/readers, rules[0]"),
+        ("/shop/admin", 403, "AuthorizationPolicy shop/private, rules[0]"),
+        ("/shop/other", 403, "no rule of the tier allow: AuthorizationPolicy shop/readers"),
+        ("/elsewhere", 404, ""),
+    ] {
+        let port = PORT.to_string();
+        let answer = why(&mesh, &["outside", "gateway/shop/front", &port, "GET", path])?;
+        let (is_allowed, told) = verdict(&answer);
+        let answered = answer["route"]["answered"].as_str().unwrap_or_default();
+        let is_allowed = is_allowed && answered.is_empty();
+        ensure!(status(path) == seen && is_allowed == (seen == 200), "{path}: {} and {answer:#}", status(path));
+        ensure!(if seen == 404 { answered.starts_with("404") } else { told == by }, "{path}: {answer:#}");
+    }
     Ok(())
 }
 
