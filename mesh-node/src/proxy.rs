@@ -56,9 +56,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::runtime;
+use tokio::runtime::{self, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 use worker::{Command, Parts};
 
 /// How traffic is carried.
@@ -309,10 +308,23 @@ impl Homes {
 
 fn start_worker(number: usize, parts: Parts) -> Result<mpsc::UnboundedSender<Command>, ProxyError> {
     let (sender, commands) = mpsc::unbounded_channel();
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Worker)?;
+    let (begun, told) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name(format!("proxy-{number}"))
-        .spawn(move || LocalSet::new().block_on(&runtime, worker::run(parts, commands)))
+        .spawn(move || {
+            // It can only be made where it runs.
+            let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let (runtime, outcome) = match runtime {
+                Ok(runtime) => (Some(runtime), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // Whoever starts a worker waits for this.
+            let _nobody_waits = begun.send(outcome);
+            if let Some(runtime) = runtime {
+                runtime.block_on(worker::run(parts, commands));
+            }
+        })
         .map_err(ProxyError::Worker)?;
+    told.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::BrokenPipe.into())).map_err(ProxyError::Worker)?;
     Ok(sender)
 }

@@ -30,6 +30,7 @@ use http::{Request, Response, Version, request};
 use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Notify};
@@ -86,14 +87,14 @@ impl Arrived {
         }
         let stream = match self.application.replace(Application::Away) {
             Application::Fresh(stream) => stream,
-            Application::Away | Application::Speaking(_) => self.connect().await?,
+            Application::Away | Application::Speaking(_) => Box::pin(self.connect()).await?,
         };
         let closed = Closed(Rc::clone(&self.closed));
         let until = async move {
             let _told_at_the_end = closed;
             std::future::pending::<()>().await;
         };
-        let sender = speak(Transport::plain(stream), (version, true), until).await?;
+        let sender = Box::pin(speak(Transport::plain(stream), (version, true), until)).await?;
         if let Sender::Many(sender) = &sender {
             self.application.replace(Application::Speaking(Sender::Many(sender.clone())));
         }
@@ -191,11 +192,15 @@ async fn judged(
     asking: Asking,
     body: Incoming,
 ) -> Result<(Answered, bool), Refusal> {
-    let Some(cancelled) = exchange.judged.as_ref().map(|judged| Rc::clone(judged.cancelled())) else {
-        return answer(arrived, exchange, asking, body).await;
-    };
-    let (answered, is_last) = unless_denied(&cancelled, answer(arrived, exchange, asking, body)).await?;
-    Ok((cut_short(answered, &cancelled), is_last))
+    let cancelled = exchange.judged.as_ref().map(|judged| Rc::clone(judged.cancelled()));
+    let mut answering = pin!(answer(arrived, exchange, asking, body));
+    match cancelled {
+        None => answering.await,
+        Some(cancelled) => {
+            let (answered, is_last) = unless_denied(&cancelled, answering.as_mut()).await?;
+            Ok((cut_short(answered, &cancelled), is_last))
+        }
+    }
 }
 
 /// HTTP/1.0 has requests that name no host; they are for whatever was dialled.

@@ -206,12 +206,12 @@ impl Aim {
             idle: limits.idle_timeout,
             requests: limits.requests_per_connection,
         };
-        pool::open((&down.worker, &down.pod), &self.place, (bounds, &self.standing), self.may_upgrade).await.map_err(
-            |refusal| {
-                let kind = if refusal.reason == refusal::POLICY_DENIED { Kind::Denied } else { Kind::Connect };
-                Failure { kind, refusal, unsent: None }
-            },
-        )
+        // It is rare, and large while it lasts.
+        let opening = pool::open((&down.worker, &down.pod), &self.place, (bounds, &self.standing), self.may_upgrade);
+        Box::pin(opening).await.map_err(|refusal| {
+            let kind = if refusal.reason == refusal::POLICY_DENIED { Kind::Denied } else { Kind::Connect };
+            Failure { kind, refusal, unsent: None }
+        })
     }
 }
 

@@ -25,6 +25,7 @@ use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -96,8 +97,7 @@ pub(super) async fn forward(
         note(exchange, &aim);
         let limit = way.filters.attempt_timeout.map(|limit| Instant::now() + limit);
         let limit = [deadline, limit].into_iter().flatten().min();
-        let sending = aim.send(&down, request.next(aim.place.version, &aim.scheme())?);
-        let went = within(limit, sending).await;
+        let went = within(limit, pin!(aim.send(&down, request.next(aim.place.version, &aim.scheme())?))).await;
         drop(retrying.take());
         let again = match &went {
             Ok(answer) => {
@@ -165,7 +165,7 @@ fn note(exchange: &mut Exchange, aim: &Aim) {
 
 async fn within(
     limit: Option<Instant>,
-    sending: impl Future<Output = Result<Answer, Failure>>,
+    sending: Pin<&mut impl Future<Output = Result<Answer, Failure>>>,
 ) -> Result<Answer, Failure> {
     let Some(limit) = limit else { return sending.await };
     tokio::time::timeout_at(limit, sending).await.unwrap_or_else(|_| {

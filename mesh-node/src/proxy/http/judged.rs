@@ -7,12 +7,13 @@
 use super::forward::Answered;
 use crate::proxy::live::Cancelled;
 use crate::proxy::refusal::Refusal;
+use std::pin::Pin;
 use std::rc::Rc;
 
 /// What comes of answering, unless the request is no longer allowed before that.
 pub(super) async fn unless_denied<T>(
     cancelled: &Cancelled,
-    answering: impl Future<Output = Result<T, Refusal>>,
+    answering: Pin<&mut impl Future<Output = Result<T, Refusal>>>,
 ) -> Result<T, Refusal> {
     tokio::select! {
         biased;

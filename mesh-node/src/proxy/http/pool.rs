@@ -9,7 +9,7 @@
 
 use super::body::Payload;
 use super::io::{Drain, Transport};
-use super::speak::{Sender, speak};
+use super::speak::{Sender, Sent, speak};
 use super::upstream::Standing;
 use crate::model::Identity;
 use crate::proxy::connect;
@@ -23,7 +23,8 @@ use crate::proxy::tls::outside::{self, Server};
 use crate::proxy::worker::{Pod, Worker};
 use crate::snapshot::NodeSnapshot;
 use crate::sys::socket::Destined;
-use http::Version;
+use futures_util::future::Either;
+use http::{Request, Version};
 use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -216,16 +217,10 @@ impl Lease {
     }
 
     /// Sends a request.
-    ///
-    /// **Errors**: hyper's, with the request if none of it was sent.
-    #[expect(clippy::result_large_err, reason = "the request comes back whole")]
-    pub(crate) async fn send(
-        &mut self,
-        request: http::Request<Payload>,
-    ) -> Result<http::Response<hyper::body::Incoming>, hyper::client::conn::TrySendError<http::Request<Payload>>> {
+    pub(crate) fn send(&mut self, request: Request<Payload>) -> impl Future<Output = Sent> {
         match self {
-            Self::One(lease) => lease.sender.try_send_request(request).await,
-            Self::Many(lease) => lease.sender.try_send_request(request).await,
+            Self::One(lease) => Either::Left(lease.sender.try_send_request(request)),
+            Self::Many(lease) => Either::Right(lease.sender.try_send_request(request)),
         }
     }
 

@@ -9,9 +9,13 @@ use super::gather::Gathered;
 use super::io::Transport;
 use crate::proxy::refusal::{self, Refusal};
 use crate::telemetry;
+use futures_util::future::Either;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+
+/// The head of a response, or hyper's error with the request if none of it was sent.
+pub(crate) type Sent = Result<Response<Incoming>, TrySendError<Request<Payload>>>;
 
 /// Sends requests on one connection.
 pub(crate) enum Sender {
@@ -23,16 +27,10 @@ pub(crate) enum Sender {
 
 impl Sender {
     /// Sends a request.
-    ///
-    /// **Errors**: hyper's, with the request if none of it was sent.
-    #[expect(clippy::result_large_err, reason = "the request comes back whole")]
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<Payload>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Payload>>> {
+    pub(crate) fn send(&mut self, request: Request<Payload>) -> impl Future<Output = Sent> {
         match self {
-            Self::One(sender) => sender.try_send_request(request).await,
-            Self::Many(sender) => sender.try_send_request(request).await,
+            Self::One(sender) => Either::Left(sender.try_send_request(request)),
+            Self::Many(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 

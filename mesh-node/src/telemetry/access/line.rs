@@ -69,8 +69,8 @@ impl Line {
 
     /// Text from elsewhere, in parts: as it is where it is plain, else quoted with escapes.
     pub(super) fn name(&mut self, parts: &[&str]) -> &mut Self {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b':');
-        if parts.iter().any(|part| !part.is_empty()) && parts.iter().all(|part| part.bytes().all(plain)) {
+        let plain = |b: u8| b.is_ascii_alphanumeric() | matches!(b, b'.' | b'-' | b'_' | b'/' | b':');
+        if parts.iter().any(|part| !part.is_empty()) && are_all(parts, plain) {
             parts.iter().for_each(|part| self.0.push_str(part));
             return self;
         }
@@ -79,8 +79,8 @@ impl Line {
 
     /// Text from elsewhere, in parts, quoted with escapes.
     pub(super) fn quoted(&mut self, parts: &[&str]) -> &mut Self {
-        let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
-        if parts.iter().all(|part| part.bytes().all(plain)) {
+        let plain = |b: u8| matches!(b, b' '..=b'~') & (b != b'"') & (b != b'\\');
+        if are_all(parts, plain) {
             self.0.push('"');
             parts.iter().for_each(|part| self.0.push_str(part));
             self.0.push('"');
@@ -92,9 +92,14 @@ impl Line {
     }
 
     fn ascii(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend(bytes.iter().copied().map(char::from));
+        self.0.push_str(std::str::from_utf8(bytes).unwrap_or_default());
         self
     }
+}
+
+/// Are all bytes like this? Each is looked at, whatever the others are, so that many are looked at together.
+fn are_all(parts: &[&str], is_so: impl Fn(u8) -> bool) -> bool {
+    parts.iter().all(|part| part.bytes().fold(true, |so_far, byte| so_far & is_so(byte)))
 }
 
 /// The digit of a number below ten.
