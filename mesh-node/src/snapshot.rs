@@ -308,6 +308,8 @@ pub struct ServicePortEntry {
     pub upstream_by_pod: Box<[(PodKey, Option<Arc<http::Upstream>>)]>,
     /// How HTTP is routed; `None` where no route speaks of the port: requests go to its endpoints.
     pub routes: Option<Arc<http::HttpPort>>,
+    /// How connections are routed that are no HTTP; `None` where no route speaks of them: they go to its endpoints.
+    pub streams: Option<Arc<http::StreamPort>>,
 }
 
 impl ServicePortEntry {

@@ -269,7 +269,7 @@ fn answer(case: &mut Case, question: &Question) -> Result<Answer, WhyError> {
         (None, None) => Sni::Unread,
     };
     let snapshot = case.compiler.snapshot();
-    let routed = route::find(&snapshot, &source, target.address, request.as_ref());
+    let routed = route::find(&snapshot, &source, target.address, (request.as_ref(), &sni));
     let ways = ways(case, (&source, &sni), routed.ways);
     Ok(Answer { source: source.shown, destination: target.shown, entered: None, route: routed.route, ways })
 }

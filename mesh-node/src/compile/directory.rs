@@ -301,6 +301,7 @@ fn service_entry(
             upstream: traffic.upstream,
             upstream_by_pod: traffic.upstream_by_pod,
             routes: traffic.routes,
+            streams: traffic.streams,
         }
     };
     let mut ports: Vec<_> = service.ports.iter().map(port).collect();

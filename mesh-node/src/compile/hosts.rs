@@ -6,6 +6,7 @@
 //! Source: Istio `ServiceEntry`.
 
 use super::http::{Place, Port, Traffic};
+use crate::model::http::AppProtocol;
 use crate::model::{ExternalService, Issue, Visibility};
 use crate::share::AddressMap;
 use crate::snapshot::http::Endpoints;
@@ -86,6 +87,14 @@ fn entry<'m>(
     let ports = external.ports.iter().map(|port| {
         let of = Port { service: None, name: &name, port: port.port, port_name: &port.name, protocol: port.protocol };
         let traffic = traffic.traffic(of, &Place::External(Arc::clone(external)), issues);
+        // Without addresses a connection is told by the name that it asks for, where it asks for one.
+        if traffic.streams.is_some() && external.addresses.is_empty() && port.protocol != AppProtocol::Tls {
+            let problem = format!(
+                "connections to {host} port {} are told by its addresses, and it has none: rules for them are not enforced",
+                port.port
+            );
+            issues.push(Issue::new(&external.object, "spec.addresses", problem, "list some"));
+        }
         let endpoints = match traffic.upstream.as_ref().map(|upstream| &upstream.endpoints) {
             Some(Endpoints::Static(endpoints)) => endpoints.iter().map(|endpoint| endpoint.address).collect(),
             Some(Endpoints::Dns(_) | Endpoints::Original) | None => AddressList::default(),
@@ -97,6 +106,7 @@ fn entry<'m>(
             upstream: traffic.upstream,
             upstream_by_pod: traffic.upstream_by_pod,
             routes: traffic.routes,
+            streams: traffic.streams,
         }
     });
     let ports = ports.collect();

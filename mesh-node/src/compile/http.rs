@@ -1,4 +1,4 @@
-//! How HTTP to each port of a service is routed, and under which traffic policy.
+//! How traffic to each port of a service is routed, and under which traffic policy.
 //!
 //! In:  the world, the indexes of its routing, the node's name, the pods of this node.
 //! Out: [`PortTraffic`] for one port at a time.
@@ -18,14 +18,15 @@ mod live;
 mod policy;
 mod reads;
 mod standing;
+mod streams;
 mod table;
 mod upstream;
 
 use super::Settings;
-use crate::model::http::AppProtocol;
+use crate::model::http::{AppProtocol, RuleList};
 use crate::model::{ExternalService, Issue, Labels, Name, ObjectRef, Service, ServicePort, Text, Workload};
 use crate::share::AddressMap;
-use crate::snapshot::http::{Endpoints, HttpPort, RouteTable, Upstream};
+use crate::snapshot::http::{Endpoints, HttpPort, PerPod, StreamPort, Upstream};
 use crate::snapshot::{LocalPod, PodKey, ServiceName, WorkloadEntry};
 use crate::translate::Translator;
 use crate::world::World;
@@ -78,12 +79,14 @@ pub(super) struct PortTraffic {
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) upstream_by_pod: Box<[(PodKey, Option<Arc<Upstream>>)]>,
     pub(super) routes: Option<Arc<HttpPort>>,
+    pub(super) streams: Option<Arc<StreamPort>>,
 }
 
 impl PortTraffic {
-    /// What the port speaks if it declares this: where there are routes, a client that speaks late is waited for.
+    /// What the port speaks if it declares this: where there are routes for requests and for nothing else, a client that speaks late
+    /// is waited for.
     pub(super) fn protocol(&self, declared: AppProtocol) -> AppProtocol {
-        let is_awaited = declared == AppProtocol::Undeclared && self.routes.is_some();
+        let is_awaited = declared == AppProtocol::Undeclared && self.routes.is_some() && self.streams.is_none();
         if is_awaited { AppProtocol::Http } else { declared }
     }
 
@@ -105,6 +108,9 @@ pub(super) struct Port<'p> {
     pub(super) protocol: AppProtocol,
 }
 
+/// A list of rules that some port takes, of this object.
+pub(super) type Taken = (ObjectRef, RuleList);
+
 /// Upstreams by key, with what each depends on.
 type Upstreams = HashMap<Arc<str>, (Arc<Upstream>, Reads)>;
 
@@ -124,13 +130,13 @@ pub(super) struct Traffic<'m> {
     upstreams: RefCell<Upstreams>,
     services: RefCell<HashMap<Name, Option<Arc<Service>>>>,
     reads: RefCell<Reads>,
-    /// Routes that some port takes.
-    taken: RefCell<BTreeSet<ObjectRef>>,
+    /// What some port takes.
+    taken: RefCell<BTreeSet<Taken>>,
 }
 
 impl<'m> Traffic<'m> {
     /// What was looked up since this was asked last, and which routes were taken.
-    fn take(&self) -> (Reads, BTreeSet<ObjectRef>) {
+    fn take(&self) -> (Reads, BTreeSet<Taken>) {
         (self.reads.take(), self.taken.take())
     }
 
@@ -202,7 +208,8 @@ impl<'m> Traffic<'m> {
         }
         upstream_by_pod.sort_by(|(a, _), (b, _)| a.cmp(b));
         let routes = self.routes(port, place, issues);
-        PortTraffic { upstream: default, upstream_by_pod: upstream_by_pod.into(), routes }
+        let streams = self.streams(port, place, issues);
+        PortTraffic { upstream: default, upstream_by_pod: upstream_by_pod.into(), routes, streams }
     }
 
     /// The routes of a port, for everyone and for pods to which others apply.
@@ -215,20 +222,27 @@ impl<'m> Traffic<'m> {
         if default.is_empty() && own.iter().all(|(_, routes)| routes.is_empty()) {
             return None;
         }
-        let table = Arc::new(self.table(port, Some(place), (&ANYONE, &default), issues));
-        let mut tables: Vec<Arc<RouteTable>> = vec![Arc::clone(&table)];
-        let mut by_pod = Vec::new();
-        for (client, routes) in own {
-            let own = self.table(port, Some(place), (client, &routes), issues);
-            let shared = tables.iter().find(|known| ***known == own).cloned().unwrap_or_else(|| {
-                tables.push(Arc::new(own));
-                Arc::clone(&tables[tables.len() - 1])
-            });
-            if !Arc::ptr_eq(&shared, &table) {
-                by_pod.extend(client.pods.iter().map(|pod| (Arc::clone(pod), Arc::clone(&shared))));
-            }
-        }
-        by_pod.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Some(Arc::new(HttpPort { table, by_pod: by_pod.into() }))
+        let table = self.table(port, Some(place), (&ANYONE, &default), issues);
+        let own =
+            own.into_iter().map(|(client, routes)| (client, self.table(port, Some(place), (client, &routes), issues)));
+        Some(Arc::new(per_client(table, own.collect())))
     }
+}
+
+/// What holds for everyone and for some clients; clients for which the same holds share it.
+fn per_client<T: PartialEq>(default: T, own: Vec<(&Client, T)>) -> PerPod<T> {
+    let table = Arc::new(default);
+    let mut tables = vec![Arc::clone(&table)];
+    let mut by_pod = Vec::new();
+    for (client, own) in own {
+        let shared = tables.iter().find(|known| ***known == own).cloned().unwrap_or_else(|| {
+            tables.push(Arc::new(own));
+            Arc::clone(&tables[tables.len() - 1])
+        });
+        if !Arc::ptr_eq(&shared, &table) {
+            by_pod.extend(client.pods.iter().map(|pod| (Arc::clone(pod), Arc::clone(&shared))));
+        }
+    }
+    by_pod.sort_by(|(a, _), (b, _)| a.cmp(b));
+    PerPod { table, by_pod: by_pod.into() }
 }

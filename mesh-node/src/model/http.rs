@@ -1,4 +1,4 @@
-//! How HTTP to a service is routed, whoever's API said so.
+//! How HTTP to a service is routed, whoever's API said so, and how connections are that carry none.
 //!
 //! In:  nothing; plain data that translators fill.
 //! Out: [`HttpRoute`] and its parts.
@@ -7,9 +7,11 @@
 //! Gateway API's.
 
 mod pattern;
+mod stream;
 mod traffic;
 
 pub use pattern::{HeaderMatch, PathKind, PathMatch, Pattern, PatternError, QueryMatch, TextMatch};
+pub use stream::{ConnectionMatch, RuleList, StreamBackend, StreamMatch, StreamRule};
 pub use traffic::{
     Balance, ConnectionLimits, HashKey, LocalityPreference, OriginateTls, OutlierDetection, Subset, TrafficPolicies,
     TrafficPolicy, UpstreamTls,
@@ -34,8 +36,21 @@ pub enum AppProtocol {
     Http2,
     /// gRPC over HTTP/2 without TLS.
     Grpc,
-    /// Bytes that are not looked at: TCP, TLS, and every protocol that is neither of the above.
+    /// Bytes that are not looked at: TCP, and every protocol that is none of the others.
     Opaque,
+    /// TLS of the applications themselves, of which at most the server name is read.
+    Tls,
+}
+
+impl AppProtocol {
+    /// Is it known not to be HTTP that can be read?
+    #[must_use]
+    pub const fn is_opaque(self) -> bool {
+        match self {
+            Self::Opaque | Self::Tls => true,
+            Self::Undeclared | Self::Http | Self::Http2 | Self::Grpc => false,
+        }
+    }
 }
 
 /// Which API a route was written in. Where several speak of one host, the first of these decides alone.
@@ -65,6 +80,28 @@ pub struct HttpRoute {
     pub hostnames: Vec<String>,
     /// Its rules, in the object's order. Translators keep a rule that they do not understand and make it answer 500.
     pub rules: Vec<Arc<HttpRule>>,
+    /// Rules for connections of which nothing is read. Of Istio alone, as the next.
+    pub tcp: Vec<Arc<StreamRule>>,
+    /// Rules for connections on which applications speak TLS.
+    pub tls: Vec<Arc<StreamRule>>,
+}
+
+impl HttpRoute {
+    /// Are there rules in this list?
+    #[must_use]
+    pub fn has(&self, list: RuleList) -> bool {
+        if list == RuleList::Http { !self.rules.is_empty() } else { !self.streams(list).is_empty() }
+    }
+
+    /// The rules of a list for connections.
+    #[must_use]
+    pub fn streams(&self, list: RuleList) -> &[Arc<StreamRule>] {
+        match list {
+            RuleList::Http => &[],
+            RuleList::Tcp => &self.tcp,
+            RuleList::Tls => &self.tls,
+        }
+    }
 }
 
 /// What routes attach to.
@@ -129,11 +166,18 @@ pub struct HttpRule {
 pub struct HttpMatch {
     /// What the request must be.
     pub request: RequestMatch,
+    /// Where and for whom it holds.
+    pub scope: MatchScope,
+}
+
+/// Where and for whom a match holds. The default is everywhere and for everyone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MatchScope {
     /// The port that was dialled.
     pub port: Option<u16>,
     /// Which pods it holds for.
     pub clients: ClientMatch,
-    /// Where the request must have come from: a gateway of this name, or, for `None`, a pod of the mesh. Empty: as the
+    /// Where the request or connection must have come from: a gateway of this name, or, for `None`, a pod of the mesh. Empty: as the
     /// route's parents say.
     pub gateways: Vec<Option<Name>>,
 }

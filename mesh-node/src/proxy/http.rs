@@ -35,10 +35,12 @@ mod speak;
 mod upgrade;
 mod upstream;
 
+pub(crate) use forward::{endpoint, judge};
 pub(crate) use io::Transport;
 pub(crate) use learnt::Learnt;
 pub use learnt::Lesson;
 pub(crate) use sniff::{Seen, Sniffed, begins_as_http, sniff};
+pub(crate) use upstream::{EndpointStanding, Standing, Went};
 
 use super::edge::Gate;
 use super::facts::Facts;

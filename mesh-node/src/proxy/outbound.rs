@@ -6,12 +6,15 @@
 //! Invariant: no byte leaves before the upstream has proved the identity that discovery gives for it.
 //! Invariant: a refused or unreachable upstream resets the downstream at once.
 
+mod choose;
+
 use super::authorize::{self, Tell};
 use super::buffer::Buffer;
 use super::connect;
 use super::facts::Facts;
 use super::feed::Departure;
 use super::frame::{Control, Open};
+use super::hello;
 use super::http::{self, Entry, Transport};
 use super::io;
 use super::live::Cancelled;
@@ -25,33 +28,28 @@ use super::wire::{Event, Wire, WireError};
 use super::worker::{Pod, Worker};
 use crate::identity;
 use crate::model::Identity;
-use crate::model::http::{AppProtocol, UpstreamTls};
-use crate::route;
-use crate::snapshot::http::{Endpoints, Upstream, UpstreamEndpoint};
-use crate::snapshot::{NodeSnapshot, PodKey, ServiceName, WorkloadEntry};
+use crate::model::http::AppProtocol;
+use crate::policy::Sni;
+use crate::snapshot::{NodeSnapshot, PodKey, WorkloadEntry};
 use crate::sys::socket::Destined;
 use crate::telemetry::{Security, Side};
+use choose::{Counted, Target, choose};
 use std::io::IoSliceMut;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// Where a connection goes.
+/// A connection as it is seen before it goes anywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    /// The address to connect to.
-    pub(super) endpoint: SocketAddr,
-    /// The service that was dialled or that the endpoint belongs to.
-    pub(super) service: Option<Arc<ServiceName>>,
-    /// The pod at the endpoint.
-    pub(super) workload: Option<Arc<WorkloadEntry>>,
-    /// Who must be there, if the connection is to be mutual TLS.
-    pub(super) identity: Option<Arc<Identity>>,
-    /// The server outside to which TLS is spoken, if it is.
-    pub(super) outside: Option<Server>,
-    /// Whose names lead to the endpoint, if names do.
-    pub(super) named: Option<Arc<Upstream>>,
+struct Dialled {
+    /// Who dialled.
+    client: SocketAddr,
+    /// What.
+    original: SocketAddr,
+    /// The server name that is asked for in TLS of the application's own, where anybody wants to know.
+    sni: Option<Arc<str>>,
 }
 
 /// Serves one captured connection to its end.
@@ -73,19 +71,20 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
         io::reset(downstream);
         return report.ended(&Ended::Reset);
     }
-    let departure = worker.feed.departure();
-    let target = match choose((&snapshot, departure, &pod.key), client.ip(), original, fastrand::u64(..)) {
+    drop(snapshot);
+    let seen = Dialled { client, original, sni: Box::pin(server_name(&worker, &pod, &downstream, original)).await };
+    let chosen = choose((&worker.feed.snapshot(), &pod.key), &seen, fastrand::u64(..));
+    let target = match chosen {
+        Ok(course) => {
+            report.service.clone_from(&course.service);
+            report.route.clone_from(&course.route);
+            Box::pin(course.settle((&worker, &pod), &seen)).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let target = match target {
         Ok(target) => target,
         Err(refusal) => return refuse(downstream, report, refusal),
-    };
-    drop(snapshot);
-    report.service.clone_from(&target.service);
-    let target = match target.named.clone() {
-        Some(upstream) => match Box::pin(named(&worker, &pod, &upstream, target)).await {
-            Ok(target) => target,
-            Err(refusal) => return refuse(downstream, report, refusal),
-        },
-        None => target,
     };
     report.upstream = Some(target.endpoint);
     report.destination_workload.clone_from(&target.workload);
@@ -96,19 +95,14 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
     drop(snapshot);
     let facts = Facts::Outbound { to: target.endpoint, identity: target.identity.clone() };
     let registration = pod.live.register(facts);
-    let captured =
-        Captured { worker: &worker, pod: &pod, downstream: &downstream, cancelled: registration.cancelled() };
-    let ended = match (&target.identity, &target.outside) {
-        (Some(identity), _) => {
-            report.security = Security::MutualTls;
-            captured.over_mesh(target.endpoint, identity, &mut report).await
-        }
-        (None, Some(server)) => {
-            report.security = Security::Tls;
-            Box::pin(captured.to_outside(target.endpoint, server, &mut report)).await
-        }
-        (None, None) => Box::pin(captured.in_plain(target.endpoint, &mut report)).await,
+    let captured = Captured {
+        worker: &worker,
+        pod: &pod,
+        downstream: &downstream,
+        target: &target,
+        cancelled: registration.cancelled(),
     };
+    let ended = captured.carry(&mut report).await;
     drop(registration);
     match ended {
         Ok(ended) => {
@@ -117,90 +111,16 @@ pub(super) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, downstream: TcpStrea
             }
             report.ended(&ended);
         }
-        Err(refusal) => refuse(downstream, report, refusal),
+        Err(refusal) => {
+            target.counted.iter().for_each(|counted| counted.refused(&refusal));
+            refuse(downstream, report, refusal);
+        }
     }
 }
 
 fn refuse(downstream: TcpStream, report: Report, refusal: Refusal) {
     io::reset(downstream);
     report.refused(refusal);
-}
-
-/// Where a connection from `client` to `original` goes. Pure: the same input gives the same target.
-pub(super) fn choose(
-    (snapshot, departure, pod): (&NodeSnapshot, Departure, &PodKey),
-    client: IpAddr,
-    original: SocketAddr,
-    random: u64,
-) -> Result<Target, Refusal> {
-    if original.ip().is_loopback() {
-        return Err(Refusal::new(refusal::OWN_PORT, "the application dialled the mesh's own port"));
-    }
-    let directory = &snapshot.directory;
-    let (mut is_plain, mut outside, mut named) = (false, None, None);
-    let (endpoint, service) = match directory.services.get(&original.ip()) {
-        Some(service) => {
-            let name = || format!("service {} has no", service.name.host);
-            let Some(port) = service.port(original.port()) else {
-                return Err(Refusal::new(refusal::NO_SUCH_PORT, format!("{} port {}", name(), original.port())));
-            };
-            let upstream = port.upstream_of(pod);
-            let by_client = upstream.map_or(service.client_affinity, |upstream| upstream.balance.is_by_client());
-            let endpoint = match upstream.map(|upstream| &upstream.endpoints) {
-                Some(Endpoints::Dns(_)) => {
-                    named = upstream.cloned();
-                    Some(original)
-                }
-                Some(Endpoints::Original) => Some(original),
-                Some(Endpoints::Static(all)) => one_of(nearest(all).into_iter(), by_client, (client, random)),
-                None => one_of(port.endpoints.iter(), by_client, (client, random)),
-            };
-            match upstream.map(|upstream| &upstream.tls) {
-                Some(UpstreamTls::Originate(policy)) => outside = Some(Server::new(policy, &service.name.host)?),
-                Some(UpstreamTls::Disable) => is_plain = true,
-                Some(UpstreamTls::Mesh) | None => {}
-            }
-            let Some(endpoint) = endpoint else {
-                let detail = format!("{} ready endpoint for port {}", name(), original.port());
-                return Err(Refusal::new(refusal::NO_ENDPOINTS, detail));
-            };
-            (endpoint, Some(Arc::clone(&service.name)))
-        }
-        None => (original, directory.service_of(&original).cloned()),
-    };
-    let (workload, identity) = from(pod, snapshot, endpoint, departure);
-    let identity = identity.filter(|_| !is_plain && outside.is_none());
-    Ok(Target { endpoint, service, workload, identity, outside, named })
-}
-
-/// The endpoint of a client that keeps to one, or one by chance.
-fn one_of(
-    endpoints: impl ExactSizeIterator<Item = SocketAddr>,
-    by_client: bool,
-    (client, random): (IpAddr, u64),
-) -> Option<SocketAddr> {
-    if by_client { route::by_client(endpoints, client) } else { route::by_chance(endpoints, random) }
-}
-
-/// The addresses of the least distance.
-fn nearest(endpoints: &[UpstreamEndpoint]) -> Vec<SocketAddr> {
-    let least = endpoints.iter().map(|endpoint| endpoint.distance).min();
-    endpoints.iter().filter(|endpoint| Some(endpoint.distance) == least).map(|endpoint| endpoint.address).collect()
-}
-
-/// Where a connection goes whose endpoint names lead to, as the node resolves them.
-async fn named(worker: &Worker, pod: &Pod, upstream: &Arc<Upstream>, target: Target) -> Result<Target, Refusal> {
-    let standing = pod.http.upstreams.standing(&upstream.key);
-    let endpoint = match &upstream.endpoints {
-        Endpoints::Dns(names) => standing.resolve(names, &[], target.endpoint.is_ipv6()).await,
-        Endpoints::Original | Endpoints::Static(_) => Some(target.endpoint),
-    };
-    let Some(endpoint) = endpoint else {
-        return Err(Refusal::new(refusal::NO_ENDPOINTS, format!("the names of {} lead nowhere", upstream.key)));
-    };
-    let (workload, identity) = at(&worker.feed.snapshot(), endpoint, worker.feed.departure());
-    let identity = identity.filter(|_| upstream.tls == UpstreamTls::Mesh);
-    Ok(Target { endpoint, workload, identity, named: None, ..target })
 }
 
 /// The pod at an endpoint, and who must be there if connections to it are mutual TLS.
@@ -249,7 +169,7 @@ async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) 
     };
     match protocol {
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => Ok(true),
-        AppProtocol::Opaque => Ok(false),
+        AppProtocol::Opaque | AppProtocol::Tls => Ok(false),
         AppProtocol::Undeclared => {
             let is_http = http::sniff(downstream, worker.seen.is_http(original)).await?;
             worker.seen.note(original, is_http);
@@ -258,21 +178,81 @@ async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) 
     }
 }
 
+/// The server name that the application asks for in TLS of its own, where a route asks for it, or hosts outside are told by it.
+/// Whoever dials a port that speaks TLS must speak first, and is waited for.
+async fn server_name(worker: &Worker, pod: &Pod, downstream: &TcpStream, original: SocketAddr) -> Option<Arc<str>> {
+    let must_speak = {
+        let snapshot = worker.feed.snapshot();
+        let directory = &snapshot.directory;
+        match directory.services.get(&original.ip()) {
+            Some(service) => {
+                let streams = service.port(original.port()).and_then(|port| port.streams.as_ref());
+                streams.filter(|streams| streams.table(&pod.key).asks_sni())?;
+                true
+            }
+            None if original.ip().is_loopback() || directory.hosts.is_empty() => return None,
+            None if directory.service_of(&original).is_some() => return None,
+            None => false,
+        }
+    };
+    let speaks = || io::peek_now(downstream, &mut [0]).is_ok_and(|there| there.is_some_and(|length| length > 0));
+    if !must_speak && !speaks() {
+        return None;
+    }
+    match hello::peek(downstream).await.sni() {
+        Sni::Name(name) => Some(name),
+        Sni::Absent | Sni::Unread => None,
+    }
+}
+
 /// A connection of an application, on its way out.
 struct Captured<'a> {
     worker: &'a Rc<Worker>,
     pod: &'a Pod,
     downstream: &'a TcpStream,
+    target: &'a Target,
     cancelled: &'a Cancelled,
 }
 
 impl Captured<'_> {
-    async fn in_plain(&self, to: SocketAddr, report: &mut Report) -> Result<Ended, Refusal> {
-        let patience = self.worker.config.connect_timeout;
-        let upstream = connect::to_network(&self.pod.sockets, to, Destined::Plain, patience)
-            .await
-            .map_err(|error| Refusal::connect(&error))?;
+    /// Carries it to its end.
+    ///
+    /// **Errors**: the endpoint did not take it.
+    async fn carry(&self, report: &mut Report) -> Result<Ended, Refusal> {
+        match (&self.target.identity, &self.target.outside) {
+            (Some(identity), _) => {
+                report.security = Security::MutualTls;
+                self.over_mesh(identity, report).await
+            }
+            (None, Some(server)) => {
+                report.security = Security::Tls;
+                Box::pin(self.to_outside(server, report)).await
+            }
+            (None, None) => Box::pin(self.in_plain(report)).await,
+        }
+    }
+
+    /// How long the endpoint may take to take the connection.
+    fn patience(&self) -> Duration {
+        let own = self.target.counted.as_ref().and_then(Counted::patience);
+        own.unwrap_or(self.worker.config.connect_timeout)
+    }
+
+    /// It took the connection.
+    fn opened(&self, report: &mut Report) {
+        self.target.counted.iter().for_each(Counted::taken);
         report.opened();
+    }
+
+    /// A connection on which nothing was said.
+    async fn connect(&self) -> Result<TcpStream, Refusal> {
+        let connecting = connect::to_network(&self.pod.sockets, self.target.endpoint, Destined::Plain, self.patience());
+        connecting.await.map_err(|error| Refusal::connect(&error))
+    }
+
+    async fn in_plain(&self, report: &mut Report) -> Result<Ended, Refusal> {
+        let upstream = self.connect().await?;
+        self.opened(report);
         let context = (&self.pod.buffers, &report.counts, self.cancelled);
         let ended = relay::plain(self.downstream, &upstream, context).await;
         if !matches!(ended, Ended::Clean) {
@@ -281,32 +261,32 @@ impl Captured<'_> {
         Ok(ended)
     }
 
-    async fn to_outside(&self, to: SocketAddr, server: &Server, report: &mut Report) -> Result<Ended, Refusal> {
-        let config = &self.worker.config;
-        let upstream = connect::to_network(&self.pod.sockets, to, Destined::Plain, config.connect_timeout)
-            .await
-            .map_err(|error| Refusal::connect(&error))?;
+    async fn to_outside(&self, server: &Server, report: &mut Report) -> Result<Ended, Refusal> {
+        let upstream = self.connect().await?;
         let _slower_without = upstream.set_nodelay(true);
-        let upstream = self.worker.outside.connect(upstream, server, None, config.handshake_timeout).await?;
-        report.opened();
+        let patience = self.worker.config.handshake_timeout;
+        let upstream = self.worker.outside.connect(upstream, server, None, patience).await?;
+        self.opened(report);
         let context = (&self.pod.buffers, &report.counts, self.cancelled);
         Ok(relay::over_tls(self.downstream, upstream, context).await)
     }
 
-    async fn over_mesh(
-        &self,
-        endpoint: SocketAddr,
-        identity: &Arc<Identity>,
-        report: &mut Report,
-    ) -> Result<Ended, Refusal> {
+    async fn over_mesh(&self, identity: &Arc<Identity>, report: &mut Report) -> Result<Ended, Refusal> {
+        let endpoint = self.target.endpoint;
         let early = early(self.pod, self.downstream).await;
+        // What a rule leads elsewhere is to the other node what dialled the endpoint itself.
+        let asked = if report.route.is_some() { endpoint } else { report.destination };
         // What opening needs is gone while the stream lives.
-        let opening =
-            Box::pin(open(self.worker, self.pod, (endpoint, identity), report.destination.into(), early.bytes()));
-        let mut peered = opening.await?;
+        let opening = Box::pin(open(self.worker, self.pod, (endpoint, identity), asked.into(), early.bytes()));
+        let mut peered = match self.target.counted.as_ref().and_then(Counted::patience) {
+            Some(patience) => tokio::time::timeout(patience, opening).await.map_err(|_| {
+                Refusal::new(refusal::UPSTREAM_TIMEOUT, format!("{endpoint} did not take the connection in time"))
+            })??,
+            None => opening.await?,
+        };
         relay::add(&report.counts.request, early.bytes().len());
         drop(early);
-        report.opened();
+        self.opened(report);
         let context = (&self.pod.buffers, &report.counts, self.cancelled);
         let ended = relay::over_wire(self.downstream, (&mut peered.wire, None), Role::Dialler, context).await;
         if matches!(ended, Ended::Clean) && !self.worker.draining.get() {

@@ -8,6 +8,7 @@ use super::denials::{At, Denied};
 use super::refusal::{self, Refusal};
 use super::relay::{Counts, Ended};
 use super::worker::{Pod, Worker};
+use crate::snapshot::http::RouteOrigin;
 use crate::snapshot::{ServiceName, WorkloadEntry};
 use crate::telemetry::access::{Outcome, Record};
 use crate::telemetry::tcp::{Edge, EdgeLabels};
@@ -36,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) destination_workload: Option<Arc<WorkloadEntry>>,
     /// The service that was dialled.
     pub(crate) service: Option<Arc<ServiceName>>,
+    /// The rule that routed it.
+    pub(crate) route: Option<Arc<RouteOrigin>>,
     /// How the network's part was protected.
     pub(crate) security: Security,
     /// Bytes carried.
@@ -62,6 +65,7 @@ impl Report {
             source_workload: None,
             destination_workload: None,
             service: None,
+            route: None,
             security: Security::Plain,
             counts: Counts::default(),
             edge: None,
@@ -133,6 +137,7 @@ impl Report {
             source_labels: self.source_workload.as_ref().map(|workload| &*workload.labels),
             destination_labels: self.destination_workload.as_ref().map(|workload| &*workload.labels),
             service: self.service.as_deref(),
+            route: self.route.as_deref(),
             security: self.security,
             bytes_sent: response,
             bytes_received: request,

@@ -1,33 +1,38 @@
-//! How requests are routed from this node: tables without names to look up.
+//! How requests and connections are routed from this node: tables without names to look up.
 //!
 //! In:  built by `compile` alone.
-//! Out: [`HttpPort`] for each port that has routes, [`Upstream`] for each place that requests go to.
+//! Out: [`HttpPort`] and [`StreamPort`] for each port that has routes, [`Upstream`] for each place that requests go to.
 //! Invariant: the first route that matches decides; a request that none matches is answered 404.
 //! Invariant: every backend is there; one that cannot be used answers with the status that says so.
 
 use super::{PodKey, ServiceName};
 use crate::model::ObjectRef;
 use crate::model::http::{
-    AppProtocol, Balance, ConnectionLimits, HeaderChanges, HttpFilters, OutlierDetection, Redirect, RequestMatch,
-    Share, UpstreamTls,
+    AppProtocol, Balance, ConnectionLimits, ConnectionMatch, HeaderChanges, HttpFilters, OutlierDetection, Redirect,
+    RequestMatch, Share, UpstreamTls,
 };
 use http::StatusCode;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// The routes of one port of a service or host.
+/// How traffic to one port of a service or host is routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpPort {
+pub struct PerPod<T> {
     /// For every pod of this node that has none of its own.
-    pub table: Arc<RouteTable>,
+    pub table: Arc<T>,
     /// For pods to which other routes apply, ordered by pod.
-    pub by_pod: Box<[(PodKey, Arc<RouteTable>)]>,
+    pub by_pod: Box<[(PodKey, Arc<T>)]>,
 }
 
-impl HttpPort {
-    /// The routes for requests of a pod.
+/// How requests are.
+pub type HttpPort = PerPod<RouteTable>;
+/// How connections are that are no HTTP.
+pub type StreamPort = PerPod<StreamTable>;
+
+impl<T> PerPod<T> {
+    /// The routes for what a pod sends.
     #[must_use]
-    pub fn table(&self, pod: &PodKey) -> &Arc<RouteTable> {
+    pub fn table(&self, pod: &PodKey) -> &Arc<T> {
         let own = self.by_pod.binary_search_by(|(key, _)| key.cmp(pod));
         own.map_or(&self.table, |at| &self.by_pod[at].1)
     }
@@ -47,6 +52,47 @@ pub struct Route {
     pub condition: RequestMatch,
     /// What becomes of it; shared by the matches of one rule.
     pub action: Arc<RouteAction>,
+}
+
+/// Routes of connections in the order in which they are tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamTable {
+    /// The routes.
+    pub routes: Box<[StreamRoute]>,
+    /// Is a connection refused that none of them matches? Otherwise it goes where it would without routes.
+    pub is_closed: bool,
+}
+
+impl StreamTable {
+    /// Does any of them ask for which server name the client asks in TLS?
+    #[must_use]
+    pub fn asks_sni(&self) -> bool {
+        self.routes.iter().any(|route| route.condition.sni.is_some())
+    }
+
+    /// The first that matches a connection to `destination`, whose client asks for the server `sni` in TLS, if for any.
+    #[must_use]
+    pub fn find(&self, sni: Option<&str>, destination: IpAddr) -> Option<&Arc<StreamAction>> {
+        self.routes.iter().find(|route| route.condition.is_met(sni, destination)).map(|route| &route.action)
+    }
+}
+
+/// One way that a connection may match, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRoute {
+    /// What the connection must be.
+    pub condition: ConnectionMatch,
+    /// What becomes of it; shared by the matches of one rule.
+    pub action: Arc<StreamAction>,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamAction {
+    /// Which rule says so.
+    pub origin: Arc<RouteOrigin>,
+    /// It goes to one of these, by weight; refused without any, or with weights of 0 alone.
+    pub backends: Box<[(u32, Destination)]>,
 }
 
 /// What becomes of a request.
@@ -120,7 +166,7 @@ pub struct Upstream {
     pub service: Arc<ServiceName>,
     /// Its port.
     pub port: u16,
-    /// What requests are sent in: never `Opaque`. Connections that are not looked at go there as they are.
+    /// What requests are sent in: neither `Opaque` nor `Tls`. Connections that are not looked at go there as they are.
     pub protocol: AppProtocol,
     /// Where it is; ordered by address, without duplicates.
     pub endpoints: Endpoints,

@@ -16,6 +16,7 @@ pub use super::{Security, Side};
 pub use http::HttpRecord;
 
 use super::{Metrics, TelemetryError};
+use crate::snapshot::http::RouteOrigin;
 use crate::snapshot::{ServiceName, WorkloadLabels};
 use prometheus_client::metrics::counter::Counter;
 use std::fs::File;
@@ -94,6 +95,8 @@ pub struct Record<'a> {
     pub destination_labels: Option<&'a WorkloadLabels>,
     /// The service that was dialled, if it is known.
     pub service: Option<&'a ServiceName>,
+    /// The rule that routed it, if one did.
+    pub route: Option<&'a RouteOrigin>,
     /// How it was protected.
     pub security: Security,
     /// Bytes of the response.

@@ -58,6 +58,8 @@ pub(super) fn route(log: &Log, kind: CustomKind, object: &Custom, grants: &Grant
         references,
         hostnames,
         rules: rules.into_iter().map(Arc::new).collect(),
+        tcp: Vec::new(),
+        tls: Vec::new(),
     }
 }
 

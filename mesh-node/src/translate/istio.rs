@@ -16,6 +16,7 @@ mod policy_scope;
 mod request_authentication;
 mod service_entry;
 mod sidecar;
+mod stream_rule;
 mod tls_settings;
 mod traffic_policy;
 mod virtual_service;

@@ -3,9 +3,11 @@
 use super::end::{End, Who};
 use super::question::Understood;
 use super::{Route, pod};
+use crate::policy::Sni;
 use crate::route::{cors, matching, rewriting};
-use crate::snapshot::http::{self, Destination, Endpoints, Upstream};
+use crate::snapshot::http::{self, Destination, Endpoints, RouteOrigin, Upstream};
 use crate::snapshot::{NodeSnapshot, PodKey, ServicePortEntry};
+use ::http::StatusCode;
 use std::net::SocketAddr;
 
 /// How something is routed, and to where.
@@ -24,9 +26,19 @@ pub(super) struct Way {
 }
 
 /// Finds out.
-pub(super) fn find(snapshot: &NodeSnapshot, source: &End, dialled: SocketAddr, request: Option<&Understood>) -> Routed {
+pub(super) fn find(
+    snapshot: &NodeSnapshot,
+    source: &End,
+    dialled: SocketAddr,
+    (request, sni): (Option<&Understood>, &Sni),
+) -> Routed {
     let steered = source.pod().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
-    let named = steered.zip(request).map(|((_, pod), request)| (request.authority.host(), &*pod.name.namespace));
+    let name = match (request, sni) {
+        (Some(request), _) => Some(request.authority.host()),
+        (None, Sni::Name(name)) => Some(&**name),
+        (None, Sni::Absent | Sni::Unread) => None,
+    };
+    let named = steered.zip(name).map(|((_, pod), name)| (name, &*pod.name.namespace));
     let Some(service) = snapshot.directory.dialled(dialled, named) else {
         return Routed::to(vec![dialled], request);
     };
@@ -42,11 +54,12 @@ pub(super) fn find(snapshot: &NodeSnapshot, source: &End, dialled: SocketAddr, r
     match (&port.routes, request) {
         (Some(routes), Some(request)) => by_table(routes.table(key), request, Some(dialled)),
         (Some(_), None) => {
-            let mut routed = unrouted((port, key), dialled, None);
+            let mut routed = by_streams((port, key), dialled, sni);
             routed.route.notes.push("requests are routed: give METHOD and PATH".to_owned());
             routed
         }
-        (None, request) => unrouted((port, key), dialled, request),
+        (None, Some(request)) if !port.protocol.is_opaque() => unrouted((port, key), dialled, Some(request)),
+        (None, _) => by_streams((port, key), dialled, sni),
     }
 }
 
@@ -56,6 +69,33 @@ impl Routed {
             return Self::answered("no endpoint is ready".to_owned());
         }
         Self { route: Route::default(), ways: vec![Way { share: None, to, request: request.cloned() }] }
+    }
+
+    /// As a rule says.
+    fn by(origin: &RouteOrigin) -> Self {
+        let rule = Some(format!("{}, {}", origin.object, origin.rule));
+        Self { route: Route { rule, ..Route::default() }, ways: Vec::new() }
+    }
+
+    /// Also to this, which has such a share. `fate` says what becomes of what falls to one that cannot be used.
+    fn add(
+        &mut self,
+        (share, destination): (Option<String>, &Destination),
+        dialled: Option<SocketAddr>,
+        request: Option<Understood>,
+        fate: impl Fn(StatusCode) -> String,
+    ) {
+        match destination {
+            Destination::Upstream(upstream) => {
+                let (to, notes) = endpoints(upstream, dialled);
+                self.route.notes.extend(notes);
+                self.ways.push(Way { share, to, request });
+            }
+            Destination::Invalid(status) => {
+                let share = share.unwrap_or_else(|| "all".to_owned());
+                self.route.notes.push(format!("{share}: {}, the backend cannot be used", fate(*status)));
+            }
+        }
     }
 
     pub(super) fn answered(answer: String) -> Self {
@@ -74,14 +114,49 @@ fn unrouted((port, key): (&ServicePortEntry, &PodKey), dialled: SocketAddr, requ
     routed
 }
 
+/// Where connections to a port go that are no HTTP.
+fn by_streams((port, key): (&ServicePortEntry, &PodKey), dialled: SocketAddr, sni: &Sni) -> Routed {
+    let Some(table) = port.streams.as_ref().map(|streams| streams.table(key)) else {
+        return unrouted((port, key), dialled, None);
+    };
+    let name = match sni {
+        Sni::Name(name) => Some(&**name),
+        Sni::Absent | Sni::Unread => None,
+    };
+    let mut routed = match table.find(name, dialled.ip()) {
+        Some(action) => by_action(action, dialled),
+        None if table.is_closed => {
+            Routed::answered("refused: no rule for TLS on the port means the server name".to_owned())
+        }
+        None => unrouted((port, key), dialled, None),
+    };
+    if table.asks_sni() && *sni == Sni::Unread {
+        let note = "connections are routed by the server name that is asked for in TLS, here by none: give --sni";
+        routed.route.notes.push(note.to_owned());
+    }
+    routed
+}
+
+/// Where a rule sends a connection that dialled this address.
+fn by_action(action: &http::StreamAction, dialled: SocketAddr) -> Routed {
+    let mut routed = Routed::by(&action.origin);
+    let all: u64 = action.backends.iter().map(|(weight, _)| u64::from(*weight)).sum();
+    for (weight, destination) in action.backends.iter().filter(|(weight, _)| *weight > 0) {
+        let share = (action.backends.len() > 1).then(|| format!("{weight} of {all}"));
+        routed.add((share, destination), Some(dialled), None, |_| "refused".to_owned());
+    }
+    if routed.ways.is_empty() {
+        routed.route.answered = Some("refused: the rule leads nowhere".to_owned());
+    }
+    routed
+}
+
 /// Where a table sends a request that dialled this address, if it is known.
 pub(super) fn by_table(table: &http::RouteTable, request: &Understood, dialled: Option<SocketAddr>) -> Routed {
     let Some(route) = table.routes.iter().find(|route| matching::meets(&request.asked(), &route.condition)) else {
         return Routed::answered("404: no rule of the routes for this port matches".to_owned());
     };
-    let origin = &route.action.origin;
-    let mut routed = Routed::default();
-    routed.route.rule = Some(format!("{}, {}", origin.object, origin.rule));
+    let mut routed = Routed::by(&route.action.origin);
     let filters = &route.action.filters;
     if let Some(cors::Verdict::Answer(_)) = filters.cors.as_ref().map(|policy| cors::judge(&request.asked(), policy)) {
         routed.route.answered = Some("200: the rule says what other sites may ask".to_owned());
@@ -104,19 +179,10 @@ pub(super) fn by_table(table: &http::RouteTable, request: &Understood, dialled: 
             let all: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
             for backend in backends.iter().filter(|backend| backend.weight > 0) {
                 let share = (backends.len() > 1).then(|| format!("{} of {all}", backend.weight));
-                match &backend.destination {
-                    Destination::Upstream(upstream) => {
-                        let (to, notes) = endpoints(upstream, dialled);
-                        routed.route.notes.extend(notes);
-                        let mut request = changed.clone();
-                        rewriting::change(&mut request.head.headers, &backend.request_headers);
-                        routed.ways.push(Way { share, to, request: Some(request) });
-                    }
-                    Destination::Invalid(status) => {
-                        let share = share.unwrap_or_else(|| "all".to_owned());
-                        routed.route.notes.push(format!("{share}: answered {status}, the backend cannot be used"));
-                    }
-                }
+                let mut request = changed.clone();
+                rewriting::change(&mut request.head.headers, &backend.request_headers);
+                let to = (share, &backend.destination);
+                routed.add(to, dialled, Some(request), |status| format!("answered {status}"));
             }
             if routed.ways.is_empty() {
                 routed.route.answered = Some("500: the rule leads nowhere".to_owned());

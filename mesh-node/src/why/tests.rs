@@ -167,6 +167,36 @@ spec:
 }
 
 #[test]
+fn connections_are_routed_by_the_server_name() {
+    let vault = "
+kind: Service
+metadata: {namespace: shop, name: vault}
+spec: {clusterIP: 10.96.0.2, clusterIPs: [10.96.0.2], ports: [{name: tls, protocol: TCP, port: 443, targetPort: 8443}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {namespace: shop, name: vault}
+spec:
+  hosts: [vault]
+  tls: [{match: [{sniHosts: [web.example]}], route: [{destination: {host: web, port: {number: 80}}}]}]
+";
+    let world = format!("{SHOP}---{vault}");
+    let ask = |sni: Option<&str>| {
+        let sni = sni.map(str::to_owned);
+        asked(&world, &Question { sni, ..question("shop/client", "shop/vault", None) }).expect("a clear question")
+    };
+    let meant = ask(Some("Web.example"));
+    assert_eq!(meant.route.rule.as_deref(), Some("VirtualService shop/vault, tls[0]"), "{meant:?}");
+    assert_eq!(meant.ways[0].to, ["shop/web-v1 at 10.0.1.1:8080", "shop/web-v2 at 10.0.1.2:8080"]);
+    for (sni, notes) in [(Some("other.example"), 0), (None, 1)] {
+        let refused = ask(sni);
+        let answered = Some("refused: no rule for TLS on the port means the server name");
+        assert_eq!((refused.route.answered.as_deref(), refused.route.notes.len()), (answered, notes), "{refused:?}");
+        assert!(!refused.is_allowed());
+    }
+}
+
+#[test]
 fn what_a_pod_says_to_itself_passes_its_loopback_and_is_not_judged() {
     let closed = "
 apiVersion: security.istio.io/v1

@@ -177,6 +177,17 @@ fn tls_ends_at_the_edge_with_the_certificate_of_the_name() -> Result<()> {
         let told = shop.enter_by(A, &format!("https://{host}:8443/page"), &grpc)?.told()?;
         ensure!(told["version"] == "HTTP/2.0", "{told}");
     }
+    // Policies tell clients apart by the name that they ask for in the TLS that ends here, whatever their requests name.
+    let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}]);
+    let rules = json!([{"when": [{"key": "connection.sni", "values": ["*.two.example"]}]}]);
+    kube.authorization_policy("shop/front", json!({"targetRefs": target, "rules": rules}))?;
+    let status = |host: &str| {
+        let resolve = format!("{host}:8443:{address}");
+        let arguments = ["--insecure", "--resolve", &resolve, "-H", "host: a.two.example"];
+        shop.enter_by(A, &format!("https://{host}:8443/page"), &arguments).map_or(0, |seen| seen.status)
+    };
+    wait::until_true("another name is denied", wait::PATIENCE, || Ok(status("one.example") == 403))?;
+    ensure!(status("a.two.example") == 200, "the name that is allowed");
     // Of no name that is known there is no certificate.
     ensure!(shop.enter(A, 8443, &["--insecure"]).is_err(), "a nameless client was served");
     Ok(())

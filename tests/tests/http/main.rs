@@ -12,4 +12,5 @@ mod protocols;
 mod resilience;
 mod rollouts;
 mod routing;
+mod streams;
 mod support;

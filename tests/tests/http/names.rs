@@ -4,7 +4,7 @@ use crate::policy::{answers, is_reset};
 use crate::support::{Shop, curl};
 use anyhow::{Context, Result, ensure};
 use mesh_tests::Node::{A, B};
-use mesh_tests::{Certificate, Pod, Process, Server, ServiceSpec, env, feed, traffic, wait};
+use mesh_tests::{Certificate, Mesh, Pod, Process, Server, ServiceSpec, env, feed, traffic, wait};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -12,26 +12,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// A server of TLS on port 8443 of the pod, which tells each client what it asked for.
-fn secure(pod: &Pod, shop: &Shop) -> Result<Process> {
-    let certificate = Certificate::alone(shop.mesh.node(A).dir(), "secure", "subjectAltName=DNS:*.example")?;
+/// A server of TLS on port 8443 of the pod, which tells each client its name and what was asked for.
+pub(crate) fn secure(pod: &Pod, mesh: &Mesh, name: &str) -> Result<Process> {
+    let certificate = Certificate::alone(mesh.node(A).dir(), name, "subjectAltName=DNS:*.example")?;
     let mut command = pod.command(env::built("httpecho")?);
-    command.args(["--name", "secure", "--listen", "[::]:8443"]);
+    command.args(["--name", name, "--listen", "[::]:8443"]);
     command.arg("--certificate").arg(certificate.certificate).arg("--key").arg(certificate.key);
-    let server = pod.spawn(&mut command, "secure")?;
+    let server = pod.spawn(&mut command, name)?;
     wait::until_true("the server listens", wait::PATIENCE, || Ok(pod.connect(pod.address(8443)).is_ok()))?;
     Ok(server)
 }
 
-/// The name that a server of TLS saw, asked by curl for `name` at `to`; `None` if the connection fails.
-fn seen(from: &Pod, name: &str, to: SocketAddr) -> Option<Value> {
+/// What a server of TLS tells, asked by curl for `name` at `to`; `None` if the connection fails.
+pub(crate) fn seen(from: &Pod, name: &str, to: SocketAddr) -> Option<Value> {
     let resolve = format!("{name}:{}:{}", to.port(), to.ip());
     let url = format!("https://{name}:{}/", to.port());
-    curl(from, &url, &["--insecure", "--resolve", &resolve]).ok()?.told().ok().map(|told| told["sni"].clone())
+    curl(from, &url, &["--insecure", "--resolve", &resolve]).ok()?.told().ok()
 }
 
 /// Does openssl's client agree with a server of TLS, with such arguments?
-fn agrees(from: &Pod, to: SocketAddr, arguments: &[&str]) -> Result<bool> {
+pub(crate) fn agrees(from: &Pod, to: SocketAddr, arguments: &[&str]) -> Result<bool> {
     let mut openssl = from.command("openssl");
     openssl.args(["s_client", "-brief", "-connect", &to.to_string()]).args(arguments);
     Ok(feed(&mut openssl, b"", wait::PATIENCE)?.status.success())
@@ -58,7 +58,7 @@ fn clients_are_told_apart_by_the_server_name_that_they_ask_for() -> Result<()> {
     let shop = Shop::open("names allowed", &["web-v1"])?;
     shop.mesh.kube().peer_authentication("shop/default", json!({"mtls": {"mode": "PERMISSIVE"}}))?;
     let web = &shop.pods[0].0;
-    let _secure = secure(web, &shop)?;
+    let _secure = secure(web, &shop.mesh, "secure")?;
     let spec = ServiceSpec::new("shop/secure").selector("app", "web").named("https", 443, 8443);
     let service = shop.mesh.kube().service(spec)?.address(443);
     let near = shop.mesh.pod("shop/near").on(A).start()?;
@@ -77,7 +77,7 @@ fn clients_are_told_apart_by_the_server_name_that_they_ask_for() -> Result<()> {
     ] {
         let who = format!("{} to {to}", from.name());
         for (name, is_allowed) in [("a.example", true), ("shop.test", true), ("example", false), ("b.test", false)] {
-            let told = seen(from, name, to);
+            let told = seen(from, name, to).map(|told| told["sni"].clone());
             ensure!(told == is_allowed.then(|| json!(name)), "{who} asks for {name}: {told:?}");
         }
         ensure!(agrees(from, to, &["-servername", "B.example"])?, "{who}: openssl asks for a name in capitals");

@@ -47,6 +47,7 @@ fn node() -> NodeSnapshot {
             upstream: None,
             upstream_by_pod: Box::default(),
             routes: None,
+            streams: None,
         }]),
     });
     let address: IpAddr = "10.0.0.3".parse().expect("an address");

@@ -8,9 +8,9 @@
 //! Source: GEP-1294, "Route types"; GEP-1426; Istio "VirtualService", hosts and `exportTo`.
 
 use super::index::{Indexes, covering};
-use super::{Client, Port, Traffic};
-use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
-use crate::model::{Issue, Name, ObjectRef, Reason, Service, Text};
+use super::{Client, Port, Taken, Traffic};
+use crate::model::http::{HttpRoute, Parent, RouteApi, RuleList};
+use crate::model::{Issue, Name, Reason, Service, Text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -39,22 +39,22 @@ impl<'m> Traffic<'m> {
     /// The routes that hold for a client's requests to the port.
     pub(super) fn attached(&self, port: Port<'_>, client: &Client, issues: &mut Vec<Issue>) -> Vec<&'m HttpRoute> {
         let gateway = self.of_gateway_api(port, client, issues);
-        let istio = self.of_istio(port, client);
-        if port.protocol == AppProtocol::Opaque {
+        let istio = self.of_istio(port, client, RuleList::Http);
+        if port.protocol.is_opaque() {
             return Vec::new();
         }
         let mut taken = self.taken.borrow_mut();
         if let Some(winner) = gateway.first() {
             for route in istio {
-                taken.insert(route.object.clone());
+                taken.insert((route.object.clone(), RuleList::Http));
                 issues.push(overruled(route, winner, port));
             }
             return gateway;
         }
         let Some((winner, others)) = istio.split_first() else { return Vec::new() };
-        taken.insert(winner.object.clone());
+        taken.insert((winner.object.clone(), RuleList::Http));
         for route in others {
-            taken.insert(route.object.clone());
+            taken.insert((route.object.clone(), RuleList::Http));
             issues.push(overruled(route, winner, port));
         }
         vec![winner]
@@ -70,7 +70,7 @@ impl<'m> Traffic<'m> {
                     Parent::Service { name, port: number, section, clients } if name == service => {
                         let is_port = parent.names(port.port, port.port_name);
                         let reach = reach(clients.as_ref(), client).filter(|_| is_port)?;
-                        if port.protocol == AppProtocol::Opaque && (number.is_some() || section.is_some()) {
+                        if port.protocol.is_opaque() && (number.is_some() || section.is_some()) {
                             issues.push(opaque(route, port));
                         }
                         Some(reach)
@@ -80,10 +80,10 @@ impl<'m> Traffic<'m> {
                 Some((reach.min()?, route))
             })
             .collect();
-        if port.protocol == AppProtocol::Opaque {
+        if port.protocol.is_opaque() {
             return Vec::new();
         }
-        self.taken.borrow_mut().extend(found.iter().map(|(_, route)| route.object.clone()));
+        self.taken.borrow_mut().extend(found.iter().map(|(_, route)| (route.object.clone(), RuleList::Http)));
         let nearest = found.iter().map(|(reach, _)| *reach).min();
         found.retain(|(reach, _)| Some(*reach) == nearest);
         let grpc = found.iter().find(|(_, route)| &*route.object.kind == "GRPCRoute").map(|(_, route)| *route);
@@ -96,11 +96,11 @@ impl<'m> Traffic<'m> {
         found.into_iter().map(|(_, route)| route).collect()
     }
 
-    /// The first decides; the others are told so.
-    fn of_istio(&self, port: Port<'_>, client: &Client) -> Vec<&'m HttpRoute> {
+    /// Those that have rules in the list. The first decides; the others are told so.
+    pub(super) fn of_istio(&self, port: Port<'_>, client: &Client, list: RuleList) -> Vec<&'m HttpRoute> {
         let mut found: Vec<(usize, Reach, &HttpRoute)> = Vec::new();
         let mut look = |exactness: usize, route: &'m HttpRoute, is_it: &dyn Fn(&Parent) -> Option<Option<Text>>| {
-            if route.api != RouteApi::Istio {
+            if route.api != RouteApi::Istio || !route.has(list) {
                 return;
             }
             let reaches = route.parents.iter().filter_map(is_it);
@@ -146,21 +146,29 @@ impl<'m> Traffic<'m> {
 impl Indexes {
     /// Reports routes that hold for no port although what they name is there, and policies that others overrule.
     /// `taken` are the routes that some port takes; `is_there` says whether a service has addresses.
-    pub(in crate::compile) fn idle(
-        &self,
-        taken: &BTreeSet<&ObjectRef>,
-        is_there: impl Fn(&Name) -> bool,
-    ) -> Vec<Issue> {
+    pub(in crate::compile) fn idle(&self, taken: &BTreeSet<&Taken>, is_there: impl Fn(&Name) -> bool) -> Vec<Issue> {
         let mut issues = self.policies.issues.clone();
         for (name, routes) in self.of_service.iter().filter(|(name, _)| is_there(name)) {
-            for route in routes.iter().filter(|route| !taken.contains(&route.object) && !is_private(route)) {
-                let problem = format!("no port of Service {name} that speaks HTTP takes the route");
-                let cure = "name a port of it, and let its name or appProtocol say `http`";
-                issues.push(Issue::new(&route.object, field(route), problem, cure));
+            for route in routes.iter().filter(|route| !is_private(route)) {
+                let has_idle = |list: &RuleList| route.has(*list) && !taken.contains(&(route.object.clone(), *list));
+                issues.extend(
+                    RuleList::ALL
+                        .into_iter()
+                        .filter(has_idle)
+                        .map(|list| idle(route, &format!("Service {name}"), list)),
+                );
             }
         }
         for (host, routes) in &self.of_host {
             let is_there = host.starts_with('*') || self.externals.contains_key(host);
+            let has_idle = |route: &HttpRoute, list: RuleList| {
+                let is_taken = taken.contains(&(route.object.clone(), list));
+                !host.starts_with('*') && is_there && route.has(list) && !is_taken && !is_private(route)
+            };
+            for route in routes {
+                let lists = RuleList::ALL.into_iter().filter(|list| has_idle(route, *list));
+                issues.extend(lists.map(|list| idle(route, host, list)));
+            }
             for route in routes.iter().filter(|_| !is_there) {
                 let problem = format!("nobody knows the host {host}; the route does not hold for it");
                 issues.push(Issue::new(&route.object, field(route), problem, "describe it by a ServiceEntry"));
@@ -168,6 +176,24 @@ impl Indexes {
         }
         issues
     }
+}
+
+/// Says that no port of a service or host takes rules.
+fn idle(route: &HttpRoute, of: &str, list: RuleList) -> Issue {
+    let (field, speaks, takes, cure) = match list {
+        RuleList::Http => {
+            (field(route), "HTTP", "the route", "name a port of it, and let its name or appProtocol say `http`")
+        }
+        RuleList::Tcp => (
+            "spec.tcp",
+            "anything but HTTP and TLS",
+            "the rules",
+            "let a port's name or appProtocol say `tcp`, or nothing",
+        ),
+        RuleList::Tls => ("spec.tls", "TLS", "the rules", "let a port's name or appProtocol say `tls` or `https`"),
+    };
+    let problem = format!("no port of {of} that speaks {speaks} takes {takes}");
+    Issue::new(&route.object, field, problem, cure)
 }
 
 /// Why something does not attach: the kind of reason, the problem, the cure.
@@ -192,7 +218,7 @@ pub(super) fn refusal(parent: &Parent, name: &Name, service: Option<&Service>) -
     let mut named = service.ports.iter().filter(|port| parent.names(port.port, &port.name)).peekable();
     let (problem, cure) = if named.peek().is_none() {
         (format!("Service {name} has no port that is the one meant"), "name one of its ports, or none")
-    } else if named.all(|port| port.protocol == AppProtocol::Opaque) {
+    } else if named.all(|port| port.protocol.is_opaque()) {
         (
             format!("no port of Service {name} that is meant speaks HTTP by its own word"),
             "let a port's name or appProtocol say `http`",

@@ -10,7 +10,7 @@ use super::index::covering;
 use super::listeners::{self, Judged};
 use super::{Client, Port, Traffic, admission};
 use crate::compile::edge::entrance;
-use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi};
+use crate::model::http::{AppProtocol, HttpRoute, Parent, RouteApi, RuleList};
 use crate::model::{CONTROLLER, Closed, Gateway, GatewayClass, Issue, Labels, Listener, Name, Reason, Text};
 use crate::snapshot::edge::{Certificate, Door, EdgeHost, EdgePort, GatewayRef, ListenerHere};
 use crate::snapshot::http::RouteTable;
@@ -59,6 +59,10 @@ impl<'m> Traffic<'m> {
             }
         }
         for route in &self.indexes.of_gateway {
+            issues.extend([RuleList::Tcp, RuleList::Tls].into_iter().filter(|list| route.has(*list)).map(|list| {
+                let problem = "connections that are not HTTP do not enter yet; at gateways the rules have no effect";
+                Issue::new(&route.object, format!("spec.{}", list.name()), problem, "name no gateway but `mesh`")
+            }));
             self.attach(route, &gateways, &mut ports, issues);
         }
         let ports = ports.into_iter().map(|(number, port)| Arc::new(self.finish(number, port, issues)));
@@ -167,7 +171,7 @@ impl<'m> Traffic<'m> {
         ports: &mut BTreeMap<u16, Building<'m>>,
         issues: &mut Vec<Issue>,
     ) {
-        for parent in &route.parents {
+        for parent in route.parents.iter().filter(|_| route.has(RuleList::Http)) {
             let Parent::Gateway { name, listener: section, port: number } = parent else { continue };
             let is_it = |gateway: &Gateway| gateway.object.name == *name && api(gateway) == route.api;
             let mut is_taken = false;
@@ -182,7 +186,7 @@ impl<'m> Traffic<'m> {
                 building.routes.extend(found.into_iter().map(|(host, by)| Attached { host, route, by }));
             }
             if is_taken {
-                self.taken.borrow_mut().insert(route.object.clone());
+                self.taken.borrow_mut().insert((route.object.clone(), RuleList::Http));
             } else if gateways.iter().any(|gateway| is_it(gateway)) {
                 let problem = format!("no listener of Gateway {name} takes the route");
                 let cure = "let its listeners, hosts and allowed namespaces cover the route";

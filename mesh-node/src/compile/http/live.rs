@@ -9,7 +9,7 @@
 
 use super::index;
 use super::reads::{Readers, Reads};
-use super::{Client, Indexes, PortTraffic, Traffic};
+use super::{Client, Indexes, PortTraffic, Taken, Traffic};
 use crate::compile::directory::{Builder, service_name};
 use crate::compile::{Settings, hosts};
 use crate::model::http::{LocalityPreference, Parent};
@@ -52,8 +52,8 @@ struct EdgeParts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Record {
     reads: Reads,
-    /// The routes that its ports take.
-    taken: BTreeSet<ObjectRef>,
+    /// What its ports take.
+    taken: BTreeSet<Taken>,
     /// Has the service an address?
     is_there: bool,
 }

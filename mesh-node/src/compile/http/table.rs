@@ -9,7 +9,8 @@ use super::upstream::{Absent, Part};
 use super::{Client, Place, Port, Traffic};
 use crate::compile::directory::service_name;
 use crate::model::http::{
-    BackendTarget, HttpAction, HttpMatch, HttpRoute, HttpRule, HttpTarget, PathKind, RequestMatch, RouteApi,
+    BackendTarget, HttpAction, HttpMatch, HttpRoute, HttpRule, HttpTarget, MatchScope, PathKind, RequestMatch,
+    RouteApi, RuleList,
 };
 use crate::model::{Issue, Name, ObjectRef};
 use crate::snapshot::ServiceName;
@@ -51,12 +52,13 @@ impl<'m> Traffic<'m> {
         }
         let mut found: Vec<(Rank, Route)> = Vec::new();
         for route in routes {
-            let mut at = At { port, place, route, client, field: String::new(), issues: &mut *issues };
+            let list = RuleList::Http;
+            let mut at = At { port, place, route, client, list, field: String::new(), issues: &mut *issues };
             for (index, rule) in route.rules.iter().enumerate() {
                 let list = if route.api == RouteApi::Gateway { "rules" } else { "http" };
                 let everything = [HttpMatch::default()];
                 let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
-                let mut applying = matches.iter().filter(|found| applies(found, port, client)).peekable();
+                let mut applying = matches.iter().filter(|found| applies(&found.scope, port, client)).peekable();
                 if applying.peek().is_none() {
                     continue;
                 }
@@ -129,7 +131,7 @@ impl<'m> Traffic<'m> {
     }
 
     /// What a backend is, with an issue for one that cannot be used.
-    fn destination(&self, target: &BackendTarget, at: &mut At<'_, 'm>) -> Destination {
+    pub(super) fn destination(&self, target: &BackendTarget, at: &mut At<'_, 'm>) -> Destination {
         let (place, name, port, subset) = match target {
             BackendTarget::Invalid { status } => {
                 return Destination::Invalid(
@@ -162,8 +164,8 @@ impl<'m> Traffic<'m> {
     }
 }
 
-/// Does a match hold for a client's requests to a port?
-fn applies(found: &HttpMatch, port: Port<'_>, client: &Client) -> bool {
+/// Does a match hold for what a client sends to a port?
+pub(super) fn applies(found: &MatchScope, port: Port<'_>, client: &Client) -> bool {
     found.port.is_none_or(|number| number == port.port)
         && (found.gateways.is_empty() || found.gateways.iter().any(|gateway| is_through(gateway.as_ref(), client)))
         && found.clients.namespace.as_ref().is_none_or(|namespace| **namespace == *client.namespace)
@@ -185,13 +187,14 @@ fn whole(destination: Destination) -> Backend {
 }
 
 /// Where in which route, and for whom.
-struct At<'a, 'm> {
-    port: Port<'a>,
-    place: Option<&'a Place>,
-    route: &'m HttpRoute,
-    client: &'a Client,
-    field: String,
-    issues: &'a mut Vec<Issue>,
+pub(super) struct At<'a, 'm> {
+    pub(super) port: Port<'a>,
+    pub(super) place: Option<&'a Place>,
+    pub(super) route: &'m HttpRoute,
+    pub(super) client: &'a Client,
+    pub(super) list: RuleList,
+    pub(super) field: String,
+    pub(super) issues: &'a mut Vec<Issue>,
 }
 
 impl At<'_, '_> {
@@ -201,7 +204,10 @@ impl At<'_, '_> {
             RouteApi::Istio => StatusCode::SERVICE_UNAVAILABLE,
         };
         let (problem, cure) = absent.say(host);
-        let problem = format!("{problem}; requests that fall to it are answered {}", status.as_u16());
+        let problem = match self.list {
+            RuleList::Http => format!("{problem}; requests that fall to it are answered {}", status.as_u16()),
+            RuleList::Tcp | RuleList::Tls => format!("{problem}; connections that fall to it are refused"),
+        };
         self.issues.push(Issue::new(&self.route.object, self.field.clone(), problem, cure));
         Destination::Invalid(status)
     }

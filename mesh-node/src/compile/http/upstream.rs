@@ -159,7 +159,7 @@ impl<'m> Traffic<'m> {
             key: Arc::clone(&key),
             service: Arc::clone(name),
             port,
-            protocol: if built.protocol == AppProtocol::Opaque { AppProtocol::Http } else { built.protocol },
+            protocol: if built.protocol.is_opaque() { AppProtocol::Http } else { built.protocol },
             endpoints,
             balance,
             limits: policy.limits.unwrap_or_default(),

@@ -104,7 +104,7 @@ fn service(rng: &mut Rng, metadata: ObjectMeta) -> Service {
         name: pick(rng, &["", "http"]).to_string(),
         port: rng.u16(80..83),
         protocol: pick(rng, &["", "TCP", "UDP"]).to_string(),
-        app_protocol: pick(rng, &["", "http", "grpc"]).to_string(),
+        app_protocol: pick(rng, &["", "http", "grpc", "tcp", "tls"]).to_string(),
     });
     service
 }
@@ -277,7 +277,7 @@ fn arrive(changes: impl IntoIterator<Item = Change>) -> World {
 #[test]
 fn the_order_of_arrival_leaves_no_trace() {
     let keys = keys();
-    let (mut pods, mut routed, mut issues) = (0, 0, 0);
+    let (mut pods, mut routed, mut streams, mut issues) = (0, 0, 0, 0);
     for seed in 0..60 {
         let mut rng = Rng::with_seed(seed);
         let last: Vec<_> = keys.iter().map(|key| (rng.u8(..3) > 0).then(|| word(&mut rng, key))).collect();
@@ -301,13 +301,16 @@ fn the_order_of_arrival_leaves_no_trace() {
             assert_eq!(compiled(&world), expected, "seed {seed}");
         }
         pods += expected.pods.len();
-        let services = expected.directory.services.values().flat_map(|service| &service.ports);
-        routed += services.filter(|port| port.routes.is_some()).count();
+        let services = || expected.directory.services.values().flat_map(|service| &service.ports);
+        routed += services().filter(|port| port.routes.is_some()).count();
+        streams += services().filter(|port| port.streams.is_some()).count();
         issues += expected.issues.len();
         assert!(expected.issues.is_sorted(), "seed {seed}");
     }
     // The worlds are about something.
-    assert!(pods > 40 && routed > 100 && issues > 2_000, "{pods} pods, {routed} routed ports, {issues} issues");
+    let told =
+        format!("{pods} pods, {routed} ports with routes, {streams} with routes of connections, {issues} issues");
+    assert!(pods > 40 && routed > 100 && streams > 30 && issues > 2_000, "{told}");
 }
 
 /// Asserts that two snapshots are equal; tells what differs, not all that there is.

@@ -19,13 +19,13 @@ fn a_host_by_name_is_routed_and_its_tls_is_originated() {
     check(
         GOOGLE,
         &expect![[r#"
-        www.googleapis.com for Everyone:443 Opaque
-          under www.googleapis.com:443 Dns([("www.googleapis.com", 443)]) LeastRequest Originate(OriginateTls { sni: None, names: [], roots: None, insecure: false })
-        www.googleapis.com for Everyone:80 Http
-          under www.googleapis.com:80 Dns([("www.googleapis.com", 80)]) RoundRobin Mesh
-          routes
-            Any => 1x www.googleapis.com:443 Dns([("www.googleapis.com", 443)]) (VirtualService default/rewrite http[0])
-    "#]],
+            www.googleapis.com for Everyone:443 Tls
+              under www.googleapis.com:443 Dns([("www.googleapis.com", 443)]) LeastRequest Originate(OriginateTls { sni: None, names: [], roots: None, insecure: false })
+            www.googleapis.com for Everyone:80 Http
+              under www.googleapis.com:80 Dns([("www.googleapis.com", 80)]) RoundRobin Mesh
+              routes
+                Any => 1x www.googleapis.com:443 Dns([("www.googleapis.com", 443)]) (VirtualService default/rewrite http[0])
+        "#]],
     );
 }
 
@@ -50,7 +50,7 @@ fn endpoints_are_listed_or_selected_and_addresses_are_dialled() {
         &expect![[r#"
             *.example.net for Everyone:80 Http
               under *.example.net:80 [] LeastRequest Mesh
-            *.example.org for Namespaces({"shop"}):443 Opaque
+            *.example.org for Namespaces({"shop"}):443 Tls
               under *.example.org:443@default/any Original LeastRequest Mesh
             10.200.0.1 db.example.com:3306 Opaque
               under db.example.com:3306 [10.0.1.9:3307 192.168.0.1:13306*3] LeastRequest Mesh

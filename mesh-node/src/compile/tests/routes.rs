@@ -1,7 +1,9 @@
 //! Routes of services, from what users write to what is tried.
 
 use super::{attach, compiled};
-use crate::snapshot::http::{Backend, Destination, Endpoints, HttpPort, RouteTable, Target, Upstream};
+use crate::snapshot::http::{
+    Backend, Destination, Endpoints, HttpPort, RouteTable, StreamPort, StreamRoute, StreamTable, Target, Upstream,
+};
 use crate::snapshot::{NodeSnapshot, ServicePortEntry};
 use crate::world::World;
 use crate::world::fixture::world;
@@ -11,6 +13,7 @@ use std::fmt::Write;
 mod gateway;
 mod istio;
 mod policy;
+mod streams;
 
 /// Two local pods, `client` in the namespace default and `other` in the namespace shop, and the services of Bookinfo
 /// that count.
@@ -114,6 +117,17 @@ fn table(table: &RouteTable) -> String {
     lines.join("\n")
 }
 
+fn streams(table: &StreamTable) -> String {
+    let line = |route: &StreamRoute| {
+        let StreamRoute { condition, action } = route;
+        let backends: Vec<_> =
+            action.backends.iter().map(|(weight, to)| format!("{weight}x {}", destination(to))).collect();
+        format!("    {condition:?} => {} ({} {})", backends.join(", "), action.origin.object, action.origin.rule)
+    };
+    let end = if table.is_closed { "    others are refused" } else { "    others go on" };
+    table.routes.iter().map(line).chain([end.to_owned()]).collect::<Vec<_>>().join("\n")
+}
+
 fn port(host: &str, entry: &ServicePortEntry) -> Option<String> {
     let mut text = format!("{host}:{} {:?}\n", entry.port, entry.protocol);
     if let Some(of) = &entry.upstream {
@@ -129,7 +143,14 @@ fn port(host: &str, entry: &ServicePortEntry) -> Option<String> {
             writeln!(text, "  routes for {pod}\n{}", table(of)).expect("writing to a text");
         }
     }
-    let is_plain = entry.upstream.is_none() && entry.upstream_by_pod.is_empty() && entry.routes.is_none();
+    if let Some(StreamPort { table: of, by_pod }) = entry.streams.as_deref() {
+        writeln!(text, "  streams\n{}", streams(of)).expect("writing to a text");
+        for (pod, of) in by_pod {
+            writeln!(text, "  streams for {pod}\n{}", streams(of)).expect("writing to a text");
+        }
+    }
+    let says_nothing = entry.routes.is_none() && entry.streams.is_none();
+    let is_plain = entry.upstream.is_none() && entry.upstream_by_pod.is_empty() && says_nothing;
     (!is_plain).then_some(text)
 }
 

@@ -117,6 +117,7 @@ impl Aim {
             AppProtocol::Http
             | AppProtocol::Undeclared
             | AppProtocol::Opaque
+            | AppProtocol::Tls
             | AppProtocol::Http2
             | AppProtocol::Grpc => Version::HTTP_11,
         };
@@ -127,6 +128,11 @@ impl Aim {
             workload,
             may_upgrade,
         })
+    }
+
+    /// The endpoint, as an attempt there is judged.
+    pub(crate) fn at(&self) -> (&Standing, &Upstream, SocketAddr) {
+        (&self.standing, &self.upstream, self.place.endpoint)
     }
 
     /// The scheme of a request that goes there.

@@ -102,7 +102,7 @@ pub(super) async fn forward(
         let again = match &went {
             Ok(answer) => {
                 let (status, headers) = (answer.response.status(), answer.response.headers());
-                judge(&standing, &aim, Went::Answered(status.as_u16()));
+                judge(aim.at(), Went::Answered(status.as_u16()));
                 // Nobody but another node can know that its application was sent nothing.
                 if aim.security() == Security::MutualTls && headers.contains_key(UNSENT) {
                     plan.wants_after(made, Kind::Connect, request.method())
@@ -112,7 +112,7 @@ pub(super) async fn forward(
             }
             Err(failure) => {
                 if !matches!(failure.kind, Kind::Overflow | Kind::Denied) {
-                    judge(&standing, &aim, Went::Unanswered);
+                    judge(aim.at(), Went::Unanswered);
                 }
                 plan.wants_after(made, failure.kind, request.method())
             }
@@ -138,8 +138,10 @@ pub(super) async fn forward(
     }
 }
 
-/// The endpoint for the next attempt.
-async fn endpoint(
+/// The endpoint for the next attempt: none of `tried` as long as there is another.
+///
+/// **Errors**: there is none.
+pub(crate) async fn endpoint(
     upstream: &Arc<Upstream>,
     standing: &Standing,
     (key, tried): (Option<u64>, &[SocketAddr]),
@@ -174,13 +176,10 @@ async fn within(
     })
 }
 
-fn judge(standing: &Standing, aim: &Aim, went: Went) {
-    if standing.judge(&aim.upstream, aim.place.endpoint, went, std::time::Instant::now()) {
-        tracing::info!(
-            upstream = &*aim.upstream.key,
-            endpoint = %aim.place.endpoint,
-            "an endpoint that fails is left out for a while"
-        );
+/// Judges an endpoint of an upstream by how it went there.
+pub(crate) fn judge((standing, upstream, endpoint): (&Standing, &Upstream, SocketAddr), went: Went) {
+    if standing.judge(upstream, endpoint, went, std::time::Instant::now()) {
+        tracing::info!(upstream = &*upstream.key, %endpoint, "an endpoint that fails is left out for a while");
     }
 }
 

@@ -7,8 +7,9 @@
 
 use super::attempt::{Aim, Wanted};
 use super::body::Payload;
+use super::forward::endpoint;
 use super::{Downstream, headers};
-use crate::snapshot::http::{Destination, Endpoints};
+use crate::snapshot::http::Destination;
 use crate::telemetry;
 use http::header::EXPECT;
 use http::uri::Authority;
@@ -16,7 +17,7 @@ use http::{Request, request};
 use http_body_util::BodyExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a copy may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -31,14 +32,10 @@ pub(crate) fn send(down: &Rc<Downstream>, to: &Destination, copy: Option<(reques
     telemetry::spawn_local("mirror", async move {
         let sent = tokio::time::timeout(PATIENCE, async {
             let standing = down.pod.http.upstreams.standing(&upstream.key);
-            let endpoint = match &upstream.endpoints {
-                Endpoints::Original => Some(down.original),
-                Endpoints::Static(_) => standing.choose(&upstream, None, &[], Instant::now()),
-                Endpoints::Dns(names) => standing.resolve(names, &[], down.original.is_ipv6()).await,
-            };
+            let endpoint = endpoint(&upstream, &standing, (None, &[]), down.original).await.ok()?;
             let wanted = Wanted { version: head.version, may_upgrade: false, host: authority.host() };
             let snapshot = down.worker.feed.snapshot();
-            let aim = Aim::new((&upstream, &standing), (&down, endpoint?), &snapshot, wanted).ok()?;
+            let aim = Aim::new((&upstream, &standing), (&down, endpoint), &snapshot, wanted).ok()?;
             drop(snapshot);
             headers::address(&mut head, aim.place.version, &shadow(&authority), &aim.scheme());
             let answer = aim.send(&down, Request::from_parts(head, body)).await.ok()?;

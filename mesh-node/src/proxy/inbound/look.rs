@@ -38,13 +38,13 @@ impl Look {
         let directory = &snapshot.directory;
         // Of two services that one port belongs to, the one that was dialled may know that it is no HTTP.
         let dialled = directory.services.get(&original.ip()).and_then(|service| service.port(original.port()));
-        let is_opaque = !asked.http && dialled.is_some_and(|port| port.protocol == AppProtocol::Opaque);
+        let is_opaque = !asked.http && dialled.is_some_and(|port| port.protocol.is_opaque());
         let http = match directory.endpoints.get(local).map(|endpoint| endpoint.protocol) {
             _ if is_opaque => false,
             Some(AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc) => return Self::Http,
             Some(AppProtocol::Undeclared) => true,
             None => asked.http,
-            Some(AppProtocol::Opaque) => false,
+            Some(AppProtocol::Opaque | AppProtocol::Tls) => false,
         };
         if http || asked.sni { Self::First(Asked { http, ..asked }) } else { Self::Nowhere }
     }

@@ -4,6 +4,7 @@
 //! Out: one line with its newline, of bounded length.
 //! Invariant: no text from outside can begin a second line or pass for another field.
 
+use super::http::route;
 use super::line::Line;
 use super::{HttpRecord, Outcome, Record};
 use crate::snapshot::{ServiceName, WorkloadLabels};
@@ -28,6 +29,7 @@ struct Json<'a> {
     detail: Option<&'a str>,
     #[serde(flatten)]
     parties: Parties<'a>,
+    route: Option<String>,
     bytes_sent: u64,
     bytes_received: u64,
     duration_ms: f64,
@@ -154,6 +156,7 @@ pub(super) fn json(record: &Record<'_>) -> Vec<u8> {
         reason,
         detail,
         parties: record.parties(),
+        route: record.route.map(route),
         bytes_sent: record.bytes_sent,
         bytes_received: record.bytes_received,
         duration_ms: milliseconds(record.duration),
@@ -175,6 +178,9 @@ pub(super) fn text(record: &Record<'_>) -> Vec<u8> {
     let (outcome, reason, detail) = outcome(&record.outcome, "closed");
     let mut line = begun((record.time, record.side), (outcome, reason), USUAL_LINE);
     record.parties().write_text(&mut line);
+    if let Some(origin) = record.route {
+        line.text(" route=").quoted(&[&route(origin)]);
+    }
     line.text(" sent=").number(record.bytes_sent).text(" received=").number(record.bytes_received);
     line.text(" duration=").milliseconds(record.duration).text("ms flags=").text(record.flags);
     ended(line, detail)

@@ -214,7 +214,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn route(origin: &RouteOrigin) -> String {
+/// A rule, as records name it.
+pub(super) fn route(origin: &RouteOrigin) -> String {
     let mut text = format!("{} {}", origin.object, origin.rule);
     text.truncate(text.floor_char_boundary(MAX_HEADER));
     text

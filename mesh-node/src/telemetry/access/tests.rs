@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Name, ObjectRef};
 use crate::telemetry::timestamp;
 use expect_test::{Expect, expect};
 use std::sync::mpsc::{self, Sender};
@@ -38,6 +39,7 @@ fn unknown() -> Record<'static> {
         source_labels: None,
         destination_labels: None,
         service: None,
+        route: None,
         security: Security::Plain,
         bytes_sent: 0,
         bytes_received: 0,
@@ -59,7 +61,10 @@ fn check(record: &Record<'_>, text: &Expect, json: &Expect) {
 #[test]
 fn a_served_connection_says_who_spoke_with_whom() {
     let (source, destination, service) = (labels("productpage"), labels("reviews"), service());
+    let object = ObjectRef::new("VirtualService", Name::new("default", "reviews"));
+    let route = RouteOrigin { object, rule: "tcp[0]".to_owned() };
     let record = Record {
+        route: Some(&route),
         side: Side::Outbound,
         upstream: Some(address("10.0.0.3:9080")),
         source_labels: Some(&source),
@@ -74,10 +79,10 @@ fn a_served_connection_says_who_spoke_with_whom() {
     check(
         &record,
         &expect![[r#"
-            2020-09-13T12:26:40.007Z outbound closed source=10.0.0.1:40000(default/productpage-v1) destination=10.96.0.10:9080(reviews.default.svc.cluster.local) upstream=10.0.0.3:9080(default/reviews-v1) source_principal=spiffe://cluster.local/ns/default/sa/productpage destination_principal=spiffe://cluster.local/ns/default/sa/reviews security=mutual_tls sent=5678 received=1234 duration=12.345ms flags=-
+            2020-09-13T12:26:40.007Z outbound closed source=10.0.0.1:40000(default/productpage-v1) destination=10.96.0.10:9080(reviews.default.svc.cluster.local) upstream=10.0.0.3:9080(default/reviews-v1) source_principal=spiffe://cluster.local/ns/default/sa/productpage destination_principal=spiffe://cluster.local/ns/default/sa/reviews security=mutual_tls route="VirtualService default/reviews tcp[0]" sent=5678 received=1234 duration=12.345ms flags=-
         "#]],
         &expect![[r#"
-            {"time":"2020-09-13T12:26:40.007Z","side":"outbound","outcome":"closed","reason":null,"detail":null,"source_address":"10.0.0.1:40000","source_workload":"productpage-v1","source_namespace":"default","source_principal":"spiffe://cluster.local/ns/default/sa/productpage","destination_address":"10.96.0.10:9080","destination_service":"reviews.default.svc.cluster.local","upstream_address":"10.0.0.3:9080","destination_workload":"reviews-v1","destination_namespace":"default","destination_principal":"spiffe://cluster.local/ns/default/sa/reviews","connection_security_policy":"mutual_tls","bytes_sent":5678,"bytes_received":1234,"duration_ms":12.345,"response_flags":"-"}
+            {"time":"2020-09-13T12:26:40.007Z","side":"outbound","outcome":"closed","reason":null,"detail":null,"source_address":"10.0.0.1:40000","source_workload":"productpage-v1","source_namespace":"default","source_principal":"spiffe://cluster.local/ns/default/sa/productpage","destination_address":"10.96.0.10:9080","destination_service":"reviews.default.svc.cluster.local","upstream_address":"10.0.0.3:9080","destination_workload":"reviews-v1","destination_namespace":"default","destination_principal":"spiffe://cluster.local/ns/default/sa/reviews","connection_security_policy":"mutual_tls","route":"VirtualService default/reviews tcp[0]","bytes_sent":5678,"bytes_received":1234,"duration_ms":12.345,"response_flags":"-"}
         "#]],
     );
 }
@@ -92,7 +97,7 @@ fn a_refused_connection_says_why_and_claims_no_principal() {
             2020-09-13T12:26:40.007Z inbound refused reason=plain_text_to_strict source=10.0.0.1:40000(default/productpage-v1) destination=10.96.0.10:9080 upstream=- security=none sent=0 received=0 duration=0.000ms flags=DENY detail="port 9080 is STRICT"
         "#]],
         &expect![[r#"
-            {"time":"2020-09-13T12:26:40.007Z","side":"inbound","outcome":"refused","reason":"plain_text_to_strict","detail":"port 9080 is STRICT","source_address":"10.0.0.1:40000","source_workload":"productpage-v1","source_namespace":"default","source_principal":null,"destination_address":"10.96.0.10:9080","destination_service":null,"upstream_address":null,"destination_workload":null,"destination_namespace":null,"destination_principal":null,"connection_security_policy":"none","bytes_sent":0,"bytes_received":0,"duration_ms":0.0,"response_flags":"DENY"}
+            {"time":"2020-09-13T12:26:40.007Z","side":"inbound","outcome":"refused","reason":"plain_text_to_strict","detail":"port 9080 is STRICT","source_address":"10.0.0.1:40000","source_workload":"productpage-v1","source_namespace":"default","source_principal":null,"destination_address":"10.96.0.10:9080","destination_service":null,"upstream_address":null,"destination_workload":null,"destination_namespace":null,"destination_principal":null,"connection_security_policy":"none","route":null,"bytes_sent":0,"bytes_received":0,"duration_ms":0.0,"response_flags":"DENY"}
         "#]],
     );
 }

@@ -63,14 +63,11 @@ pub(super) fn action(fields: &mut Fields<'_>, reader: &Reader<'_>) -> HttpAction
 
 fn backends(list: &Place<'_>, reader: &Reader<'_>) -> Vec<Backend> {
     let items = list.items();
-    // The weight of the only one is not asked for.
-    let default = u32::from(items.len() == 1);
     let backend = |place: &Place<'_>| {
         let mut fields = place.fields()?;
-        let weight = fields.take("weight").number(0, i32::MAX.unsigned_abs());
+        let weight = host::weight(&fields.take("weight"), items.len());
         let target = host::destination(&fields.take("destination"), reader.namespace, reader.domain);
         let (request_headers, response_headers) = headers(&fields.take("headers"));
-        let weight = weight.filter(|weight| *weight > 0).unwrap_or(default);
         Some(Backend { weight, target, request_headers, response_headers })
     };
     items.iter().filter_map(backend).collect()

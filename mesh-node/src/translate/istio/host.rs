@@ -55,6 +55,12 @@ pub(super) fn destination(place: &Place<'_>, namespace: &str, domain: &str) -> B
     }
 }
 
+/// The share of one of so many destinations. That of the only one is not asked for.
+pub(super) fn weight(place: &Place<'_>, of: usize) -> u32 {
+    let weight = place.number(0, i32::MAX.unsigned_abs()).filter(|weight| *weight > 0);
+    weight.unwrap_or(u32::from(of == 1))
+}
+
 /// `port: {number: ...}`.
 pub(super) fn port_number(fields: &mut Fields<'_>) -> Option<u16> {
     fields.take("port").fields()?.take("number").port()

@@ -7,10 +7,10 @@
 use super::virtual_service::{Reader, gateways};
 use crate::model::Text;
 use crate::model::http::{
-    ClientMatch, HeaderMatch, HttpMatch, HttpRule, PathKind, PathMatch, PathRewrite, QueryMatch, RequestMatch,
-    TextMatch,
+    ClientMatch, HeaderMatch, HttpMatch, HttpRule, MatchScope, PathKind, PathMatch, PathRewrite, QueryMatch,
+    RequestMatch, TextMatch,
 };
-use crate::translate::read::Place;
+use crate::translate::read::{Fields, Place};
 use crate::translate::text;
 
 /// The matches of a rule; none matches everything.
@@ -38,11 +38,15 @@ fn http_match(place: &Place<'_>, reader: &Reader<'_>) -> Option<HttpMatch> {
         authority: string_match(&fields.take("authority")),
         scheme: string_match(&fields.take("scheme")),
     };
+    Some(HttpMatch { request, scope: scope(&mut fields, reader) })
+}
+
+/// Where and for whom a match holds.
+pub(super) fn scope(fields: &mut Fields<'_>, reader: &Reader<'_>) -> MatchScope {
     let namespace = fields.take("sourceNamespace").text().filter(|text| !text.is_empty()).map(Text::from);
     let clients = ClientMatch { namespace, labels: fields.take("sourceLabels").labels() };
     let port = fields.take("port").port();
-    let gateways = gateways(&fields.take("gateways"), reader.namespace);
-    Some(HttpMatch { request, port, clients, gateways })
+    MatchScope { port, clients, gateways: gateways(&fields.take("gateways"), reader.namespace) }
 }
 
 /// The comparison that a `StringMatch` is; `None` if it is absent. One without a comparison asks for presence.

@@ -1,20 +1,20 @@
-//! VirtualServices: how HTTP to hosts is routed.
+//! VirtualServices: how HTTP to hosts is routed, and other connections.
 //!
 //! In:  a VirtualService as written.
 //! Out: an [`HttpRoute`].
-//! Invariant: a rule that is not understood answers 500 to whatever its matches, as far as they are understood, cover.
+//! Invariant: a rule that is not understood answers 500 to whatever its matches, as far as they are understood, cover; one for
+//! connections refuses it.
 //! Source: Istio `VirtualService`.
 
-use super::{action, host, http_match};
+use super::{action, host, http_match, stream_rule};
 use crate::api::custom::Custom;
-use crate::model::http::{HttpRoute, HttpRule, Parent, RouteApi};
+use crate::model::http::{HttpRoute, HttpRule, Parent, RouteApi, RuleList};
 use crate::model::{Name, Text, Visibility};
 use crate::translate::read::{Log, Place};
 use std::sync::Arc;
 
 /// The name that stands for the pods of the mesh among gateways.
 const MESH: &str = "mesh";
-const TCP: &str = "connections are not routed apart from HTTP, and go to the endpoints of the service they dial";
 
 /// What is read in its sense.
 pub(super) struct Reader<'a> {
@@ -25,20 +25,22 @@ pub(super) struct Reader<'a> {
 /// The route that an object is.
 pub(in crate::translate) fn route(log: &Log, object: &Custom, domain: &str) -> HttpRoute {
     let reader = Reader { namespace: &log.object().name.namespace, domain };
-    let ((parents, hostnames, mut rules), is_clear) = log.part(|| {
+    let ((parents, hostnames, mut rules, [mut tcp, mut tls]), is_clear) = log.part(|| {
         let mut fields = log.spec(&object.spec);
         let hosts = hosts(&fields.take("hosts"), &reader);
         let gateways = gateways(&fields.take("gateways"), reader.namespace);
         let clients = host::visibility(&fields.take("exportTo"), reader.namespace);
         let http = fields.take("http");
         let rules: Vec<HttpRule> = http.items().iter().map(|place| rule(place, &reader)).collect();
-        fields.take("tcp").ignored(TCP);
-        fields.take("tls").ignored(TCP);
-        let parents = if rules.is_empty() { Vec::new() } else { parents(&hosts, gateways, &clients, &reader) };
-        (parents, hosts, rules)
+        let tcp = stream_rule::rules(&fields.take("tcp"), RuleList::Tcp, &reader);
+        let tls = stream_rule::rules(&fields.take("tls"), RuleList::Tls, &reader);
+        let is_empty = rules.is_empty() && tcp.is_empty() && tls.is_empty();
+        let parents = if is_empty { Vec::new() } else { parents(&hosts, gateways, &clients, &reader) };
+        (parents, hosts, rules, [tcp, tls])
     });
     if !is_clear {
         rules.iter_mut().for_each(|rule| rule.action = action::refusal());
+        tcp.iter_mut().chain(&mut tls).for_each(|rule| rule.backends.clear());
     }
     HttpRoute {
         object: log.object().clone(),
@@ -48,6 +50,8 @@ pub(in crate::translate) fn route(log: &Log, object: &Custom, domain: &str) -> H
         references: Vec::new(),
         hostnames,
         rules: rules.into_iter().map(Arc::new).collect(),
+        tcp: tcp.into_iter().map(Arc::new).collect(),
+        tls: tls.into_iter().map(Arc::new).collect(),
     }
 }
 

@@ -30,7 +30,8 @@ fn by_word(word: &str) -> AppProtocol {
         "http" | "ws" | "grpc-web" => AppProtocol::Http,
         "http2" | "h2c" => AppProtocol::Http2,
         "grpc" => AppProtocol::Grpc,
-        "tcp" | "tls" | "https" | "wss" | "mongo" | "mysql" | "redis" => AppProtocol::Opaque,
+        "tcp" | "wss" | "mongo" | "mysql" | "redis" => AppProtocol::Opaque,
+        "tls" | "https" => AppProtocol::Tls,
         _ => AppProtocol::Undeclared,
     }
 }
@@ -41,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_word_before_the_hyphen_counts_unless_the_port_says_it_itself() {
-        use AppProtocol::{Grpc, Http, Http2, Opaque, Undeclared};
+        use AppProtocol::{Grpc, Http, Http2, Opaque, Tls, Undeclared};
         for (app_protocol, name, expected) in [
             ("", "http", Http),
             ("", "HTTP-web", Http),
@@ -49,7 +50,8 @@ mod tests {
             ("", "grpc", Grpc),
             ("", "grpc-web-ui", Http),
             ("", "grpc-website", Grpc),
-            ("", "https", Opaque),
+            ("", "https", Tls),
+            ("", "tls-mail", Tls),
             ("", "mongo", Opaque),
             ("", "tcp-9090", Opaque),
             ("", "httpx", Undeclared),

@@ -100,9 +100,28 @@ fn virtual_service(rng: &mut Rng) -> Value {
         rule
     });
     let mut spec = json!({"hosts": some(rng, 2, host), "http": http});
+    for list in ["tcp", "tls"] {
+        optional(rng, &mut spec, list, |rng| some(rng, 2, |rng| stream_rule(rng, list)).into());
+    }
     optional(rng, &mut spec, "gateways", |rng| json!([*pick(rng, &["mesh", "n0", "shop/n1"])]));
     export(rng, &mut spec);
     spec
+}
+
+fn stream_rule(rng: &mut Rng, list: &str) -> Value {
+    let mut rule = json!({"route": some(rng, 2, |rng| json!({
+        "destination": {"host": host(rng), "subset": *pick(rng, &["", "v1"])},
+        "weight": rng.u8(..3),
+    }))});
+    optional(rng, &mut rule, "match", |rng| {
+        let mut found = json!({"sourceLabels": labels(rng), "port": number(rng)});
+        optional(rng, &mut found, "destinationSubnets", |rng| json!([*pick(rng, &["10.0.0.0/8", "odd"])]));
+        if list == "tls" {
+            found["sniHosts"] = json!([*pick(rng, &["a.example", "*.example", "a b"])]);
+        }
+        json!([found])
+    });
+    rule
 }
 
 fn policy(rng: &mut Rng) -> Value {
@@ -123,7 +142,7 @@ fn service_entry(rng: &mut Rng) -> Value {
     let endpoints = some(rng, 2, |rng| json!({"address": format!("10.1.0.{}", rng.u8(1..9)), "labels": labels(rng)}));
     let mut spec = json!({
         "hosts": some(rng, 2, host),
-        "ports": [{"number": number(rng), "name": "http", "protocol": *pick(rng, &["HTTP", "TCP"])}],
+        "ports": [{"number": number(rng), "name": "http", "protocol": *pick(rng, &["HTTP", "TCP", "TLS"])}],
         "resolution": *pick(rng, &["NONE", "STATIC", "DNS", "DYNAMIC_DNS"]),
         "endpoints": endpoints,
     });

@@ -1,6 +1,6 @@
 use super::*;
 
-fn istio(kind: &str, name: &str, namespace: &str, spec: &str) -> String {
+pub(super) fn istio(kind: &str, name: &str, namespace: &str, spec: &str) -> String {
     format!(
         "{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}\n---\n"
     )
@@ -137,27 +137,34 @@ fn what_is_not_understood_answers_500() {
     check(
         &(rules + &object),
         &expect![[r#"
-        10.96.0.1 reviews:9080 Http
-          routes
-            Prefix("/a") => answers 500 (VirtualService default/reviews http[0])
-            Any method Exact("GET") => answers 500 (VirtualService default/reviews http[1])
-            Prefix("/c") => answers 500 (VirtualService default/reviews http[2])
-            Prefix("/d") => answers 500 (VirtualService default/reviews http[3])
-            Prefix("/e") => Redirect { scheme: None, host: None, port: Request, path: Some(Full("/f")), status: 308 } (VirtualService default/reviews http[4])
-            Prefix("/f") => answers 503 (VirtualService default/reviews http[5])
-            Any => answers 500 (VirtualService default/reviews http[6])
-        10.96.0.2 ratings:9080 Http
-          routes
-            Any => answers 500 (VirtualService default/ratings http[0])
-        VirtualService default/ratings, spec.odd: there is no such field; remove it, or correct its name
-        VirtualService default/ratings, spec.tcp: it has no effect: connections are not routed apart from HTTP, and go to the endpoints of the service they dial; remove it, or do not rely on it
-        VirtualService default/reviews, spec.http[0].match[0].odd: there is no such field; remove it, or correct its name
-        VirtualService default/reviews, spec.http[1].match[0].uri.regex: `(` is no regular expression that can be used: error: unclosed group; correct the pattern
-        VirtualService default/reviews, spec.http[2]: nothing says where requests go; give `route`, `redirect` or `directResponse`
-        VirtualService default/reviews, spec.http[2].delegate: it is not supported; put the rules of the delegate into this object
-        VirtualService default/reviews, spec.http[3].timeout: `never` is no time; give a time such as 7s, 250ms or 1h30m
-        VirtualService default/reviews, spec.http[6].tcp: there is no such field; remove it, or correct its name
-    "#]],
+            10.96.0.1 reviews:9080 Http
+              routes
+                Prefix("/a") => answers 500 (VirtualService default/reviews http[0])
+                Any method Exact("GET") => answers 500 (VirtualService default/reviews http[1])
+                Prefix("/c") => answers 500 (VirtualService default/reviews http[2])
+                Prefix("/d") => answers 500 (VirtualService default/reviews http[3])
+                Prefix("/e") => Redirect { scheme: None, host: None, port: Request, path: Some(Full("/f")), status: 308 } (VirtualService default/reviews http[4])
+                Prefix("/f") => answers 503 (VirtualService default/reviews http[5])
+                Any => answers 500 (VirtualService default/reviews http[6])
+            10.96.0.2 ratings:3306 Opaque
+              streams
+                ConnectionMatch { sni: None, destinations: None } =>  (VirtualService default/ratings tcp[0])
+                others go on
+            10.96.0.2 ratings:9080 Undeclared
+              routes
+                Any => answers 500 (VirtualService default/ratings http[0])
+              streams
+                ConnectionMatch { sni: None, destinations: None } =>  (VirtualService default/ratings tcp[0])
+                others go on
+            VirtualService default/ratings, spec.odd: there is no such field; remove it, or correct its name
+            VirtualService default/ratings, spec.tcp[0].route: nothing says where connections go; give a destination
+            VirtualService default/reviews, spec.http[0].match[0].odd: there is no such field; remove it, or correct its name
+            VirtualService default/reviews, spec.http[1].match[0].uri.regex: `(` is no regular expression that can be used: error: unclosed group; correct the pattern
+            VirtualService default/reviews, spec.http[2]: nothing says where requests go; give `route`, `redirect` or `directResponse`
+            VirtualService default/reviews, spec.http[2].delegate: it is not supported; put the rules of the delegate into this object
+            VirtualService default/reviews, spec.http[3].timeout: `never` is no time; give a time such as 7s, 250ms or 1h30m
+            VirtualService default/reviews, spec.http[6].tcp: there is no such field; remove it, or correct its name
+        "#]],
     );
 }
 
