@@ -486,6 +486,7 @@ fn a_pod_gets_an_event_for_what_a_policy_denies_it_and_not_one_for_each_time() -
 }
 
 /// Asks for a host at a port of gateways; the head of the answer.
+#[expect(clippy::disallowed_methods, reason = "it is a client, not the daemon")]
 fn ask_edge(api: &ApiServer, port: u16, host: &str) -> Result<String> {
     api.enter(|| {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;

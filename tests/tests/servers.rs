@@ -1,6 +1,6 @@
 //! Real servers and their own clients, in a strict namespace.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mesh_tests::Node::{A, B};
 use mesh_tests::{Directory, Mesh, Pod, wait};
 use serde_json::json;

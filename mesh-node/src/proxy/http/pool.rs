@@ -217,6 +217,7 @@ impl Lease {
     }
 
     /// Sends a request.
+    #[expect(clippy::result_large_err, reason = "the request comes back whole")]
     pub(crate) fn send(&mut self, request: Request<Payload>) -> impl Future<Output = Sent> {
         match self {
             Self::One(lease) => Either::Left(lease.sender.try_send_request(request)),

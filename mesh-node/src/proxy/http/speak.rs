@@ -27,6 +27,7 @@ pub(crate) enum Sender {
 
 impl Sender {
     /// Sends a request.
+    #[expect(clippy::result_large_err, reason = "the request comes back whole")]
     pub(crate) fn send(&mut self, request: Request<Payload>) -> impl Future<Output = Sent> {
         match self {
             Self::One(sender) => Either::Left(sender.try_send_request(request)),

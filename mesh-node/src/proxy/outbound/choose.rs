@@ -107,15 +107,13 @@ pub(super) fn choose(
     Ok(Course { to: To::Address(endpoint), service: service_name, route: None })
 }
 
+/// An upstream, and the rule that leads to it.
+type Led = (Arc<Upstream>, Arc<RouteOrigin>);
+
 /// Where a rule leads, and which; `None` if none means the connection.
 ///
 /// **Errors**: it leads nowhere.
-fn routed(
-    port: &ServicePortEntry,
-    pod: &PodKey,
-    dialled: &Dialled,
-    random: u64,
-) -> Result<Option<(Arc<Upstream>, Arc<RouteOrigin>)>, Refusal> {
+fn routed(port: &ServicePortEntry, pod: &PodKey, dialled: &Dialled, random: u64) -> Result<Option<Led>, Refusal> {
     let Some(table) = port.streams.as_ref().map(|streams| streams.table(pod)) else { return Ok(None) };
     let Some(action) = table.find(dialled.sni.as_deref(), dialled.original.ip()) else {
         if !table.is_closed {

@@ -297,7 +297,7 @@ impl Stage {
     /// The objects, as `mesh-node why --objects` reads them.
     pub(super) fn world(&self) -> Result<World> {
         let mut world = World::default();
-        for change in file::read_once(self.mesh.kube().dir().to_owned())? {
+        for change in file::read_once(self.mesh.kube().dir().to_owned())?.changes {
             world.apply(change);
         }
         Ok(world)
