@@ -87,10 +87,13 @@ pub struct HttpRoute {
 }
 
 impl HttpRoute {
-    /// Are there rules in this list?
+    /// Is the list there? A route of the Gateway API is one for requests, be it without rules.
     #[must_use]
     pub fn has(&self, list: RuleList) -> bool {
-        if list == RuleList::Http { !self.rules.is_empty() } else { !self.streams(list).is_empty() }
+        match list {
+            RuleList::Http => self.api == RouteApi::Gateway || !self.rules.is_empty(),
+            RuleList::Tcp | RuleList::Tls => !self.streams(list).is_empty(),
+        }
     }
 
     /// The rules of a list for connections.

@@ -29,7 +29,9 @@ impl Bank {
             let server = pod.banner(3306, greeting)?;
             pods.push((pod, server));
         }
-        Ok(Self { db, client, pods, mesh })
+        let bank = Self { db, client, pods, mesh };
+        wait::until_true("both versions answer", wait::PATIENCE, || Ok(bank.answered(20).len() == 2))?;
+        Ok(bank)
     }
 
     fn istio(&self, kind: &str, name: &str, spec: Value) -> Result<()> {
@@ -71,7 +73,6 @@ fn to(version: &str, weight: u32) -> Value {
 #[test]
 fn connections_are_split_over_subsets_by_weight_and_records_name_the_rule() -> Result<()> {
     let bank = Bank::open("streams split")?;
-    wait::until_true("both versions answer", wait::PATIENCE, || Ok(bank.answered(20).len() == 2))?;
     bank.policy(json!({}))?;
     let rules = json!([
         {"match": [{"sourceLabels": {"app": "client"}, "port": 3306}], "route": [to("v1", 90), to("v2", 10)]},
@@ -147,7 +148,8 @@ fn tls_is_routed_by_the_server_name_that_clients_ask_for() -> Result<()> {
     let mut servers = Vec::new();
     for app in ["one", "two"] {
         let pod = bank.mesh.pod(&format!("bank/{app}")).on(A).account(app).label("app", app).start()?;
-        servers.push(secure(&pod, &bank.mesh, app)?);
+        let server = secure(&pod, &bank.mesh, app)?;
+        servers.push((pod, server));
         kube.service(ServiceSpec::new(&format!("bank/{app}")).selector("app", app).named("tls", 443, 8443))?;
     }
     // Nobody answers for the service itself.
@@ -197,7 +199,8 @@ fn a_host_outside_without_addresses_is_told_by_the_server_name() -> Result<()> {
     // Whatever address the client finds for the name: there is nobody.
     let server = |name: &str| seen(&bank.client, name, Outside::address(12, 443)).map(|told| told["server"].clone());
     wait::until_true("the host is known", wait::PATIENCE, || Ok(server("api.example.com") == Some(json!("one"))))?;
-    ensure!(server("other.example.com") == Some(json!("two")) && server("third.example.com").is_none(), "by name");
+    wait::until_true("the other is known", wait::PATIENCE, || Ok(server("other.example.com") == Some(json!("two"))))?;
+    ensure!(server("third.example.com").is_none(), "nobody knows the host, and nobody is at the address");
     let rule = json!({"match": [{"sniHosts": ["api.example.com"]}], "route": [{"destination": {"host": "other.example.com"}}]});
     bank.istio("VirtualService", "api", json!({"hosts": ["api.example.com"], "tls": [rule]}))?;
     wait::until_true("the rule holds", wait::PATIENCE, || Ok(server("api.example.com") == Some(json!("two"))))

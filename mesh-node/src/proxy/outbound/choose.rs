@@ -86,9 +86,8 @@ pub(super) fn choose(
         let detail = format!("service {} has no port {}", service.name.host, original.port());
         return Err(Refusal::new(refusal::NO_SUCH_PORT, detail));
     };
-    if let Some((upstream, route)) = routed(port, pod, dialled, random)? {
-        let service = Some(Arc::clone(&upstream.service));
-        return Ok(Course { to: To::Upstream(upstream), service, route: Some(route) });
+    if let Some(course) = routed(port, pod, dialled, random)? {
+        return Ok(course);
     }
     let service_name = Some(Arc::clone(&service.name));
     if let Some(upstream) = port.upstream_of(pod) {
@@ -107,13 +106,10 @@ pub(super) fn choose(
     Ok(Course { to: To::Address(endpoint), service: service_name, route: None })
 }
 
-/// An upstream, and the rule that leads to it.
-type Led = (Arc<Upstream>, Arc<RouteOrigin>);
-
 /// Where a rule leads, and which; `None` if none means the connection.
 ///
 /// **Errors**: it leads nowhere.
-fn routed(port: &ServicePortEntry, pod: &PodKey, dialled: &Dialled, random: u64) -> Result<Option<Led>, Refusal> {
+fn routed(port: &ServicePortEntry, pod: &PodKey, dialled: &Dialled, random: u64) -> Result<Option<Course>, Refusal> {
     let Some(table) = port.streams.as_ref().map(|streams| streams.table(pod)) else { return Ok(None) };
     let Some(action) = table.find(dialled.sni.as_deref(), dialled.original.ip()) else {
         if !table.is_closed {
@@ -126,7 +122,10 @@ fn routed(port: &ServicePortEntry, pod: &PodKey, dialled: &Dialled, random: u64)
     let origin = &action.origin;
     let chosen = route::by_weight(action.backends.iter(), |(weight, _)| *weight, random);
     match chosen.map(|(_, destination)| destination) {
-        Some(Destination::Upstream(upstream)) => Ok(Some((Arc::clone(upstream), Arc::clone(origin)))),
+        Some(Destination::Upstream(upstream)) => {
+            let (to, service) = (To::Upstream(Arc::clone(upstream)), Some(Arc::clone(&upstream.service)));
+            Ok(Some(Course { to, service, route: Some(Arc::clone(origin)) }))
+        }
         Some(Destination::Invalid(_)) | None => {
             let detail = format!("{} {} leads to nothing that can be used", origin.object, origin.rule);
             Err(Refusal::new(refusal::NO_BACKEND, detail))
