@@ -100,6 +100,8 @@ pub struct Control {
     /// Told, or closed, once connections of pods that went with the last request are cut.
     parting: Vec<oneshot::Receiver<()>>,
     strangers: Strangers,
+    /// Has steering done something since the last tick?
+    stirred: bool,
     inspect: Arc<Inspect>,
     gauges: Gauges,
     issues: Issues,
@@ -166,6 +168,7 @@ impl Control {
             waiting: Vec::new(),
             parting: Vec::new(),
             strangers: Strangers::default(),
+            stirred: false,
             inspect,
             listening: false,
             first: watch::Sender::new(false),
@@ -222,7 +225,10 @@ impl Control {
                 },
                 Some(asked) = inputs.requests.recv() => self.answer(asked),
                 Ok(()) = &mut inputs.listening, if !self.listening => self.listen(),
-                Some(report) = inputs.reports.recv() => self.hear(report),
+                Some(report) = inputs.reports.recv() => {
+                    self.stirred = true;
+                    self.hear(report);
+                }
                 Some(key) = self.certified.1.recv() => self.steer_certified(&key),
                 Some(key) = self.retired.1.recv() => self.restore_retired(&key),
                 _ = tick.tick() => self.tick(),
@@ -371,6 +377,10 @@ impl Control {
     }
 
     fn tick(&mut self) {
+        // What it took to bring pods in, or to let them go, is not needed before others come.
+        if std::mem::take(&mut self.stirred) && self.waiting.is_empty() {
+            sys::memory::trim();
+        }
         for issue in self.issues.due(Instant::now()) {
             tracing::warn!(object = %issue.object, field = issue.field, "{}; {}", issue.problem, issue.cure);
         }

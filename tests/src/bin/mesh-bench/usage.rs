@@ -141,7 +141,8 @@ pub(crate) fn settled_rss_kb(pids: &[u32], patience: Duration) -> anyhow::Result
     let end = Instant::now() + patience;
     let mut last = rss_kb_of(pids)?;
     loop {
-        std::thread::sleep(Duration::from_millis(500));
+        // Longer than a daemon's tick, with which it gives memory back.
+        std::thread::sleep(Duration::from_millis(1500));
         let now = rss_kb_of(pids)?;
         if (now - last).abs() < 64.0 || Instant::now() > end {
             return Ok(now);
