@@ -55,7 +55,9 @@ fn stream_match(place: &Place<'_>, of: RuleList, reader: &Reader<'_>) -> StreamM
     let subnets = fields.take("destinationSubnets").items();
     let subnet = |place: &Place<'_>| place.parse("write it like 10.0.0.0/8 or fd00::/64", str::parse::<Prefix>);
     connection.destinations = condition(&subnets, subnet);
-    fields.take("sourceSubnet").unsupported("tell clients apart by `sourceLabels`");
+    if of == RuleList::Tcp {
+        fields.take("sourceSubnet").unsupported("tell clients apart by `sourceLabels`");
+    }
     StreamMatch { connection, scope: scope(&mut fields, reader) }
 }
 
