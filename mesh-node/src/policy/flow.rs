@@ -64,10 +64,10 @@ pub enum Sni {
 }
 
 impl Sni {
-    /// The name.
+    /// The name. A dot at its end makes no other.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        Self::Name(name.to_ascii_lowercase().into())
+        Self::Name(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into())
     }
 }
 

@@ -15,8 +15,12 @@ use tokio::net::TcpStream;
 
 /// The longest ClientHello that is looked at, in bytes.
 const LONGEST: usize = 16 * 1024;
+/// Bytes that are looked at first.
+const FIRST_LOOK: usize = 1024;
 /// How long a ClientHello may take from its first byte on.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest rest before a ClientHello is looked at again: whoever stops in the middle costs little.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// The type of a record of a handshake, and the first half of its version: RFC 8446, section 5.1.
 const BEGINNING: [u8; 2] = [0x16, 0x03];
 
@@ -32,7 +36,7 @@ pub enum Hello {
     },
     /// The beginning of a ClientHello.
     Incomplete,
-    /// It begins as a ClientHello does, and cannot be read.
+    /// It begins as TLS does, and cannot be read.
     Unreadable,
     /// Anything else.
     Other,
@@ -57,9 +61,13 @@ impl Hello {
 /// Classifies a connection's first bytes.
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Hello {
-    let length = bytes.len().min(BEGINNING.len());
-    if length == 0 || bytes[..length] != BEGINNING[..length] {
-        return Hello::Other;
+    match *bytes {
+        [] => return Hello::Other,
+        [first] if first == BEGINNING[0] => return Hello::Incomplete,
+        [first, second, ..] if [first, second] == BEGINNING => {}
+        // Some servers take any version in the first record, and skip alerts that come before it.
+        [0x14..=0x17] | [0x14..=0x17, ..0x10, ..] => return Hello::Unreadable,
+        _ => return Hello::Other,
     }
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
@@ -84,18 +92,21 @@ pub fn classify(bytes: &[u8]) -> Hello {
 pub(super) async fn peek(stream: &TcpStream) -> Hello {
     let mut seen = 0;
     let mut deadline = None;
-    let mut bytes = vec![0; 4096];
+    let mut bytes = vec![0; FIRST_LOOK];
     loop {
-        let Ok(length) = stream.peek(&mut bytes).await else { return Hello::Other };
+        let Ok(length) = stream.peek(&mut bytes).await else { return Hello::Unreadable };
         let hello = classify(&bytes[..length]);
-        if hello != Hello::Incomplete || length == seen {
+        if hello != Hello::Incomplete {
             return hello;
         }
-        seen = length;
         if length == bytes.len() {
             bytes.resize(bytes.len() * 2, 0);
             continue;
         }
+        if length == seen {
+            return hello;
+        }
+        seen = length;
         // Peeking does not empty the socket, so the runtime cannot tell new bytes from old ones.
         let deadline = *deadline.get_or_insert_with(|| tokio::time::Instant::now() + PATIENCE);
         if tokio::time::timeout_at(deadline, more(stream, seen)).await.is_err() {
@@ -107,8 +118,10 @@ pub(super) async fn peek(stream: &TcpStream) -> Hello {
 /// Waits until more than `seen` bytes are there.
 async fn more(stream: &TcpStream, seen: usize) {
     let mut bytes = vec![0; seen + 1];
+    let mut rest = Duration::from_millis(5);
     while matches!(stream.peek(&mut bytes).await, Ok(length) if length == seen) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(rest).await;
+        rest = (rest * 2).min(LONGEST_REST);
     }
 }
 
@@ -126,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn what_servers_may_take_for_tls_has_a_name_that_nobody_knows() {
+        let hello = client_hello("example.com", b"h2");
+        let of_version = |version: [u8; 2]| [&[0x16], &version[..], &hello[3..]].concat();
+        let after_an_alert = [&[0x15, 3, 1, 0, 2, 1, 0x5a][..], &hello].concat();
+        for bytes in [of_version([0, 1]), of_version([2, 1]), after_an_alert, vec![0x15], vec![0x17, 3, 3]] {
+            assert_eq!(classify(&bytes).sni(), Sni::Unread, "{:?}", &bytes[..3.min(bytes.len())]);
+        }
+    }
+
+    #[test]
     fn a_hello_is_recognised_whole_and_in_part() {
         for (alpn, is_mesh) in [(ALPN, true), (b"h2", false)] {
             let hello = client_hello("Example.com", alpn);
@@ -136,6 +159,7 @@ mod tests {
         }
         // No name is asked for where the server is told by its address.
         assert_eq!(classify(&client_hello("10.0.0.1", b"h2")).sni(), Sni::Absent);
+        assert_eq!(Sni::of("Example.com."), Sni::of("example.com"), "servers take it for the same name");
     }
 
     #[test]
@@ -161,6 +185,26 @@ mod tests {
         let endless = [&[0x16, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff][..], &vec![0; LONGEST]].concat();
         assert_eq!(classify(&endless).sni(), Sni::Unread);
         assert_eq!(Hello::Incomplete.sni(), Sni::Unread, "whoever stops in the middle");
+    }
+
+    #[tokio::test]
+    async fn a_hello_that_comes_in_parts_as_large_as_the_buffer_is_waited_for() {
+        let hello = client_hello("example.com", b"h2");
+        let (header, message) = hello.split_at(5);
+        // In small records, which are longer than what is looked at first.
+        let hello: Vec<u8> = message.iter().flat_map(|byte| [header[0], header[1], header[2], 0, 1, *byte]).collect();
+        assert!(hello.len() > 1024, "{}", hello.len());
+        let (client, server) = pair().await;
+        let part = hello.len().min(FIRST_LOOK);
+        io::write_all(&client, &hello[..part]).await.expect("it is sent");
+        server.readable().await.expect("something is there");
+        let later = async {
+            if part < hello.len() {
+                io::write_all(&client, &hello[part..]).await.expect("it is sent");
+            }
+        };
+        let (whole, ()) = tokio::join!(biased; peek(&server), later);
+        assert_eq!(whole.sni(), Sni::of("example.com"));
     }
 
     #[tokio::test]
