@@ -180,6 +180,13 @@ impl Hosts {
     pub fn find(&self, host: &str, namespace: &str) -> Option<&Arc<ServiceEntry>> {
         self.covering(host).flatten().find(|entry| entry.clients.covers(namespace)).map(|entry| &entry.service)
     }
+
+    /// Is there one that speaks TLS on this port?
+    #[must_use]
+    pub fn speak_tls(&self, port: u16) -> bool {
+        let mut all = self.exact.values().chain(self.wildcards.values()).flatten();
+        all.any(|entry| entry.service.port(port).is_some_and(|port| port.protocol == AppProtocol::Tls))
+    }
 }
 
 /// A host as some pods know it.

@@ -179,22 +179,27 @@ async fn is_http(worker: &Worker, downstream: &TcpStream, original: SocketAddr) 
 }
 
 /// The server name that the application asks for in TLS of its own, where a route asks for it, or hosts outside are told by it.
-/// Whoever dials a port that speaks TLS must speak first, and is waited for.
+/// Whoever dials a port that speaks TLS must speak first, and is waited for; where only hosts outside speak it on that port, of which
+/// this may be none, for a while.
 async fn server_name(worker: &Worker, pod: &Pod, downstream: &TcpStream, original: SocketAddr) -> Option<Arc<str>> {
-    let must_speak = {
+    let (must_speak, should_speak) = {
         let snapshot = worker.feed.snapshot();
         let directory = &snapshot.directory;
         match directory.services.get(&original.ip()) {
             Some(service) => {
                 let streams = service.port(original.port()).and_then(|port| port.streams.as_ref());
                 streams.filter(|streams| streams.table(&pod.key).asks_sni())?;
-                true
+                (true, true)
             }
             None if original.ip().is_loopback() || directory.hosts.is_empty() => return None,
             None if directory.service_of(&original).is_some() => return None,
-            None => false,
+            None => (false, directory.hosts.speak_tls(original.port())),
         }
     };
+    if should_speak && !must_speak {
+        // Who is silent for so long is carried as it is.
+        let _silent = tokio::time::timeout(hello::PATIENCE, downstream.readable()).await;
+    }
     let speaks = || io::peek_now(downstream, &mut [0]).is_ok_and(|there| there.is_some_and(|length| length > 0));
     if !must_speak && !speaks() {
         return None;

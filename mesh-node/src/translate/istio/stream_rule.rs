@@ -50,7 +50,9 @@ fn stream_match(place: &Place<'_>, of: RuleList, reader: &Reader<'_>) -> StreamM
             list.refuse("no server name is given", "give one; `*` is every one");
         }
         let cure = "give a host name, with `*.` or nothing before it, or `*`";
-        connection.sni = condition(&names, |place| place.parse(cure, server_name));
+        let asked: Option<Vec<Text>> = condition(&names, |place| place.parse(cure, server_name));
+        // All names are none that must be given, as in Istio.
+        connection.sni = asked.filter(|asked| !asked.contains(&Text::Present)).map(|asked| asked.into_iter().collect());
     }
     let subnets = fields.take("destinationSubnets").items();
     let subnet = |place: &Place<'_>| place.parse("write it like 10.0.0.0/8 or fd00::/64", str::parse::<Prefix>);
@@ -70,7 +72,7 @@ fn condition<T, C: FromIterator<T>>(list: &[Place<'_>], read: impl Fn(&Place<'_>
 
 /// A name, all names below one, or all.
 fn server_name(name: &str) -> Result<Text, String> {
-    let name = name.to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     if name != "*" && !text::is_host(&name) {
         return Err(format!("`{name}` is no host name"));
     }

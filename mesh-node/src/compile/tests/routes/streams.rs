@@ -57,7 +57,7 @@ fn tls_is_routed_by_the_server_name_on_ports_that_speak_it_and_what_no_rule_mean
                 others are refused
               streams for c2
                 ConnectionMatch { sni: Some(Texts { exact: ["a.example"], others: [Suffix(".b.example")] }), destinations: None } => 1x db.default.svc.cluster.local:3307/v2 [10.0.2.2:3307] (VirtualService default/db tls[0])
-                ConnectionMatch { sni: Some(Texts { exact: [], others: [Present] }), destinations: None } => 1x db.default.svc.cluster.local:3307/v1 [10.0.2.1:3307] (VirtualService default/db tls[1])
+                ConnectionMatch { sni: None, destinations: None } => 1x db.default.svc.cluster.local:3307/v1 [10.0.2.1:3307] (VirtualService default/db tls[1])
                 others are refused
         "#]],
     );
