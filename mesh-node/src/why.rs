@@ -282,10 +282,13 @@ fn ways(case: &mut Case, (source, sni): (&End, &Sni), routed: Vec<route::Way>) -
     case.attach(pods);
     let snapshot = case.compiler.snapshot();
     let mut ways: Vec<Way> = Vec::new();
-    for route::Way { share, to, request } in routed {
+    for route::Way { share, to, names, is_mutual, request } in routed {
         let mut of_share: Vec<Way> = Vec::new();
+        if !names.is_empty() {
+            of_share.push(Way { share: share.clone(), to: names, steps: vec![verdict::unresolved()] });
+        }
         for address in to {
-            let steps = verdict::steps((&snapshot, case), source, address, (request.as_ref(), sni));
+            let steps = verdict::steps((&snapshot, case), source, (address, is_mutual), (request.as_ref(), sni));
             let shown = case.place(address);
             match of_share.iter_mut().find(|way| way.steps == steps) {
                 Some(way) => way.to.push(shown),

@@ -3,6 +3,7 @@
 use super::end::{End, Who};
 use super::question::Understood;
 use super::{Route, pod};
+use crate::model::http::UpstreamTls;
 use crate::policy::Sni;
 use crate::route::{cors, matching, rewriting};
 use crate::snapshot::http::{self, Destination, Endpoints, RouteOrigin, Upstream};
@@ -21,6 +22,10 @@ pub(super) struct Routed {
 pub(super) struct Way {
     pub(super) share: Option<String>,
     pub(super) to: Vec<SocketAddr>,
+    /// Those of which only names are known.
+    pub(super) names: Vec<String>,
+    /// Is mutual TLS spoken to those that speak it, as no traffic policy forbids?
+    pub(super) is_mutual: bool,
     /// The request as it goes there.
     pub(super) request: Option<Understood>,
 }
@@ -65,10 +70,18 @@ pub(super) fn find(
 
 impl Routed {
     fn to(to: Vec<SocketAddr>, request: Option<&Understood>) -> Self {
-        if to.is_empty() {
-            return Self::answered("no endpoint is ready".to_owned());
-        }
-        Self { route: Route::default(), ways: vec![Way { share: None, to, request: request.cloned() }] }
+        Self::led(Led { to, is_mutual: true, ..Led::default() }, request)
+    }
+
+    fn led(Led { to, names, is_mutual, notes }: Led, request: Option<&Understood>) -> Self {
+        let mut routed = if to.is_empty() && names.is_empty() {
+            Self::answered("no endpoint is ready".to_owned())
+        } else {
+            let way = Way { share: None, to, names, is_mutual, request: request.cloned() };
+            Self { route: Route::default(), ways: vec![way] }
+        };
+        routed.route.notes.extend(notes);
+        routed
     }
 
     /// As a rule says.
@@ -87,9 +100,9 @@ impl Routed {
     ) {
         match destination {
             Destination::Upstream(upstream) => {
-                let (to, notes) = endpoints(upstream, dialled);
+                let Led { to, names, is_mutual, notes } = endpoints(upstream, dialled);
                 self.route.notes.extend(notes);
-                self.ways.push(Way { share, to, request });
+                self.ways.push(Way { share, to, names, is_mutual, request });
             }
             Destination::Invalid(status) => {
                 let share = share.unwrap_or_else(|| "all".to_owned());
@@ -105,13 +118,10 @@ impl Routed {
 
 /// Where connections to a port go.
 fn unrouted((port, key): (&ServicePortEntry, &PodKey), dialled: SocketAddr, request: Option<&Understood>) -> Routed {
-    let (to, notes) = match port.upstream_of(key) {
-        Some(upstream) => endpoints(upstream, Some(dialled)),
-        None => (port.endpoints.iter().collect(), Vec::new()),
-    };
-    let mut routed = Routed::to(to, request);
-    routed.route.notes.extend(notes);
-    routed
+    match port.upstream_of(key) {
+        Some(upstream) => Routed::led(endpoints(upstream, Some(dialled)), request),
+        None => Routed::to(port.endpoints.iter().collect(), request),
+    }
 }
 
 /// Where connections to a port go that are no HTTP.
@@ -201,16 +211,28 @@ fn unasked(source: &End) -> &'static str {
 }
 
 /// Where an upstream is, and what is to be said of it.
-fn endpoints(upstream: &Upstream, original: Option<SocketAddr>) -> (Vec<SocketAddr>, Vec<String>) {
+#[derive(Default)]
+struct Led {
+    to: Vec<SocketAddr>,
+    names: Vec<String>,
+    is_mutual: bool,
+    notes: Vec<String>,
+}
+
+fn endpoints(upstream: &Upstream, original: Option<SocketAddr>) -> Led {
+    let mut led = Led { is_mutual: upstream.tls == UpstreamTls::Mesh, ..Led::default() };
     match &upstream.endpoints {
-        Endpoints::Static(all) if all.is_empty() => {
-            (Vec::new(), vec![format!("{} has no ready endpoint", upstream.key)])
-        }
-        Endpoints::Static(all) => (all.iter().map(|endpoint| endpoint.address).collect(), Vec::new()),
-        Endpoints::Dns(names) => {
-            let names: Vec<_> = names.iter().map(|(name, port)| format!("{name}:{port}")).collect();
-            (Vec::new(), vec![format!("{} is wherever {} lead", upstream.key, names.join(", "))])
-        }
-        Endpoints::Original => (original.into_iter().collect(), Vec::new()),
+        Endpoints::Static(all) if all.is_empty() => led.notes.push(format!("{} has no ready endpoint", upstream.key)),
+        Endpoints::Static(all) => led.to = all.iter().map(|endpoint| endpoint.address).collect(),
+        Endpoints::Dns(names) => led.names = names.iter().map(|(name, port)| format!("{name}:{port}")).collect(),
+        Endpoints::Original => led.to.extend(original),
     }
+    match &upstream.tls {
+        UpstreamTls::Mesh => {}
+        UpstreamTls::Disable => led.notes.push(format!("a traffic policy has plain text spoken to {}", upstream.key)),
+        UpstreamTls::Originate(_) => {
+            led.notes.push(format!("a traffic policy has TLS of its own spoken to {}", upstream.key));
+        }
+    }
+    led
 }

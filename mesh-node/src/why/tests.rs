@@ -310,3 +310,41 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}
     let denied = page(&world, &question("shop/client", "shop/web", Some(("GET", "/shop/admin"))));
     assert!(denied.contains("arriving  DENIED by AuthorizationPolicy shop/no-admin, rules[0]"), "{denied}");
 }
+
+#[test]
+fn where_a_traffic_policy_has_plain_text_spoken_a_strict_pod_refuses() {
+    let disabled = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {namespace: shop, name: web}
+spec: {host: web, trafficPolicy: {tls: {mode: DISABLE}}}
+";
+    let world = format!("{SHOP}---{disabled}");
+    for request in [Some(("GET", "/")), None] {
+        let denied = page(&world, &question("shop/client", "shop/web", request));
+        assert!(denied.contains("a traffic policy has plain text spoken to "), "{denied}");
+        assert!(denied.contains("protected DENIED by plain text, where PeerAuthentication shop/default"), "{denied}");
+    }
+}
+
+#[test]
+fn a_host_that_is_resolved_by_name_is_sent_to() {
+    let host = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {namespace: shop, name: api}
+spec:
+  hosts: [api.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+";
+    let world = format!("{SHOP}---{host}");
+    let request = Request {
+        host: Some("api.example.com".to_owned()),
+        ..question("a/b", "a/b", Some(("GET", "/"))).request.expect("one")
+    };
+    let asking = Question { request: Some(request), port: Some(80), ..question("shop/client", "192.0.2.1", None) };
+    let answer = asked(&world, &asking).expect("a clear question");
+    assert!(answer.is_allowed(), "{}", render(&answer));
+    assert_eq!(answer.ways[0].to, ["api.example.com:80"]);
+}

@@ -16,11 +16,11 @@ pub const OTHERWISE_DENIED: &str = "what is no HTTP is denied by";
 const NAMELESS_ALLOWED: &str = "what asks for no server name, and is no HTTP, is allowed by";
 const NAMELESS_DENIED: &str = "what asks for no server name, and is no HTTP, is denied by";
 
-/// Every verdict on the way, up to the first that denies.
+/// Every verdict on the way to a place, to which mutual TLS is spoken if it can be and `may_prove`, up to the first that denies.
 pub(super) fn steps(
     (snapshot, case): (&NodeSnapshot, &Case),
     source: &End,
-    to: SocketAddr,
+    (to, may_prove): (SocketAddr, bool),
     (request, sni): (Option<&Understood>, &Sni),
 ) -> Vec<Step> {
     let own = source.pod().and_then(|name| pod(snapshot, name)).filter(|(_, pod)| pod.enrolled);
@@ -49,8 +49,8 @@ pub(super) fn steps(
     {
         steps.push(step(What::Egress, &policies.outbound, &flow));
     }
-    let is_mutual =
-        snapshot.directory.workloads.get(&to.ip()).is_some_and(|workload| workload.proves(to.port()).is_some());
+    let proves = |address| snapshot.directory.workloads.get(address).is_some_and(|of| of.proves(to.port()).is_some());
+    let is_mutual = may_prove && proves(&to.ip());
     let identity = edge.or(own.map(|(_, own)| &own.workload.identity)).filter(|_| is_mutual);
     let mode = there.filter(|there| there.enrolled).map(|there| {
         let workload = case.compiler.workload(&there.name);
@@ -100,6 +100,13 @@ fn protection(identity: Option<&Arc<Identity>>, mode: Option<(MtlsMode, Option<O
         (None, MtlsMode::Strict) => step(false, format!("plain text, where {says}; the source must be in the mesh")),
         (None, MtlsMode::Permissive | MtlsMode::Disable) => step(true, format!("plain text; {says}")),
     }
+}
+
+/// Of places whose addresses are not known before something goes there.
+pub(super) fn unresolved() -> Step {
+    let by = "whatever the address has, once the node has resolved the name".to_owned();
+    let told = vec!["what leaves is judged by the address, which is not known here".to_owned()];
+    Step { what: What::Protection, is_allowed: true, by, told }
 }
 
 /// What a pod says to itself passes no listener of the mesh.
