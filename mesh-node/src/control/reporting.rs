@@ -25,6 +25,8 @@ use tokio::time::{Instant, sleep_until};
 const BATCH: usize = 4096;
 /// How long changes are waited for that come together, as those of a rollout do.
 const SETTLING: Duration = Duration::from_millis(100);
+/// How long gateways wait for what daemons tell, lest a reporter that has just begun take back what they told before.
+const HEARING: Duration = Duration::from_secs(10);
 /// The pause after a write that failed.
 const PAUSE: Duration = Duration::from_secs(2);
 /// The kinds that statuses are written of.
@@ -45,6 +47,8 @@ pub struct Reporting {
     /// When everything is looked at again.
     review: Option<Instant>,
     daemons: watch::Receiver<Daemons>,
+    /// Until then gateways wait for these.
+    hearing: Instant,
 }
 
 impl Reporting {
@@ -55,7 +59,8 @@ impl Reporting {
         // A reporter has no sandboxes.
         world.apply(Change::Synced(SourceId::Attachments));
         let (written, due) = (BTreeMap::new(), VecDeque::new());
-        Self { world, translator: Translator::new(names), writer, written, due, review: None, daemons }
+        let hearing = Instant::now() + HEARING;
+        Self { world, translator: Translator::new(names), writer, written, due, review: None, daemons, hearing }
     }
 
     /// Runs until the source has ended.
@@ -68,9 +73,7 @@ impl Reporting {
                     Some(change) => self.take(change, &mut changes),
                     None => return,
                 },
-                Ok(()) = self.daemons.changed() => {
-                    self.review.get_or_insert_with(|| Instant::now() + SETTLING);
-                }
+                Ok(()) = self.daemons.changed() => self.review_by(Instant::now() + SETTLING),
                 // Who leads anew looks at everything.
                 Ok(()) = leads.changed() => self.review = Some(Instant::now()),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if may_write && next.is_some() => self.go_on().await,
@@ -87,16 +90,26 @@ impl Reporting {
         if !touched.is_empty() {
             // What it reaches is found by looking at everything, for that is cheap beside a write.
             let _all_are_looked_at = self.translator.learn(&self.world, touched);
-            self.review.get_or_insert_with(|| Instant::now() + SETTLING);
+            self.review_by(Instant::now() + SETTLING);
         }
+    }
+
+    /// Everything is looked at again by then.
+    fn review_by(&mut self, at: Instant) {
+        self.review = Some(self.review.map_or(at, |review| review.min(at)));
+    }
+
+    /// Do gateways wait for what daemons tell?
+    fn hears(&self, daemons: &Daemons) -> bool {
+        daemons.is_none() && Instant::now() < self.hearing
     }
 
     /// Looks at the next object, or begins to look at all.
     async fn go_on(&mut self) {
         let Some(subject) = self.due.pop_front() else {
-            self.review = None;
             let now = now();
             let daemons = self.daemons.borrow().clone();
+            self.review = self.hears(&daemons).then_some(self.hearing);
             let standings = self.standings(&daemons);
             let of_kind = |kind: CustomKind| self.world.customs(kind).map(move |(name, _)| (kind, name.clone()));
             let all = KINDS.into_iter().flat_map(of_kind);
@@ -116,7 +129,10 @@ impl Reporting {
             }
             Err(error @ (WriteError::Refused(_) | WriteError::Silent)) => {
                 tracing::warn!(kind = kind.name(), %name, error = explain(&error), "a status is not written");
-                self.due.clear();
+                // One that is refused holds up no other.
+                if matches!(error, WriteError::Silent) {
+                    self.due.clear();
+                }
                 self.review = Some(Instant::now() + PAUSE);
             }
         }
@@ -139,6 +155,7 @@ impl Reporting {
             CustomKind::HttpRoute | CustomKind::GrpcRoute => {
                 conditions::route(object, &standings.route(*kind, name)?, speaker)
             }
+            CustomKind::Gateway if self.hears(&self.daemons.borrow()) => None,
             CustomKind::Gateway => conditions::gateway(object, &standings.gateway(name)?, speaker),
             CustomKind::GatewayClass if standings.is_own_class(&name.name) => conditions::class(object, speaker),
             CustomKind::GatewayClass

@@ -35,13 +35,15 @@ async fn follow(api: Api<Pod>, told: watch::Sender<Daemons>) {
     let config = watcher::Config::default().labels(SELECTOR);
     let mut events = pin!(watcher::watcher(api, config).default_backoff());
     let mut known: BTreeMap<String, Option<Daemon>> = BTreeMap::new();
-    let mut is_whole = false;
+    let (mut is_whole, mut is_warned) = (false, false);
     while !told.is_closed() {
         let event = match events.try_next().await {
             Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!(%error, "the daemons cannot be watched");
+                if !std::mem::replace(&mut is_warned, true) {
+                    tracing::warn!(%error, "what daemons tell of gateways is not heard; may pods be listed here?");
+                }
                 continue;
             }
         };
@@ -54,7 +56,7 @@ async fn follow(api: Api<Pod>, told: watch::Sender<Daemons>) {
                 known.insert(pod.metadata.name.clone().unwrap_or_default(), daemon(&pod));
             }
             Event::Delete(pod) => drop(known.remove(&pod.metadata.name.unwrap_or_default())),
-            Event::InitDone => is_whole = true,
+            Event::InitDone => (is_whole, is_warned) = (true, false),
         }
         if is_whole {
             let now: Arc<[Daemon]> = known.values().flatten().cloned().collect();
