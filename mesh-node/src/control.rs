@@ -226,7 +226,7 @@ impl Control {
                 Some(asked) = inputs.requests.recv() => self.answer(asked),
                 Ok(()) = &mut inputs.listening, if !self.listening => self.listen(),
                 Some(report) = inputs.reports.recv() => {
-                    self.stirred = true;
+                    self.stirred |= report.is_of_change();
                     self.hear(report);
                 }
                 Some(key) = self.certified.1.recv() => self.steer_certified(&key),

@@ -41,6 +41,16 @@ enum Order {
 /// What became of an order.
 pub struct Report(pub(super) Outcome);
 
+impl Report {
+    /// Has steering done something, and not only looked?
+    pub(super) fn is_of_change(&self) -> bool {
+        match &self.0 {
+            Outcome::Enrolled(..) | Outcome::Left(_) => true,
+            Outcome::Found(_) => false,
+        }
+    }
+}
+
 pub(super) enum Outcome {
     Enrolled(PodKey, u64, Result<(), String>),
     Left(PodKey),
