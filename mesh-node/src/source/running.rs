@@ -98,15 +98,14 @@ fn end(routing: &Routing, stranger: &Stranger) -> Result<(String, Peer), Running
     Ok((link.name, peer))
 }
 
-/// Is a device named after another pod, as felix wants it: letters, then the first digits of a digest of the pod's name?
+/// How devices begin that are named as felix wants it, whoever makes them: Calico, and the clouds' plugins beside which it runs.
+const NAMED: [&str; 4] = ["cali", "eni", "gke", "azv"];
+
+/// Is a device named after another pod, as felix wants it: a known beginning, then the first digits of a digest of the pod's name?
 fn is_of_another(device: &str, pod: &Name) -> bool {
     const DIGITS: usize = 11;
-    let Some((letters, digits)) = device.len().checked_sub(DIGITS).and_then(|at| device.split_at_checked(at)) else {
-        return false;
-    };
-    let is_named = !letters.is_empty()
-        && letters.bytes().all(|byte| byte.is_ascii_lowercase())
-        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let Some(digits) = NAMED.iter().find_map(|beginning| device.strip_prefix(beginning)) else { return false };
+    let is_named = digits.len() == DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let of_pod = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{}.{}", pod.namespace, pod.name).as_bytes());
     let of_pod: String = of_pod.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     is_named && !of_pod.starts_with(digits)
@@ -163,9 +162,17 @@ mod tests {
     #[test]
     fn a_device_that_is_named_otherwise_says_nothing() {
         let pod = Name::new("default", "web");
-        for device in
-            ["", "eth0", "veth1a2b3c4d", "cali", "c95a4947e07", "vxlan.calico", "calic95a4947e0g", "äc95a4947e07"]
-        {
+        for device in [
+            "",
+            "eth0",
+            "veth1a2b3c4d",
+            "cali",
+            "c95a4947e07",
+            "vxlan.calico",
+            "calic95a4947e0g",
+            "äc95a4947e07",
+            "lxcac95a4947e07",
+        ] {
             assert!(!is_of_another(device, &pod), "{device}");
         }
     }
