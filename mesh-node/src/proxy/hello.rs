@@ -193,17 +193,12 @@ mod tests {
         let (header, message) = hello.split_at(5);
         // In small records, which are longer than what is looked at first.
         let hello: Vec<u8> = message.iter().flat_map(|byte| [header[0], header[1], header[2], 0, 1, *byte]).collect();
-        assert!(hello.len() > 1024, "{}", hello.len());
+        let (first, rest) = hello.split_at_checked(FIRST_LOOK).expect("more than is looked at first");
         let (client, server) = pair().await;
-        let part = hello.len().min(FIRST_LOOK);
-        io::write_all(&client, &hello[..part]).await.expect("it is sent");
+        io::write_all(&client, first).await.expect("it is sent");
         server.readable().await.expect("something is there");
-        let later = async {
-            if part < hello.len() {
-                io::write_all(&client, &hello[part..]).await.expect("it is sent");
-            }
-        };
-        let (whole, ()) = tokio::join!(biased; peek(&server), later);
+        let (whole, sent) = tokio::join!(biased; peek(&server), io::write_all(&client, rest));
+        sent.expect("it is sent");
         assert_eq!(whole.sni(), Sni::of("example.com"));
     }
 
